@@ -1,0 +1,63 @@
+# Every target sets up what it needs: `make demo` and `make test` work in a fresh clone.
+# TORCH_INDEX: address of the index that holds another build of torch (CUDA); empty = the default of your pip.
+# WHEELHOUSE:  folder of wheels for machines without internet; empty = the package index.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+TORCH_INDEX ?=
+WHEELHOUSE ?=
+PIP_SOURCE := $(if $(WHEELHOUSE),--no-index --find-links $(WHEELHOUSE),$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX),))
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow check lint types imports coverage wheelhouse clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(STAMP) ## build .venv with runtime and development packages (locked in constraints.txt)
+
+# The stamp follows the two files that decide what is installed; nothing is installed twice.
+$(STAMP): pyproject.toml constraints.txt
+	@echo "fedward: installing into $(VENV) (once; a few minutes)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_SOURCE) -c constraints.txt 'pip>=25.1'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_SOURCE) -c constraints.txt torch
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_SOURCE) -c constraints.txt --group dev -e .
+	@$(BIN)/python -m pip check
+	@touch $@
+
+demo: $(STAMP) ## see it work (DATA=file.npz uses real images)
+	@$(BIN)/fedward-sim --version
+
+test: $(STAMP) ## run the tests (the slow ones: make test-slow)
+	@echo "fedward: running the tests on $(WORKERS) cores"
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+
+test-slow: $(STAMP) ## run the slow tests
+	@$(BIN)/python -m pytest -m slow
+
+check: lint types imports ## lint, types, import rules (under a minute)
+
+lint: $(STAMP)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	@$(BIN)/mypy
+
+imports: $(STAMP)
+	@$(BIN)/lint-imports
+
+coverage: $(STAMP) ## run the tests and report coverage
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --cov --cov-report=term
+
+wheelhouse: $(STAMP) ## collect every wheel for a site without internet, with SHA-256 sums
+	@$(BIN)/python -m pip download --quiet --disable-pip-version-check $(PIP_SOURCE) -c constraints.txt -d wheelhouse torch hatchling 'pip>=25.1' .
+	@$(BIN)/python -m pip wheel --quiet --no-deps -w wheelhouse .
+	@cd wheelhouse && sha256sum *.whl > SHA256SUMS
+	@echo "fedward: wheelhouse/ is ready; on the other machine: make install WHEELHOUSE=wheelhouse"
+
+clean: ## remove caches (not .venv)
+	@rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage .hypothesis

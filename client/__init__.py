@@ -1,0 +1,1 @@
+"""Runs inside the hospital; nothing here trusts the server."""

@@ -1,0 +1,1 @@
+"""What both sides must agree on: plan, messages, identities, secure-aggregation rules, networks, accounting."""

@@ -1,0 +1,167 @@
+"""The error tree: each failure a person can meet has one class, one exit code, and one sentence.
+
+An error says what happened, the value, the limit, and what to do. Nothing here ever carries a patient identifier,
+a path inside the scan folder, or text from the network: such messages are fixed codes (``common.refusal`` style),
+because exception text travels further than one thinks.
+
+``docs/exit-codes.md`` has one heading for each member of ``ExitCode``; a test compares the two.
+"""
+
+from enum import IntEnum
+from typing import ClassVar
+
+
+class ExitCode(IntEnum):
+    """What a command's exit status means. 0 and 2 follow the shell's custom; the rest are ours."""
+
+    OK = 0
+    INTERNAL = 1
+    USAGE = 2
+    # files (10-19)
+    FILE_UNREADABLE = 10
+    FILE_TOO_LARGE = 11
+    NOT_UTF8 = 12
+    NOT_TOML = 13
+    OUTPUT_EXISTS = 14
+    # study plan (20-29)
+    PLAN_INVALID = 20
+    PLAN_UNKNOWN_KEY = 21
+    PLAN_WEAK_PRIVACY = 22
+    PLAN_WEAK_THRESHOLD = 23
+    PLAN_UNSIGNED = 24
+    PLAN_BAD_SIGNATURE = 25
+    # keys and rosters (30-39)
+    KEY_EXPOSED = 30
+    KEY_INVALID = 31
+    ROSTER_INVALID = 32
+    ROSTER_BAD_SIGNATURE = 33
+    # scans (40-49)
+    NOTHING_USABLE = 40
+    LABELS_INVALID = 41
+    CACHE_INVALID = 42
+    # training and privacy (50-59)
+    BUDGET_EXHAUSTED = 50
+    LEDGER_INVALID = 51
+    NETWORK_UNSUITABLE = 52
+    WEIGHTS_INVALID = 53
+    # secure aggregation (60-69)
+    PROTOCOL_REFUSED = 60
+    PROTOCOL_ABORTED = 61
+    ATTACK_ACCEPTED = 62
+    # simulation (70-79)
+    SCENARIO_INVALID = 70
+    RUN_INVALID = 71
+    # deployment (80-89)
+    NOT_ENROLLED = 80
+    UNREACHABLE = 81
+
+
+class FedwardError(Exception):
+    """A failure with a sentence for the person at the keyboard.
+
+    Subclasses set ``exit_code``; ``str(error)`` is the sentence a command prints.
+    """
+
+    exit_code: ClassVar[ExitCode] = ExitCode.INTERNAL
+
+
+class FileUnreadableError(FedwardError):
+    """A file is missing, is not a regular file, or may not be read."""
+
+    exit_code = ExitCode.FILE_UNREADABLE
+
+
+class FileTooLargeError(FedwardError):
+    """A file is larger than its limit; it was not read."""
+
+    exit_code = ExitCode.FILE_TOO_LARGE
+
+
+class NotUtf8Error(FedwardError):
+    """A text file is not valid UTF-8."""
+
+    exit_code = ExitCode.NOT_UTF8
+
+
+class NotTomlError(FedwardError):
+    """A file is not valid TOML."""
+
+    exit_code = ExitCode.NOT_TOML
+
+
+class OutputExistsError(FedwardError):
+    """A file or folder to be written exists already; it was left alone."""
+
+    exit_code = ExitCode.OUTPUT_EXISTS
+
+
+class PlanInvalidError(FedwardError):
+    """A value of the study plan has the wrong type or lies outside its bounds."""
+
+    exit_code = ExitCode.PLAN_INVALID
+
+
+class PlanUnknownKeyError(FedwardError):
+    """The study plan has a key that does not exist."""
+
+    exit_code = ExitCode.PLAN_UNKNOWN_KEY
+
+
+class PlanWeakPrivacyError(FedwardError):
+    """The study plan promises more privacy than its settings buy, or too little to be allowed."""
+
+    exit_code = ExitCode.PLAN_WEAK_PRIVACY
+
+
+class PlanWeakThresholdError(FedwardError):
+    """A threshold of secure aggregation lies below the bound that keeps a single update hidden."""
+
+    exit_code = ExitCode.PLAN_WEAK_THRESHOLD
+
+
+class PlanUnsignedError(FedwardError):
+    """The study plan has no signature."""
+
+    exit_code = ExitCode.PLAN_UNSIGNED
+
+
+class PlanBadSignatureError(FedwardError):
+    """The signature does not belong to this study plan and this key."""
+
+    exit_code = ExitCode.PLAN_BAD_SIGNATURE
+
+
+class KeyExposedError(FedwardError):
+    """A secret key file is a link, belongs to somebody else, or can be read by others."""
+
+    exit_code = ExitCode.KEY_EXPOSED
+
+
+class KeyInvalidError(FedwardError):
+    """A key file does not hold a key of the expected kind."""
+
+    exit_code = ExitCode.KEY_INVALID
+
+
+class RosterInvalidError(FedwardError):
+    """A roster has duplicate or malformed entries."""
+
+    exit_code = ExitCode.ROSTER_INVALID
+
+
+class RosterBadSignatureError(FedwardError):
+    """The signature does not belong to this roster and this key."""
+
+    exit_code = ExitCode.ROSTER_BAD_SIGNATURE
+
+
+class NetworkUnsuitableError(FedwardError):
+    """A network cannot be built, or must not be trained privately."""
+
+    exit_code = ExitCode.NETWORK_UNSUITABLE
+
+
+class WeightsInvalidError(FedwardError):
+    """Weights do not fit the network: wrong digest, layout, shape, or a value that is not finite."""
+
+    exit_code = ExitCode.WEIGHTS_INVALID

@@ -1,0 +1,92 @@
+"""How our three commands talk: one sentence on failure, JSON where a script reads, no traceback unless asked.
+
+``run`` is the only place of the project that turns an error into an exit status.
+"""
+
+import json
+import sys
+import traceback
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from common.errors import ExitCode, FedwardError
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+
+output = Console(highlight=False, soft_wrap=True)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def fedward_version() -> str:
+    """Return the installed version, or ``0+source`` when run from a clone that was not installed."""
+    try:
+        return version("fedward")
+    except PackageNotFoundError:
+        return "0+source"
+
+
+def new_application(name: str, help_text: str) -> typer.Typer:
+    """Make a typer application with ``--version`` and ``--debug``; commands are added by the caller."""
+    app = typer.Typer(
+        name=name,
+        help=help_text,
+        no_args_is_help=True,
+        rich_markup_mode="markdown",
+        pretty_exceptions_enable=False,
+        add_completion=False,
+    )
+
+    def show_version(value: bool) -> None:
+        if value:
+            typer.echo(f"{name} {fedward_version()}")
+            raise typer.Exit
+
+    @app.callback()
+    def options(
+        _version: Annotated[
+            bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version and exit.")
+        ] = False,
+        _debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")] = False,
+    ) -> None:
+        pass
+
+    options.__doc__ = help_text
+    return app
+
+
+def print_json(value: object) -> None:
+    """Print ``value`` as one JSON object on standard output, keys in the order given."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def run(app: Callable[[], object]) -> NoReturn:
+    """Run a typer application and leave the process with a documented exit code.
+
+    A ``FedwardError`` prints its sentence; anything else prints that a bug was met and how to see it. With ``--debug``
+    (before the command) both also print the traceback. Exit codes: ``docs/exit-codes.md``.
+    """
+    try:
+        app()
+    except FedwardError as error:
+        fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        fail("stopped by the keyboard; nothing that was already written is lost", 130)
+    except Exception as error:  # noqa: BLE001 (the last net: a person never sees a traceback unasked)
+        fail(f"unexpected {type(error).__name__}: this is a bug; run again with --debug first", ExitCode.INTERNAL)
+    sys.exit(ExitCode.OK)
+
+
+def fail(sentence: str, exit_code: int) -> NoReturn:
+    """Print one sentence to standard error and exit; with ``--debug`` the traceback goes before it."""
+    if "--debug" in sys.argv:
+        traceback.print_exc()
+    errors.print(f"[bold red]error[/]: {sentence.translate(PRINTABLE)}", markup=True)
+    sys.exit(int(exit_code))
+
+
+# A value quoted in a sentence may come from a file: no control character reaches the terminal, no markup is read.
+PRINTABLE = dict.fromkeys((*range(32), *range(127, 160)), "?") | {ord("["): r"\["}

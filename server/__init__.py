@@ -1,0 +1,1 @@
+"""The coordinator: it sees sums, never the update of one site."""

@@ -1,0 +1,1 @@
+"""Many hospitals on one machine: loopback grid, phantoms, attackers, benchmarks, report."""
