@@ -1,0 +1,1 @@
+"""Secure aggregation: the rules both sides share, without a network, without Flower, without torch."""
