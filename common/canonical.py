@@ -1,0 +1,27 @@
+"""One byte string for one document: canonical JSON (RFC 8785), and digests over it.
+
+Two people who hold the same document hold the same bytes, whatever machine, key order or spacing: only such bytes are
+hashed and signed. Numbers are written as RFC 8785 section 3.2.2.3 says (shortest form that reads back the same).
+"""
+
+import hashlib
+from typing import Any
+
+import rfc8785
+
+
+def canonical_bytes(document: Any) -> bytes:
+    """Return the canonical JSON (UTF-8) of a document of dict, list, str, bool, int (below 2^53) and finite float.
+
+    Raises: ValueError for anything else (NaN, infinity, large integers, other types).
+    Source: RFC 8785.
+    """
+    try:
+        return rfc8785.dumps(document)
+    except rfc8785.CanonicalizationError as error:
+        raise ValueError(f"document has no canonical form: {error}") from None
+
+
+def digest(purpose: str, content: bytes) -> str:
+    """Return SHA-256 (64 hexadecimal digits) over a purpose and ``content``: digests of different kinds never meet."""
+    return hashlib.sha256(purpose.encode() + b"\0" + content).hexdigest()

@@ -1,0 +1,89 @@
+"""Reading and writing files that others may have prepared: bounded, regular, never through a link where it matters."""
+
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+from common.errors import FileTooLargeError, FileUnreadableError, NotUtf8Error, OutputExistsError
+
+
+def read_bounded(path: Path, max_bytes: int) -> bytes:
+    """Read a regular file of at most ``max_bytes``; the size is checked before anything is read.
+
+    A FIFO, a device or a folder is refused (opening a FIFO would hang). Reading goes one byte past the limit, so a
+    file that grows meanwhile is noticed.
+
+    Raises: FileUnreadableError, FileTooLargeError.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise FileUnreadableError(f"{path}: cannot be opened ({error.strerror}); check the name and its rights") from None
+    with os.fdopen(descriptor, "rb") as file:
+        state = os.fstat(file.fileno())
+        if not stat.S_ISREG(state.st_mode):
+            raise FileUnreadableError(f"{path}: not a regular file; give the name of a file")
+        if state.st_size > max_bytes:
+            raise FileTooLargeError(f"{path}: {state.st_size} bytes, the limit is {max_bytes}; is it the right file?")
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise FileTooLargeError(f"{path}: grew past {max_bytes} bytes while it was read; try again when it is complete")
+    return content
+
+
+def read_text(path: Path, max_bytes: int) -> str:
+    """Read a bounded UTF-8 text file (a byte order mark is dropped).
+
+    Raises: NotUtf8Error with the offset of the first bad byte, and those of ``read_bounded``.
+    """
+    content = read_bounded(path, max_bytes)
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise NotUtf8Error(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
+
+
+def write_new(path: Path, content: bytes, mode: int = 0o644) -> None:
+    """Create ``path`` with ``content`` and exactly ``mode``; an existing file is left alone.
+
+    Raises: OutputExistsError, FileUnreadableError when the folder cannot be written.
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    except FileExistsError:
+        raise OutputExistsError(f"{path}: exists already and was left alone; choose another name") from None
+    except OSError as error:
+        raise FileUnreadableError(f"{path}: cannot be written ({error.strerror}); check the folder") from None
+    with os.fdopen(descriptor, "wb") as file:
+        os.fchmod(file.fileno(), mode)
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def replace_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
+    """Write ``content`` beside ``path``, make it durable, and rename it over ``path``: readers see old or new, never half.
+
+    Raises: FileUnreadableError when the folder cannot be written.
+    """
+    try:
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(file.fileno(), mode)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise FileUnreadableError(f"{path}: cannot be written ({error.strerror}); check folder and space") from None
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename or a new name in ``folder`` durable (POSIX: fsync of the directory)."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
