@@ -1,0 +1,1 @@
+"""Numpy drawings of anatomy, lesions and scanners: the parts of ``simulation.phantoms``."""
