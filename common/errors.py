@@ -165,3 +165,9 @@ class WeightsInvalidError(FedwardError):
     """Weights do not fit the network: wrong digest, layout, shape, or a value that is not finite."""
 
     exit_code = ExitCode.WEIGHTS_INVALID
+
+
+class VectorRefusedError(FedwardError):
+    """A vector, or what is agreed about it, breaks the bounds that make its masked sum exact."""
+
+    exit_code = ExitCode.PROTOCOL_REFUSED
