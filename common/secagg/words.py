@@ -1,0 +1,114 @@
+"""How lattice values travel: 32-bit words, three 21-bit lanes in a 64-bit word, or 16-bit words.
+
+A *lattice value* is an integer in [-L, L] (``common.secagg.fixed_point``). Sums of words are taken modulo 2^(word
+width); ``fixed_point`` proves that the sum over the largest cohort never leaves the range of a word, or of a lane.
+
+```
+word_bits   word      lanes   a lane holds                       sum over p sites
+32          uint32    1       x mod 2^32 (two's complement)      x, read back as int32
+21          uint64    3       x + L, never negative              sum of the lane - p·L; bit 63 stays 0
+16          uint16    1       x mod 2^16 (two's complement)      x, read back as int16
+```
+
+Lanes are *planes*: with W words, word w carries the coordinates w, W + w and 2W + w, in bits 0-20, 21-41 and 42-62.
+Each plane is a contiguous slice of the body, so packing is three passes over contiguous memory. Coordinates past the
+end of the body are 0.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.errors import VectorRefusedError
+
+Words = NDArray[np.unsignedinteger[Any]]
+LatticeValues = NDArray[np.int32]
+
+LANE_BITS = 21
+LANE_MASK = np.uint64((1 << LANE_BITS) - 1)
+
+
+@dataclass(frozen=True)
+class WordFormat:
+    """One row of the table above.
+
+    Attributes:
+        bits: width of the modulus that a coordinate sees: 32, 21 or 16.
+        dtype: numpy type of a word, little-endian.
+        lanes: coordinates in one word.
+        dither_bits: bits of randomness in stochastic rounding; 0 means rounding to nearest.
+    """
+
+    bits: int
+    dtype: np.dtype[np.unsignedinteger[Any]]
+    lanes: int
+    dither_bits: int
+
+    def word_count(self, body_length: int) -> int:
+        """Return the number of words W that carry ``body_length`` coordinates."""
+        return -(-body_length // self.lanes)
+
+    def pack(self, values: LatticeValues, words: Words, *, lane: int, limit: int) -> None:
+        """Put ``values`` (the coordinates of one lane, at most one for each word) into ``words``.
+
+        Shapes: values (k,) int32 with k <= len(words); words (m,). Lane 0 overwrites, later lanes are added; the words
+        past k receive the coordinate 0. ``values`` may be a view of ``words`` (32-bit words): then nothing moves.
+        """
+        if self.lanes == 1:
+            _pack_plain(values, words)
+            return
+        lanes = np.full(words.size, limit, np.uint64)
+        # x + L >= 0, so the lane never borrows from its neighbour
+        np.add(values, limit, out=lanes[: values.size], casting="unsafe")
+        np.left_shift(lanes, np.uint64(LANE_BITS * lane), out=lanes)
+        if lane == 0:
+            words[:] = lanes
+        else:
+            np.bitwise_or(words, lanes, out=words)
+
+    def unpack(self, words: Words, body_length: int, *, offset: int) -> LatticeValues:
+        """Read the coordinates of a sum back; ``offset`` = p·L is what the lanes carry on top (ignored by plain words).
+
+        Shapes: words (W,); the result (body_length,) int32, for 32-bit words a view of ``words``.
+        """
+        if self.bits == 32:
+            return words.view("<i4")[:body_length]
+        if self.bits == 16:
+            return words.view("<i2").astype(np.int32)[:body_length]
+        values = np.empty(self.lanes * words.size, np.int32)
+        for lane in range(self.lanes):
+            plane = values[lane * words.size : (lane + 1) * words.size]
+            lanes = np.right_shift(words, np.uint64(LANE_BITS * lane))
+            np.bitwise_and(lanes, LANE_MASK, out=lanes)
+            np.copyto(plane, lanes, casting="unsafe")
+            plane -= offset
+        return values[:body_length]
+
+    def spare_bits_are_zero(self, words: Words) -> bool:
+        """Tell whether the bits that no lane uses (bit 63) are 0, as they are in every true sum."""
+        return self.lanes == 1 or not bool(np.bitwise_or.reduce(words) >> np.uint64(63))
+
+
+def _pack_plain(values: LatticeValues, words: Words) -> None:
+    if not np.shares_memory(values, words, max_work=1):
+        np.copyto(words[: values.size], values, casting="unsafe")  # modulo 2^w, two's complement
+    words[values.size :] = 0
+
+
+WORD_FORMATS = {
+    32: WordFormat(bits=32, dtype=np.dtype("<u4"), lanes=1, dither_bits=0),
+    21: WordFormat(bits=21, dtype=np.dtype("<u8"), lanes=3, dither_bits=11),
+    16: WordFormat(bits=16, dtype=np.dtype("<u2"), lanes=1, dither_bits=16),
+}
+
+
+def word_format(word_bits: int) -> WordFormat:
+    """Return the format of that width.
+
+    Raises: VectorRefusedError if the width is not 32, 21 or 16.
+    """
+    if word_bits not in WORD_FORMATS:
+        raise VectorRefusedError(f"word_bits is {word_bits}; a plan may ask for 32, 21 or 16")
+    return WORD_FORMATS[word_bits]
