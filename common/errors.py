@@ -44,6 +44,8 @@ class ExitCode(IntEnum):
     LEDGER_INVALID = 51
     NETWORK_UNSUITABLE = 52
     WEIGHTS_INVALID = 53
+    ACCOUNTING_INVALID = 54
+    LEDGER_BUSY = 55
     # secure aggregation (60-69)
     PROTOCOL_REFUSED = 60
     PROTOCOL_ABORTED = 61
@@ -171,3 +173,27 @@ class VectorRefusedError(FedwardError):
     """A vector, or what is agreed about it, breaks the bounds that make its masked sum exact."""
 
     exit_code = ExitCode.PROTOCOL_REFUSED
+
+
+class AccountingError(FedwardError):
+    """A privacy event or target lies outside what can be accounted for."""
+
+    exit_code = ExitCode.ACCOUNTING_INVALID
+
+
+class BudgetExhaustedError(FedwardError):
+    """The next step would pass the privacy ceiling of this site; it was not taken."""
+
+    exit_code = ExitCode.BUDGET_EXHAUSTED
+
+
+class LedgerInvalidError(FedwardError):
+    """The privacy ledger is missing, damaged, changed or older than what was signed; nothing may be spent."""
+
+    exit_code = ExitCode.LEDGER_INVALID
+
+
+class LedgerBusyError(FedwardError):
+    """Another process holds the privacy ledger."""
+
+    exit_code = ExitCode.LEDGER_BUSY

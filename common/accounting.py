@@ -1,0 +1,213 @@
+"""What training costs: events, and the epsilon they add up to; the noise that a target epsilon needs.
+
+An event says what was *done* to one stratum of patients; epsilon says what it *means*. Events are kept (in the plan, in
+the ledger), epsilon is always computed again from them. This module knows nothing of models or files.
+
+Unit of privacy: the patient with all their scans. Neighbouring relation: zero-out (``REPLACE_SPECIAL``), see
+``NeighbouringRelation``. Replace-one would cost 1.95 to 2.35 times as much: quote the relation beside every epsilon.
+
+Accountant of record: Google's privacy loss distributions (dp-accounting) at an interval of 1e-4. It rounds losses up,
+so its epsilon is an upper bound at every interval. Composition assumes that sampling rates, noise and number of steps
+were fixed before the first output was seen (the approved plan); models may adapt, parameters of the mechanism may not.
+
+Source: Koskela et al. 2020; Meiser and Mohammadi 2018; Doroshenko et al. 2022 (connect-the-dots);
+Zhu, Dong and Wang 2022 (dominating pairs). Checked against a second accountant in ``common.accounting_check``.
+"""
+
+import functools
+import importlib
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from fractions import Fraction
+from typing import Any, Final
+
+from common.errors import AccountingError
+
+FINE_INTERVAL: Final = 1e-4  # of the privacy loss; the accountant of record
+COARSE_INTERVAL: Final = 1e-3  # ten times faster, loose by up to half when epsilon is tiny; also an upper bound
+MOST_NOISE_MULTIPLIER: Final = 1e6
+LEAST_NOISE_MULTIPLIER: Final = 0.2  # below it one step costs epsilon > 10 and the accountant minutes: no privacy
+MOST_STEPS: Final = 1_000_000
+MEANINGLESS_EPSILON: Final = 100.0  # above it the fine interval is not worth its time
+NOISE_STEPS: Final = 10_000  # noise multipliers are rounded up to a multiple of 1 / 10,000
+
+
+class NeighbouringRelation(StrEnum):
+    """What "one patient different" means.
+
+    ``ZERO_OUT``: one patient's record is replaced by a null record of the same stratum, so the number of patients in a
+    stratum may be public. dp-accounting calls it ``REPLACE_SPECIAL``; epsilon equals that of add-or-remove-one.
+    """
+
+    ZERO_OUT = "zero-out"
+
+
+@dataclass(frozen=True, order=True)
+class SampledGaussian:
+    """``steps`` releases of a sum over Poisson-sampled patients, each patient's vector of norm <= C, plus noise.
+
+    sampling_rate: chance that a patient is in a step, (0, 1]; 1 means every patient, every step.
+    noise_multiplier: standard deviation of the noise on the whole sum, divided by the clipping norm C of the stratum.
+    steps: number of releases, 1 to 1,000,000.
+    Raises: AccountingError for anything else, NaN and bool included, so that an event that exists can be charged.
+    """
+
+    sampling_rate: float
+    noise_multiplier: float
+    steps: int
+
+    def __post_init__(self) -> None:
+        require_number("sampling rate", self.sampling_rate, least=1e-9, most=1.0)
+        require_number(
+            "noise multiplier", self.noise_multiplier, least=LEAST_NOISE_MULTIPLIER, most=MOST_NOISE_MULTIPLIER
+        )
+        if type(self.steps) is not int or not 1 <= self.steps <= MOST_STEPS:
+            raise AccountingError(f"steps is {self.steps!r}; a whole number from 1 to {MOST_STEPS} is needed")
+
+
+def epsilon(events: Sequence[SampledGaussian], delta: float, *, interval: float = FINE_INTERVAL) -> float:
+    """Return the epsilon that a patient of one stratum has spent after ``events``, at ``delta``.
+
+    The events compose (same patients); strata do not (disjoint patients): call once for each stratum, take the largest.
+    Guarantee: an upper bound of the true epsilon for both directions of the zero-out relation. No events: 0.
+    Above 100 the coarse interval is used, which is an upper bound too. Cost: 0.1 to 1.4 s of one core the first time.
+    Raises: AccountingError for an unknown kind of event, or delta outside [1e-15, 0.1].
+    """
+    require_delta(delta)
+    merged = merge(events)
+    if not merged:
+        return 0.0
+    coarse = _epsilon(merged, delta, max(interval, COARSE_INTERVAL))
+    return coarse if coarse > MEANINGLESS_EPSILON or interval >= COARSE_INTERVAL else _epsilon(merged, delta, interval)
+
+
+def exceeds(events: Sequence[SampledGaussian], *, delta: float, ceiling: float) -> bool:
+    """Return whether ``events`` cost more than ``ceiling``; asks the coarse upper bound first, because it is fast.
+
+    Guarantee: False only if the epsilon of record is at most ``ceiling``.
+    """
+    require_number("ceiling", ceiling, least=0.0, most=math.inf)
+    return epsilon(events, delta, interval=COARSE_INTERVAL) > ceiling and epsilon(events, delta) > ceiling
+
+
+def noise_multiplier_for(*, epsilon: float, delta: float, sampling_rate: float, steps: int) -> float:
+    """Return the least noise multiplier, rounded up to 1e-4, whose ``steps`` steps cost at most ``epsilon``.
+
+    Guarantee: ``accounting.epsilon([SampledGaussian(sampling_rate, result, steps)], delta) <= epsilon``.
+    Raises: AccountingError if no noise multiplier between 0.2 and 1e6 does it, or for a value out of bounds: epsilon
+        outside [1e-3, 100], delta outside [1e-15, 0.1], or a rate or number of steps that no event may have.
+    """
+    require_number("epsilon", epsilon, least=1e-3, most=MEANINGLESS_EPSILON)
+    SampledGaussian(sampling_rate, 1.0, steps)  # refuses bad rates and steps
+    interval = COARSE_INTERVAL if epsilon >= 1 else FINE_INTERVAL
+
+    def cost(noise_multiplier: float) -> float:
+        return _cost(SampledGaussian(sampling_rate, noise_multiplier, steps), delta, interval)
+
+    guess = max(1.0, 5 * sampling_rate * math.sqrt(steps) / epsilon)  # close for delta = 1e-5; any guess is right
+    noise_multiplier = _round_up(_bisect(cost, target=epsilon, guess=guess))
+    while _cost(SampledGaussian(sampling_rate, noise_multiplier, steps), delta, FINE_INTERVAL) > epsilon:
+        noise_multiplier = _round_up(noise_multiplier * 1.001)
+    return noise_multiplier
+
+
+def merge(events: Iterable[SampledGaussian]) -> tuple[SampledGaussian, ...]:
+    """Return ``events`` with equal mechanisms added up, sorted: equal histories give equal tuples.
+
+    Raises: AccountingError for anything that is not a ``SampledGaussian``: an unknown event is never free.
+    """
+    steps: dict[tuple[float, float], int] = {}
+    for event in events:
+        if type(event) is not SampledGaussian:
+            raise AccountingError(f"an event of kind {type(event).__name__} cannot be charged; SampledGaussian can")
+        mechanism = (float(event.sampling_rate), float(event.noise_multiplier))
+        steps[mechanism] = steps.get(mechanism, 0) + event.steps
+    return tuple(sorted(SampledGaussian(q, sigma, count) for (q, sigma), count in steps.items()))
+
+
+def require_delta(delta: float) -> None:
+    """Raise AccountingError unless 1e-15 <= delta <= 0.1. How small it must be (below 1 / patients) the plan says."""
+    require_number("delta", delta, least=1e-15, most=0.1)
+
+
+@functools.lru_cache(maxsize=256)
+def _epsilon(merged: tuple[SampledGaussian, ...], delta: float, interval: float) -> float:
+    """Compose the events' privacy loss distributions and read epsilon off at ``delta``."""
+    dp_accounting = google_accounting()
+    accountant = dp_accounting.pld.PLDAccountant(dp_accounting.NeighboringRelation.REPLACE_SPECIAL, interval)
+    for event in merged:
+        accountant.compose(google_event(event))
+    return float(accountant.get_epsilon(delta))
+
+
+def google_accounting() -> Any:
+    """Import dp-accounting. It takes a second (scipy), so commands that never account do not pay for it."""
+    return importlib.import_module("dp_accounting")
+
+
+def google_event(event: SampledGaussian) -> Any:
+    """Translate an event for dp-accounting; a rate of 1 is a plain Gaussian, composed exactly."""
+    dp_accounting = google_accounting()
+    gaussian = dp_accounting.GaussianDpEvent(event.noise_multiplier)
+    one = gaussian if event.sampling_rate == 1 else dp_accounting.PoissonSampledDpEvent(event.sampling_rate, gaussian)
+    return dp_accounting.SelfComposedDpEvent(one, event.steps)
+
+
+def _cost(event: SampledGaussian, delta: float, interval: float) -> float:
+    return epsilon([event], delta, interval=interval)
+
+
+def _bisect(cost: Callable[[float], float], *, target: float, guess: float) -> float:
+    """Find a noise multiplier with cost <= target, within 2e-5 of the least, for a cost that falls with noise.
+
+    False position on log cost over log noise (nearly a straight line there), with a bisection every third step.
+    """
+    low, high = _bracket(cost, target=target, guess=guess)
+    if low == high:
+        return low
+    cost_low, cost_high = cost(low), cost(high)
+    for attempt in range(60):
+        if high - low <= 2e-5 * high or cost_high <= target <= cost_high * (1 + 2e-5):
+            break
+        fraction = 0.5
+        if attempt % 3 != 2 and math.isfinite(cost_low) and 0 < cost_high < cost_low:
+            fraction = math.log(cost_low / target) / math.log(cost_low / cost_high)
+            fraction = min(max(fraction + 1e-5, 1e-3), 1 - 1e-3)
+        middle = low * (high / low) ** fraction
+        cost_middle = cost(middle)
+        if cost_middle > target:
+            low, cost_low = middle, cost_middle
+        else:
+            high, cost_high = middle, cost_middle
+    return high
+
+
+def _bracket(cost: Callable[[float], float], *, target: float, guess: float) -> tuple[float, float]:
+    """Return two noise multipliers, the first too small and the second large enough (equal: the least is enough)."""
+    high = guess
+    while cost(high) > target:
+        high *= 2
+        if high > MOST_NOISE_MULTIPLIER:
+            raise AccountingError(
+                f"no noise multiplier up to {MOST_NOISE_MULTIPLIER:g} reaches epsilon {target:g}; take fewer steps"
+            )
+    low = high / 2
+    while cost(max(low, LEAST_NOISE_MULTIPLIER)) <= target:
+        if low <= LEAST_NOISE_MULTIPLIER:
+            return LEAST_NOISE_MULTIPLIER, LEAST_NOISE_MULTIPLIER
+        low, high = low / 2, low
+    return max(low, LEAST_NOISE_MULTIPLIER), high
+
+
+def _round_up(noise_multiplier: float) -> float:
+    """Round up to a multiple of 1e-4, exactly (a float product could round down)."""
+    steps = math.ceil(Fraction(noise_multiplier) * NOISE_STEPS)
+    return steps / NOISE_STEPS
+
+
+def require_number(name: str, value: float, *, least: float, most: float) -> None:
+    """Raise AccountingError unless ``value`` is a real number in [least, most]; NaN, bool and text are refused."""
+    if type(value) not in (int, float) or not least <= value <= most:
+        raise AccountingError(f"{name} is {value!r}; a number from {least:g} to {most:g} is needed")
