@@ -136,7 +136,7 @@ class Encoder:
         """Write enc(body) to ``out``.
 
         Shapes: body (k,) float32, or int32 / int64 that is on the lattice already; out (k,) int32; dither (k,) uint16
-        for real bodies in 21- and 16-bit words, else None.
+        below 2^m for real bodies in 21- and 16-bit words, else None.
         Guarantee: every value written lies in [-L, L].
         Raises: VectorRefusedError for NaN or infinity, for an integer outside [-L, L], and for another dtype.
         """
@@ -155,8 +155,8 @@ class Encoder:
         np.multiply(real, self._scale, out=real)
         np.rint(real, out=out, casting="unsafe")
         if dither is not None:
-            # the top m bits of 16 random ones; an arithmetic shift is floor division by 2^m
-            np.add(out, np.right_shift(dither, 16 - self._dither_bits), out=out)
+            np.add(out, dither, out=out)
+            # an arithmetic shift is floor division by 2^m
             np.right_shift(out, self._dither_bits, out=out)
 
     def _copy_integers(self, body: NDArray[Any], out: LatticeValues) -> None:

@@ -20,7 +20,6 @@ import time
 from collections.abc import Sequence
 from enum import StrEnum
 from functools import cache
-from typing import Any
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
@@ -37,8 +36,7 @@ CHUNK_BYTES = 128 << 10  # zeros, keystream and sum of a chunk stay together in 
 Stream = tuple[bytes, int]
 """A 32-byte key and the sign (+1 or -1) with which its keystream is added."""
 
-_ZEROS = np.zeros(CHUNK_BYTES, np.uint8)
-_ZEROS.flags.writeable = False
+_ZEROS = memoryview(bytes(CHUNK_BYTES))
 
 
 class KeystreamMode(StrEnum):
@@ -71,7 +69,7 @@ def fastest_mode() -> KeystreamMode:
 
 
 def _time_mode(mode: KeystreamMode) -> float:
-    keystream, out = open_keystream(bytes(KEY_BYTES), 7, mode), np.empty(CHUNK_BYTES, np.uint8)
+    keystream, out = open_keystream(bytes(KEY_BYTES), 7, mode), bytearray(CHUNK_BYTES)
     best_s = float("inf")
     for _ in range(16):
         start_s = time.thread_time()
@@ -99,9 +97,9 @@ class SegmentMask:
         Shapes: words (k,) unsigned little-endian, contiguous, at most ``CHUNK_BYTES``.
         """
         zeros, keystream = _ZEROS[: words.nbytes], self._keystream[: words.nbytes]
-        keystream_words = keystream.view(words.dtype)
+        out, keystream_words = keystream.data, keystream.view(words.dtype)
         for update_into, combine in self._streams:
-            update_into(zeros, keystream)
+            update_into(zeros, out)
             combine(words, keystream_words, out=words)
 
 
@@ -123,13 +121,17 @@ def add_segment(words: Words, streams: Sequence[Stream], segment: int) -> None:
 
 
 class DitherStream:
-    """Uniform 16-bit integers for stochastic rounding, from a fresh random key of their own."""
+    """Uniform integers in {0 .. 2^bits - 1}, bits <= 16, for stochastic rounding; from a fresh key of their own."""
 
-    def __init__(self, key: bytes, segment: int) -> None:
+    def __init__(self, key: bytes, segment: int, *, bits: int) -> None:
         self._keystream = open_keystream(key, segment)
+        self._unused_bits = 16 - bits
+        self._out = np.empty(CHUNK_BYTES // 2, "<u2")
 
     def next(self, count: int) -> NDArray[np.uint16]:
-        """Return the next ``count`` integers, each uniform in {0 .. 65535}."""
-        out: NDArray[Any] = np.empty(2 * count, np.uint8)
-        self._keystream.update_into(bytes(2 * count), out)
-        return out.view("<u2")
+        """Return the next ``count`` integers, at most 65536; they are overwritten by the next call."""
+        out = self._out[:count]
+        self._keystream.update_into(_ZEROS[: out.nbytes], out.view(np.uint8).data)
+        if self._unused_bits:
+            np.right_shift(out, self._unused_bits, out=out)
+        return out

@@ -174,7 +174,7 @@ def mask_vector(
     meta_words[:OWN_META_WORDS] = (1, checksum)
     meta_words[OWN_META_WORDS:] = meta
     add_segment(meta_words, streams, META_SEGMENT)
-    return MaskedVector(payload=payload, digest=hashlib.sha256(payload).digest())
+    return MaskedVector(payload=payload, digest=hashlib.sha256(payload.data).digest())
 
 
 def _check_inputs(spec: VectorSpec, meta: NDArray[Any], body: NDArray[Any]) -> None:
@@ -222,12 +222,14 @@ class _SegmentEncoder:
         # one running sum for each position of a chunk: adding whole chunks is three times faster than reducing each
         self._sums = np.zeros(chunk_words, np.int32)
         rounds = self._format.dither_bits > 0 and body.dtype == np.float32
-        lanes = range(self._format.lanes)
-        self._dither = [DitherStream(dither_key, segment * len(lanes) + k) if rounds else None for k in lanes]
+        lanes, bits = self._format.lanes, self._format.dither_bits
+        self._dither = [
+            DitherStream(dither_key, segment * lanes + k, bits=bits) if rounds else None for k in range(lanes)
+        ]
 
     def fill(self, words: Words, start: int) -> None:
         """Encode the coordinates that ``words`` (beginning at word ``start`` of the body) carry, and pack them."""
-        for lane, dither in enumerate(self._dither):
+        for lane, dither in reversed(list(enumerate(self._dither))):
             first = lane * self._plane + start
             part = self._body[first : first + words.size]
             values = words.view("<i4")[: part.size] if self._format.bits == 32 else self._values[: part.size]

@@ -29,6 +29,8 @@ LatticeValues = NDArray[np.int32]
 LANE_BITS = 21
 LANE_MASK = np.uint64((1 << LANE_BITS) - 1)
 
+_CHUNK_WORDS = 1 << 15  # unpacking stays in cache and needs no second vector
+
 
 @dataclass(frozen=True)
 class WordFormat:
@@ -53,20 +55,25 @@ class WordFormat:
     def pack(self, values: LatticeValues, words: Words, *, lane: int, limit: int) -> None:
         """Put ``values`` (the coordinates of one lane, at most one for each word) into ``words``.
 
-        Shapes: values (k,) int32 with k <= len(words); words (m,). Lane 0 overwrites, later lanes are added; the words
-        past k receive the coordinate 0. ``values`` may be a view of ``words`` (32-bit words): then nothing moves.
+        Shapes: values (k,) int32 with k <= len(words); words (m,). The words past k receive the coordinate 0.
+        ``values`` may be a view of ``words`` (32-bit words): then nothing moves. Lanes are packed from the last to the
+        first, by Horner's rule, and only after lane 0 are the words complete:
+
+            word = x_0 + 2^21·(x_1 + 2^21·x_2) + L·(1 + 2^21 + 2^42)
         """
         if self.lanes == 1:
             _pack_plain(values, words)
             return
-        lanes = np.full(words.size, limit, np.uint64)
-        # x + L >= 0, so the lane never borrows from its neighbour
-        np.add(values, limit, out=lanes[: values.size], casting="unsafe")
-        np.left_shift(lanes, np.uint64(LANE_BITS * lane), out=lanes)
-        if lane == 0:
-            words[:] = lanes
+        signed = words.view("<i8")
+        if lane == self.lanes - 1:
+            signed[: values.size] = values
+            signed[values.size :] = 0
         else:
-            np.bitwise_or(words, lanes, out=words)
+            np.left_shift(signed, LANE_BITS, out=signed)
+            np.add(signed[: values.size], values, out=signed[: values.size])
+        if lane == 0:
+            # x + L >= 0 in each lane, so none borrows from its neighbour
+            np.add(signed, sum(limit << LANE_BITS * k for k in range(self.lanes)), out=signed)
 
     def unpack(self, words: Words, body_length: int, *, offset: int) -> LatticeValues:
         """Read the coordinates of a sum back; ``offset`` = p·L is what the lanes carry on top (ignored by plain words).
@@ -80,10 +87,10 @@ class WordFormat:
         values = np.empty(self.lanes * words.size, np.int32)
         for lane in range(self.lanes):
             plane = values[lane * words.size : (lane + 1) * words.size]
-            lanes = np.right_shift(words, np.uint64(LANE_BITS * lane))
-            np.bitwise_and(lanes, LANE_MASK, out=lanes)
-            np.copyto(plane, lanes, casting="unsafe")
-            plane -= offset
+            for start in range(0, words.size, _CHUNK_WORDS):
+                lanes = np.right_shift(words[start : start + _CHUNK_WORDS], np.uint64(LANE_BITS * lane))
+                np.bitwise_and(lanes, LANE_MASK, out=lanes)
+                np.subtract(lanes.view("<i8"), offset, out=plane[start : start + lanes.size], casting="same_kind")
         return values[:body_length]
 
     def spare_bits_are_zero(self, words: Words) -> bool:
@@ -92,7 +99,7 @@ class WordFormat:
 
 
 def _pack_plain(values: LatticeValues, words: Words) -> None:
-    if not np.shares_memory(values, words, max_work=1):
+    if not np.may_share_memory(values, words):
         np.copyto(words[: values.size], values, casting="unsafe")  # modulo 2^w, two's complement
     words[values.size :] = 0
 
