@@ -1,0 +1,74 @@
+"""From the names in a study plan to a network with start weights that every site shares bit for bit."""
+
+from collections.abc import Callable
+from difflib import get_close_matches
+from typing import Final
+
+from torch import nn
+
+from common.errors import NetworkUnsuitableError
+from common.networks.autoencoder import Autoencoder
+from common.networks.layers import CHANNELS_PER_GROUP
+from common.networks.residual import ResidualNetwork
+from common.networks.small_cnn import SmallCnn
+from common.networks.start_weights import set_start_weights
+from common.networks.suitability import refuse_unsuitable
+from common.networks.unet import UNet
+
+SMALL_CNN: Final = "small_cnn"
+RESIDUAL: Final = "residual"
+UNET: Final = "unet"
+AUTOENCODER: Final = "autoencoder"
+NETWORK_NAMES: Final = (SMALL_CNN, RESIDUAL, UNET, AUTOENCODER)
+
+_LIMITS = {"dimensions": (2, 3), "classes": (1, 256), "width": (CHANNELS_PER_GROUP, 256), "blocks": (1, 8)}
+
+
+def build_network(
+    name: str,
+    *,
+    dimensions: int,
+    classes: int,
+    width: int,
+    blocks: int = 1,
+    seed: int = 0,
+    zero_head: bool = True,
+) -> nn.Module:
+    """Build the network ``name`` with deterministic start weights.
+
+    Shapes: images (batch, 1, *size), ``len(size) == dimensions`` -> logits (batch, classes) for ``small_cnn`` and
+    ``residual``, (batch, classes, *size) for ``unet``, a reconstruction (batch, 1, *size) for ``autoencoder`` (which
+    ignores ``classes`` and never starts with a zero head: no gradient would reach its encoder).
+    ``width``: channels of the first level, a multiple of 4; ``blocks``: residual blocks a stage (``residual`` only).
+    Guarantee: equal arguments give bit-identical weights on every machine; the network passes ``refuse_unsuitable``.
+    Raises: NetworkUnsuitableError for an unknown name or a value out of bounds.
+    """
+    if name not in NETWORK_NAMES:
+        raise NetworkUnsuitableError(f"unknown network '{name}'{_nearest(name)}; known: {', '.join(NETWORK_NAMES)}")
+    _refuse_bad_values(dimensions=dimensions, classes=classes, width=width, blocks=blocks)
+    builders: dict[str, Callable[[], nn.Module]] = {
+        SMALL_CNN: lambda: SmallCnn(dimensions=dimensions, classes=classes, width=width),
+        RESIDUAL: lambda: ResidualNetwork(dimensions=dimensions, classes=classes, width=width, blocks=blocks),
+        UNET: lambda: UNet(dimensions=dimensions, classes=classes, width=width),
+        AUTOENCODER: lambda: Autoencoder(dimensions=dimensions, width=width),
+    }
+    network = builders[name]()
+    refuse_unsuitable(network)
+    set_start_weights(network, seed=seed, zero_head=zero_head and name != AUTOENCODER)
+    return network
+
+
+def _refuse_bad_values(**values: int) -> None:
+    for setting, value in values.items():
+        low, high = _LIMITS[setting]
+        if type(value) is not int or not low <= value <= high:
+            raise NetworkUnsuitableError(f"network {setting} is {value!r}; it must be a whole number {low} to {high}")
+    if values["width"] % CHANNELS_PER_GROUP:
+        raise NetworkUnsuitableError(
+            f"network width is {values['width']}; it must be a multiple of {CHANNELS_PER_GROUP} (channels a norm group)"
+        )
+
+
+def _nearest(name: str) -> str:
+    near = get_close_matches(name, NETWORK_NAMES, n=1)
+    return f" (did you mean '{near[0]}'?)" if near else ""

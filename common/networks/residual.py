@@ -1,0 +1,62 @@
+"""A residual network in the manner of Wide ResNet, with GroupNorm in place of BatchNorm.
+
+Source: Zagoruyko & Komodakis 2016 (pre-activation blocks); De et al. 2022 (arXiv 2204.13650) for GroupNorm under
+differential privacy.
+"""
+
+from torch import Tensor, nn
+
+from common.networks.layers import convolution, group_norm, spatial_mean
+
+
+class ResidualBlock(nn.Module):
+    """Norm, ReLU, convolution, twice, added to the input (through a 1x1 convolution where the shape changes).
+
+    Shapes: (batch, inputs, *size) -> (batch, outputs, *ceil(size / stride)).
+    """
+
+    def __init__(self, dimensions: int, inputs: int, outputs: int, *, stride: int) -> None:
+        super().__init__()
+        self.first = nn.Sequential(
+            group_norm(inputs), nn.ReLU(), convolution(dimensions, inputs, outputs, stride=stride)
+        )
+        self.second = nn.Sequential(group_norm(outputs), nn.ReLU(), convolution(dimensions, outputs, outputs))
+        same_shape = inputs == outputs and stride == 1
+        self.shortcut = (
+            nn.Identity() if same_shape else convolution(dimensions, inputs, outputs, kernel=1, stride=stride)
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map (batch, inputs, *size) to (batch, outputs, *ceil(size / stride))."""
+        total: Tensor = self.shortcut(features) + self.second(self.first(features))
+        return total
+
+
+class ResidualNetwork(nn.Module):
+    """Three stages of residual blocks (width, 2 width, 4 width channels), spatial mean, linear head.
+
+    Shapes: images (batch, 1, *size) float32, each side at least 4 -> logits (batch, classes) float32.
+    Parameters: width 16, one block a stage: 77 k in two dimensions; width 64, two blocks: WRN-16-4, 2.7 M.
+    """
+
+    def __init__(self, *, dimensions: int, classes: int, width: int, blocks: int) -> None:
+        super().__init__()
+        stages: list[nn.Module] = [convolution(dimensions, 1, width)]
+        inputs = width
+        for stage in range(3):
+            outputs = width * 2**stage
+            for block in range(blocks):
+                stride = 2 if stage > 0 and block == 0 else 1
+                stages.append(ResidualBlock(dimensions, inputs, outputs, stride=stride))
+                inputs = outputs
+        self.encoder = nn.Sequential(*stages, group_norm(inputs), nn.ReLU())
+        self.head = nn.Linear(inputs, classes)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return what the head sees: (batch, 1, *size) -> (batch, 4 width)."""
+        return spatial_mean(self.encoder(images))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map (batch, 1, *size) to logits (batch, classes)."""
+        logits: Tensor = self.head(self.features(images))
+        return logits

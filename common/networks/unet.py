@@ -1,0 +1,77 @@
+"""A U-Net for segmentation in two or three dimensions.
+
+Source: Ronneberger et al. 2015; Çiçek et al. 2016 for volumes. Nearest-neighbour enlargement and a convolution replace
+the transposed convolution: no checkerboard, and every layer has a per-patient gradient in every engine.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from common.networks.layers import convolution, halving, normalised_convolution
+
+
+class UNetEncoder(nn.Module):
+    """Three levels of two normalised convolutions, halved in between.
+
+    Shapes: (batch, 1, *size) -> features at size, size // 2, size // 4 with width, 2 width, 4 width channels.
+    """
+
+    def __init__(self, dimensions: int, width: int) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList(
+            _double_convolution(dimensions, inputs, outputs)
+            for inputs, outputs in ((1, width), (width, 2 * width), (2 * width, 4 * width))
+        )
+        self.halving = halving(dimensions)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the features of the three levels, finest first."""
+        fine = self.levels[0](images)
+        middle = self.levels[1](self.halving(fine))
+        coarse = self.levels[2](self.halving(middle))
+        return fine, middle, coarse
+
+
+class UNet(nn.Module):
+    """A three-level U-Net.
+
+    Shapes: images (batch, 1, *size) float32, each side at least 4 (any size: enlargement goes to the finer level's
+    size) -> logits (batch, classes, *size) float32.
+    Parameters: width 8: about 30 k in two dimensions, 88 k in three.
+    """
+
+    def __init__(self, *, dimensions: int, classes: int, width: int) -> None:
+        super().__init__()
+        self.encoder = UNetEncoder(dimensions, width)
+        self.decoder = nn.ModuleList(
+            (
+                _double_convolution(dimensions, 6 * width, 2 * width),
+                _double_convolution(dimensions, 3 * width, width),
+            )
+        )
+        self.head = convolution(dimensions, width, classes, kernel=1)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return what the head sees: (batch, 1, *size) -> (batch, width, *size)."""
+        fine, middle, coarse = self.encoder(images)
+        features = self.decoder[0](_enlarged_beside(coarse, middle))
+        finest: Tensor = self.decoder[1](_enlarged_beside(features, fine))
+        return finest
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map (batch, 1, *size) to logits (batch, classes, *size)."""
+        logits: Tensor = self.head(self.features(images))
+        return logits
+
+
+def _double_convolution(dimensions: int, inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        normalised_convolution(dimensions, inputs, outputs), normalised_convolution(dimensions, outputs, outputs)
+    )
+
+
+def _enlarged_beside(coarse: Tensor, fine: Tensor) -> Tensor:
+    """Enlarge ``coarse`` to the size of ``fine`` and put both side by side along the channels."""
+    enlarged = functional.interpolate(coarse, size=fine.shape[2:], mode="nearest")
+    return torch.cat((enlarged, fine), dim=1)

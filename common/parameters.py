@@ -1,0 +1,129 @@
+"""The fixed order between a network's parameters and one float32 vector.
+
+The order is that of ``named_parameters()`` (the order in which the layers are written in the network's class), each
+tensor row-major. Only the trainable part of a phase travels, because the noise grows with the square root of its size;
+a ``Layout`` says which part that is, and its digest lets both sides refuse a vector of another layout.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from common.errors import NetworkUnsuitableError, WeightsInvalidError
+
+ALL = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One tensor's place in the vector: ``vector[offset : offset + size]`` reshaped to ``shape``."""
+
+    name: str
+    shape: tuple[int, ...]
+    offset: int
+
+    @property
+    def size(self) -> int:
+        """Number of values."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The trainable tensors of a network in their fixed order."""
+
+    entries: tuple[Entry, ...]
+
+    @property
+    def num_parameters(self) -> int:
+        """Length of the vector."""
+        return sum(entry.size for entry in self.entries)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) over names, shapes and offsets as compact JSON; equal digests mean equal meaning."""
+        rows = [[entry.name, list(entry.shape), entry.offset] for entry in self.entries]
+        return hashlib.sha256(json.dumps(rows, separators=(",", ":")).encode()).hexdigest()
+
+
+def layout(network: nn.Module, trainable: str | Sequence[str] = ALL) -> Layout:
+    """Return the layout of the parameters that ``trainable`` selects.
+
+    ``trainable``: ``"all"``, or a prefix, or prefixes of parameter names at a dot (``"head"`` selects ``head.weight``
+    and ``head.bias``, not ``header.weight``); the order of the prefixes does not matter.
+    Raises: NetworkUnsuitableError if a prefix selects nothing.
+    """
+    prefixes = (trainable,) if isinstance(trainable, str) else tuple(trainable)
+    shapes = {name: tuple(parameter.shape) for name, parameter in network.named_parameters()}
+    for prefix in prefixes:
+        if not any(_selected(name, (prefix,)) for name in shapes):
+            tops = ", ".join(dict.fromkeys(name.split(".")[0] for name in shapes))
+            raise NetworkUnsuitableError(
+                f"trainable part '{prefix}' selects no parameter; choose 'all' or from: {tops}"
+            )
+    entries: list[Entry] = []
+    offset = 0
+    for name, shape in shapes.items():
+        if _selected(name, prefixes):
+            entries.append(Entry(name, shape, offset))
+            offset += entries[-1].size
+    return Layout(tuple(entries))
+
+
+def flatten(network: nn.Module, order: Layout) -> Tensor:
+    """Return the selected parameters as one new float32 vector (num_parameters,) on the processor.
+
+    Raises: NetworkUnsuitableError if the network lacks a parameter of the layout or has it in another shape.
+    """
+    parameters = _parameters_of(network, order)
+    return torch.cat([parameter.detach().reshape(-1).float().cpu() for parameter in parameters])
+
+
+def load(network: nn.Module, order: Layout, vector: Tensor) -> None:
+    """Write ``vector`` (num_parameters,) into the selected parameters of ``network``; the others stay as they are.
+
+    Edge cases: nothing is written unless everything fits.
+    Raises: WeightsInvalidError for a wrong length, another type than float32, or a value that is not finite;
+    NetworkUnsuitableError if the layout is of another network.
+    """
+    _refuse_bad_vector(order, vector)
+    parameters = _parameters_of(network, order)
+    with torch.no_grad():
+        for entry, parameter in zip(order.entries, parameters, strict=True):
+            parameter.copy_(vector[entry.offset : entry.offset + entry.size].view(entry.shape))
+
+
+def train_only(network: nn.Module, order: Layout) -> None:
+    """Let gradients reach the parameters of ``order`` and no others."""
+    names = {entry.name for entry in order.entries}
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(name in names)
+
+
+def _selected(name: str, prefixes: tuple[str, ...]) -> bool:
+    return any(prefix in {ALL, name} or name.startswith(prefix + ".") for prefix in prefixes)
+
+
+def _refuse_bad_vector(order: Layout, vector: Tensor) -> None:
+    if vector.dtype != torch.float32:
+        raise WeightsInvalidError(f"weights are of type {vector.dtype}; they must be float32")
+    if vector.shape != (order.num_parameters,):
+        raise WeightsInvalidError(
+            f"weights have shape {tuple(vector.shape)}; this network's layout needs ({order.num_parameters},)"
+        )
+    if not bool(torch.isfinite(vector).all()):
+        raise WeightsInvalidError("weights contain values that are not finite; they were not loaded")
+
+
+def _parameters_of(network: nn.Module, order: Layout) -> list[nn.Parameter]:
+    parameters = dict(network.named_parameters())
+    for entry in order.entries:
+        if entry.name not in parameters or tuple(parameters[entry.name].shape) != entry.shape:
+            raise NetworkUnsuitableError(f"the layout's '{entry.name}' {entry.shape} does not fit this network")
+    return [parameters[entry.name] for entry in order.entries]
