@@ -79,7 +79,7 @@ def choose_lattice(
     if not SMALLEST_RANGE <= coordinate_range <= LARGEST_RANGE:  # also refuses NaN
         raise VectorRefusedError(f"coordinate_range is {coordinate_range}; it must lie between 2^-40 and 2^40")
     finest = ((1 << (word_format.bits - 1)) - 1) // (cohort_maximum << guard_bits)
-    if finest < 1:
+    if finest < 2:  # with 2, a range that is no power of two still leaves one step on each side of 0
         raise VectorRefusedError(
             f"{word_format.bits}-bit words with {guard_bits} guard bits have no room for {cohort_maximum} sites: "
             "use wider words or fewer guard bits"

@@ -352,4 +352,5 @@ class Accumulator:
             raise SumCheckFailed(SumCheckCode.RANGE)
         if int(meta[1]) % (1 << 32) != _sum_modulo(values):
             raise SumCheckFailed(SumCheckCode.CHECKSUM)
-        return SummedVector(meta[OWN_META_WORDS:], values, participants, spec.lattice)
+        # a copy: a view of the meta words would keep the whole accumulator in memory
+        return SummedVector(meta[OWN_META_WORDS:].copy(), values, participants, spec.lattice)
