@@ -197,3 +197,9 @@ class LedgerBusyError(FedwardError):
     """Another process holds the privacy ledger."""
 
     exit_code = ExitCode.LEDGER_BUSY
+
+
+class ScenarioInvalidError(FedwardError):
+    """A simulation was asked for with settings that contradict each other or cannot be made."""
+
+    exit_code = ExitCode.SCENARIO_INVALID

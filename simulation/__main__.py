@@ -1,6 +1,8 @@
 """fedward-sim: many hospitals on one machine, for the researcher."""
 
 from common.terminal import new_application, run
+from simulation.commands.import_arrays import import_arrays
+from simulation.commands.phantoms import phantoms
 
 HELP = """Simulate hospitals that train one model together, and see what it bought and what it cost in privacy.
 
@@ -8,6 +10,8 @@ Example: **fedward-sim phantoms** hospitals/
 """
 
 app = new_application("fedward-sim", HELP)
+app.command("phantoms")(phantoms)
+app.command("import")(import_arrays)
 
 
 def main() -> None:

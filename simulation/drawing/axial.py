@@ -10,7 +10,7 @@ import numpy as np
 from simulation.drawing.cast import Cast
 from simulation.drawing.shapes import Field, column, ellipsoid, grid, ridges, smooth_step, spot, turbulence
 
-LESIONS = ("none", "lesion")
+LESIONS = ("normal", "lesion")
 HU_LOWEST = -1024
 HU_RANGE = 2048
 
@@ -72,7 +72,7 @@ def lung_pair(cast: Cast, z: Field, y: Field, x: Field) -> Field:
     tall, deep, wide = cast.person(0.85, 1.0), cast.person(0.42, 0.52), cast.person(0.27, 0.33)
     pair = ellipsoid((z, y + 0.04, np.abs(x) - 0.39), (tall, deep, wide), 0.12, 2.4)
     heart = ellipsoid((z + 0.25, y + 0.18, x - 0.12), (0.55, 0.3, cast.person(0.26, 0.34)), 0.1)
-    return pair * (1 - heart)
+    return np.asarray(pair * (1 - heart))
 
 
 def tissue(cast: Cast, z: Field, y: Field, x: Field, body: tuple[Field, Field]) -> Field:
@@ -84,7 +84,7 @@ def tissue(cast: Cast, z: Field, y: Field, x: Field, body: tuple[Field, Field]) 
     ribs = ring * smooth_step(np.cos(9 * np.arctan2(y, x) + 8 * z + cast.person(0, 6)) - 0.3, 0.3)
     aorta = spot((y - 0.22, x - 0.1), (0.07, 0.07)) * cast.image(0, 120)
     grain = turbulence(cast.rng, cast.count, cast.shape, (12, 24)) * 12
-    return -1000 + 900 * skin + 140 * muscle + spine + 350 * ribs + aorta + grain
+    return np.asarray(-1000 + 900 * skin + 140 * muscle + spine + 350 * ribs + aorta + grain)
 
 
 def parenchyma(cast: Cast, z: Field, y: Field, x: Field) -> Field:

@@ -40,7 +40,9 @@ class Cast:
 
     def pose(self, coordinates: Sequence[Field], *, shift: float, scale: float, turn: float) -> list[Field]:
         """Move, scale and turn (in the plane of the last two axes, radians) the coordinates of each image."""
-        moved = [(axis - self.image(-shift, shift)) / self.image(1 - scale, 1 + scale) for axis in coordinates]
+        moved: list[Field] = [
+            (axis - self.image(-shift, shift)) / self.image(1 - scale, 1 + scale) for axis in coordinates
+        ]
         angle = self.image(-turn, turn)
         y, x = moved[-2:]
         moved[-2:] = [np.cos(angle) * y - np.sin(angle) * x, np.sin(angle) * y + np.cos(angle) * x]

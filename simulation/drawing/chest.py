@@ -5,7 +5,7 @@ import numpy as np
 from simulation.drawing.cast import Cast
 from simulation.drawing.shapes import Field, column, ellipsoid, grid, ridges, smooth_step, spot, turbulence
 
-LESIONS = ("none", "consolidation", "nodule", "effusion")
+LESIONS = ("normal", "consolidation", "nodule", "effusion")
 
 
 def chest(cast: Cast, labels: np.ndarray, contrast: float) -> tuple[Field, Field]:
@@ -71,7 +71,7 @@ def airspace(cast: Cast, y: Field, x: Field, lungs: Field) -> Field:
 def consolidation(cast: Cast, y: Field, x: Field) -> Field:
     """Draw an ill-defined patchy opacity in one lung."""
     centre_y, centre_x = cast.image(-0.35, 0.22), cast.side() * cast.image(0.32, 0.52)
-    patch = spot((y - centre_y, x - centre_x), (cast.image(0.12, 0.26), cast.image(0.1, 0.2)))
+    patch = spot((y - centre_y, x - centre_x), (cast.image(0.14, 0.3), cast.image(0.12, 0.24)))
     ragged = turbulence(cast.rng, cast.count, cast.shape, (5, 10, 20))
     return np.asarray(np.clip(patch * (1.1 + 0.45 * ragged), 0, 1.2), np.float32)
 

@@ -6,11 +6,12 @@ in a drawing programme. Parameters that differ between images have the shape (N,
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Field = NDArray[np.float32]
+Field = NDArray[np.floating[Any]]  # float32 throughout; the type leaves numpy room to infer
 
 
 def column(values: NDArray[np.floating], dimensions: int) -> Field:
@@ -21,12 +22,12 @@ def column(values: NDArray[np.floating], dimensions: int) -> Field:
 def grid(shape: Sequence[int]) -> tuple[Field, ...]:
     """Give one coordinate field (1, ...) for each axis of ``shape``, pixel centres in (-1, 1), in axis order."""
     axes = [(np.arange(length, dtype=np.float32) * 2 + 1) / length - 1 for length in shape]
-    return tuple(axis[np.newaxis] for axis in np.meshgrid(*axes, indexing="ij", sparse=True))
+    return tuple(np.asarray(axis[np.newaxis]) for axis in np.meshgrid(*axes, indexing="ij", sparse=True))
 
 
 def smooth_step(distance: Field, softness: float | Field) -> Field:
     """Map a signed distance to [0, 1]: 0.5 at distance 0, flat beyond +-``softness`` (3t^2 - 2t^3)."""
-    t = np.clip(distance / (2 * softness) + 0.5, 0, 1).astype(np.float32)
+    t: Field = np.clip(distance / (2 * softness) + 0.5, 0, 1).astype(np.float32)
     return t * t * (3 - 2 * t)
 
 
@@ -49,7 +50,7 @@ def spot(offsets: Sequence[Field], radii: Sequence[float | Field]) -> Field:
     total: Field = np.zeros(1, np.float32)
     for offset, radius in zip(offsets, radii, strict=True):
         total = total + (offset / radius) ** 2
-    return np.exp(total * -0.5).astype(np.float32)
+    return np.asarray(np.exp(total * -0.5), np.float32)
 
 
 def smooth_noise(rng: np.random.Generator, count: int, shape: Sequence[int], cells: int) -> Field:
@@ -69,7 +70,7 @@ def interpolation(length: int, cells: int) -> Field:
     centres = np.arange(cells + 2, dtype=np.float32) - 0.5
     positions = (np.arange(length, dtype=np.float32) + 0.5) * cells / length
     rows = np.exp(-((positions[:, None] - centres) ** 2) / (2 * 0.6**2))
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
 
 
 def turbulence(rng: np.random.Generator, count: int, shape: Sequence[int], octaves: Sequence[int]) -> Field:

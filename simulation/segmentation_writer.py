@@ -1,0 +1,55 @@
+"""DICOM SEG objects for simulated series: a segmentation as a hospital's viewer would export it (PS3.3 A.51)."""
+
+from pathlib import Path
+
+import highdicom as hd
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import dcmread
+from pydicom.sr.codedict import codes
+from pydicom.uid import ExplicitVRLittleEndian
+
+from simulation.dicom_writer import uid_for
+
+
+def write_segmentation(
+    path: Path, slices: list[Path], segmentation: NDArray[np.uint8], class_names: tuple[str, ...]
+) -> None:
+    """Write one binary SEG for a series of CT or MR slices.
+
+    ``slices`` are the series' files in the order of ``segmentation`` (D, H, W) or (H, W), whose values are indices of
+    ``class_names`` (0 is the background and not written). An empty segmentation is written as empty frames.
+    """
+    sources = [dcmread(file, stop_before_pixels=True) for file in slices]
+    series = sources[0].SeriesInstanceUID
+    stack = segmentation if segmentation.ndim == 3 else segmentation[np.newaxis]
+    numbers = range(1, len(class_names))
+    pixels = np.stack([stack == number for number in numbers], axis=-1).astype(np.uint8)
+    result = hd.seg.Segmentation(
+        source_images=sources,
+        pixel_array=pixels,
+        segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+        segment_descriptions=[describe(number, class_names[number]) for number in numbers],
+        series_instance_uid=uid_for(series, "segmentation series"),
+        series_number=2,
+        sop_instance_uid=uid_for(series, "segmentation"),
+        instance_number=1,
+        manufacturer="Fedward",
+        manufacturer_model_name="Simulated reader",
+        software_versions="1",
+        device_serial_number="1",
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+        omit_empty_frames=bool(pixels.any()),
+    )
+    result.save_as(path)
+
+
+def describe(number: int, name: str) -> hd.seg.SegmentDescription:
+    """Describe one segment: its label is the class name of the study plan."""
+    return hd.seg.SegmentDescription(
+        segment_number=number,
+        segment_label=name,
+        segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
+        segmented_property_type=codes.SCT.Lesion,
+        algorithm_type=hd.seg.SegmentAlgorithmTypeValues.MANUAL,
+    )
