@@ -4,10 +4,14 @@ from common.terminal import new_application, run
 
 HELP = """Take part in a federated study without letting a scan leave the hospital.
 
-Examples: **fedward-site keys new** site-keys/ · **fedward-site ingest** /srv/dicom --labels labels.csv
+Examples: **fedward-site keys new** north · **fedward-site ingest** /srv/dicom --labels labels.csv
 """
 
-app = new_application("fedward-site", HELP)
+COMMANDS = {
+    "keys": ("common.keys_command:keys_app", "Make keys and show fingerprints."),
+}
+
+app = new_application("fedward-site", HELP, COMMANDS)
 
 
 def main() -> None:

@@ -19,11 +19,14 @@ def read_bounded(path: Path, max_bytes: int) -> bytes:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        raise FileUnreadableError(f"{path}: cannot be opened ({error.strerror}); check the name and its rights") from None
+        raise FileUnreadableError(
+            f"{path}: cannot be opened ({error.strerror}); check the name and its rights"
+        ) from None
+    state = os.fstat(descriptor)
+    if not stat.S_ISREG(state.st_mode):
+        os.close(descriptor)
+        raise FileUnreadableError(f"{path}: not a regular file; give the name of a file")
     with os.fdopen(descriptor, "rb") as file:
-        state = os.fstat(file.fileno())
-        if not stat.S_ISREG(state.st_mode):
-            raise FileUnreadableError(f"{path}: not a regular file; give the name of a file")
         if state.st_size > max_bytes:
             raise FileTooLargeError(f"{path}: {state.st_size} bytes, the limit is {max_bytes}; is it the right file?")
         content = file.read(max_bytes + 1)
@@ -63,7 +66,7 @@ def write_new(path: Path, content: bytes, mode: int = 0o644) -> None:
 
 
 def replace_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
-    """Write ``content`` beside ``path``, make it durable, and rename it over ``path``: readers see old or new, never half.
+    """Write ``content`` beside ``path``, make it durable, rename it over ``path``: readers see old or new, never half.
 
     Raises: FileUnreadableError when the folder cannot be written.
     """
@@ -74,7 +77,7 @@ def replace_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        Path(temporary).replace(path)
         sync_folder(path.parent)
     except OSError as error:
         raise FileUnreadableError(f"{path}: cannot be written ({error.strerror}); check folder and space") from None

@@ -31,9 +31,7 @@ def create_signing_key(path: Path) -> Ed25519PrivateKey:
     Raises: OutputExistsError, FileUnreadableError.
     """
     key = Ed25519PrivateKey.generate()
-    pem = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     write_new(path, pem, 0o600)
     return key
 
@@ -81,7 +79,7 @@ def read_public_key(path: Path) -> Ed25519PublicKey:
 def create_secret_file(path: Path) -> bytes:
     """Write ``SECRET_BYTES`` fresh random bytes to ``path`` (mode 0600) and return them; an existing file stays.
 
-    The site secret keys the pseudonyms and the cache: whoever has it can link patients, who loses it rebuilds the cache.
+    The site secret keys pseudonyms and cache: whoever has it can link patients, who loses it rebuilds the cache.
 
     Raises: OutputExistsError, FileUnreadableError.
     """
@@ -113,9 +111,13 @@ def read_private_file(path: Path, max_bytes: int) -> bytes:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        raise FileUnreadableError(f"{path}: cannot be opened ({error.strerror}); check the name and its rights") from None
+        raise FileUnreadableError(f"{path}: cannot be opened ({error.strerror}); check name and rights") from None
+    try:
+        _require_private(path, os.fstat(descriptor))
+    except BaseException:
+        os.close(descriptor)  # fdopen refuses a folder with an error of its own, so it comes after the check
+        raise
     with os.fdopen(descriptor, "rb") as file:
-        _require_private(path, os.fstat(file.fileno()))
         content = file.read(max_bytes + 1)
     if len(content) > max_bytes:
         raise KeyInvalidError(f"{path}: longer than {max_bytes} bytes, so not a key; is it the right file?")
@@ -130,7 +132,7 @@ def _require_private(path: Path, state: os.stat_result) -> None:
     mode = stat.S_IMODE(state.st_mode)
     if mode & 0o077:
         raise KeyExposedError(
-            f"{path}: mode {mode:04o} lets others read it, the limit is 0600; treat this key as known and make a new one"
+            f"{path}: mode {mode:04o} lets others read it, the limit is 0600; treat the key as known, make a new one"
         )
 
 

@@ -13,6 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
+from common.commands import Commands, lazy_group
 from common.errors import ExitCode, FedwardError
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
@@ -29,15 +30,17 @@ def fedward_version() -> str:
         return "0+source"
 
 
-def new_application(name: str, help_text: str) -> typer.Typer:
-    """Make a typer application with ``--version`` and ``--debug``; commands are added by the caller."""
+def new_application(name: str, help_text: str, commands: Commands) -> typer.Typer:
+    """Make a typer application with ``--version`` and ``--debug``, whose ``commands`` are imported on use."""
     app = typer.Typer(
+        cls=lazy_group(commands),
         name=name,
         help=help_text,
         no_args_is_help=True,
         rich_markup_mode="markdown",
         pretty_exceptions_enable=False,
         add_completion=False,
+        suggest_commands=False,  # click does it since 8.5
     )
 
     def show_version(value: bool) -> None:

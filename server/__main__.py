@@ -7,7 +7,13 @@ HELP = """Define a study, sign it, and run it over hospitals whose scans stay wh
 Examples: **fedward-server plan check** study.toml · **fedward-server plan sign** study.toml --key coordinator.key
 """
 
-app = new_application("fedward-server", HELP)
+COMMANDS = {
+    "keys": ("common.keys_command:keys_app", "Make keys and show fingerprints."),
+    "roster": ("server.commands.roster:roster_app", "Sign and show the roster of a federation."),
+    "plan": ("server.commands.plan:plan_app", "Make, check and sign a study plan."),
+}
+
+app = new_application("fedward-server", HELP, COMMANDS)
 
 
 def main() -> None:

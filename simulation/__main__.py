@@ -1,17 +1,18 @@
 """fedward-sim: many hospitals on one machine, for the researcher."""
 
 from common.terminal import new_application, run
-from simulation.commands.import_arrays import import_arrays
-from simulation.commands.phantoms import phantoms
 
 HELP = """Simulate hospitals that train one model together, and see what it bought and what it cost in privacy.
 
 Example: **fedward-sim phantoms** hospitals/
 """
 
-app = new_application("fedward-sim", HELP)
-app.command("phantoms")(phantoms)
-app.command("import")(import_arrays)
+COMMANDS = {
+    "phantoms": ("simulation.commands.phantoms:phantoms", "Write hospitals of phantom scans with known lesions."),
+    "import": ("simulation.commands.import_arrays:import_arrays", "Turn a public image set into hospitals."),
+}
+
+app = new_application("fedward-sim", HELP, COMMANDS)
 
 
 def main() -> None:

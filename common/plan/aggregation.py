@@ -1,0 +1,67 @@
+"""How many sites must stand together, and what the server does with their sum."""
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from common.plan.part import PlanPart
+
+
+class SecureAggregation(PlanPart):
+    """Thresholds and words of the masked sum (secure-aggregation.md section 6; Bonawitz et al., CCS 2017).
+
+    n = ``cohort_size``, t = ``threshold``, s_min = ``minimum_survivors``, c = ``assumed_colluders``. The bounds
+    2t > n + c, t <= n and s_min >= max(3, c + 2) are checked in ``plan.py``. ``word_bits``: bits of one masked word;
+    ``guard_bits``: headroom in which a wrong unmasking shows. ``coordinate_range``: one coordinate of a site's vector
+    is clipped to +- this value (it is not the clipping norm).
+    """
+
+    cohort_size: Annotated[int, Field(ge=3, le=1000)]
+    threshold: Annotated[int, Field(ge=2, le=1000)]
+    minimum_survivors: Annotated[int, Field(ge=1, le=1000)]
+    assumed_colluders: Annotated[int, Field(ge=0, le=998)] = 1
+    word_bits: Literal[16, 21, 32] = 32
+    guard_bits: Annotated[int, Field(ge=1, le=8)] = 4
+    coordinate_range: Annotated[float, Field(gt=0, le=1e6)] = 64.0
+
+    @property
+    def honest_survivors(self) -> int:
+        """Honest sites certainly in every sum, h = s_min - c: those whose noise shares can be relied on."""
+        return self.minimum_survivors - self.assumed_colluders
+
+
+class ServerRule(StrEnum):
+    """The server's step on the mean. Sources: McMahan et al. 2017 (mean), Reddi et al. 2021 (adam, yogi, momentum)."""
+
+    MEAN = "mean"
+    MOMENTUM = "momentum"
+    ADAM = "adam"
+    YOGI = "yogi"
+
+
+class Aggregation(PlanPart):
+    """The server's optimiser: it sees the unmasked sum only, so everything here is post-processing.
+
+    ``learning_rate`` multiplies the mean; ``average_decay`` is that of the exponential average of models
+    (0 = none); ``model_selection``: which model is the study's result.
+    """
+
+    rule: Annotated[ServerRule, Field(strict=False)] = ServerRule.MOMENTUM
+    learning_rate: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    second_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    adaptivity: Annotated[float, Field(gt=0, le=1)] = 1e-3
+    average_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    model_selection: Literal["last_average", "last", "best_noised"] = "last_average"
+
+
+class Timing(PlanPart):
+    """Public times. A reply of the training stage is held until the next multiple of ``reply_slot_s``.
+
+    Training time follows the private batch; the slot keeps it from leaving the site.
+    """
+
+    training_timeout_s: Annotated[float, Field(gt=0, le=172_800)] = 3600.0
+    stage_timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 120.0
+    reply_slot_s: Annotated[float, Field(ge=0, le=3600)] = 0.0

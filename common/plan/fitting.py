@@ -1,0 +1,95 @@
+"""Does the plan's network exist, does each phase's layout fit it, are the masked words fine enough for its noise?"""
+
+import math
+from dataclasses import dataclass
+
+from torch import nn
+
+from common.errors import PlanInvalidError, PlanWeakPrivacyError
+from common.networks.registry import build_network
+from common.parameters import Layout, layout
+from common.plan.phases import Phase
+from common.plan.plan import StudyPlan
+from common.plan.privacy import NoisePlacement
+
+LEAST_STEPS_PER_NOISE = 1024  # privacy.md section 2: the noise share of a site covers at least so many lattice steps
+MOST_ROUNDING = 0.01  # of the clipping norm: how much rounding to the lattice may add to one patient's contribution
+
+
+@dataclass(frozen=True)
+class PhaseFit:
+    """What a phase sends: number of trained parameters, digest of their layout, lattice step of one coordinate."""
+
+    name: str
+    num_parameters: int
+    layout_hash: str
+    lattice_step: float
+
+
+def plan_network(plan: StudyPlan) -> nn.Module:
+    """Build the network of the plan with its seeded start weights (a named initialisation is loaded elsewhere).
+
+    Raises: NetworkUnsuitableError.
+    """
+    return build_network(
+        plan.network.name,
+        dimensions=plan.task.dimensions,
+        classes=len(plan.task.classes),
+        width=plan.network.width,
+        seed=plan.network.seed,
+    )
+
+
+def phase_layout(network: nn.Module, phase: Phase) -> Layout:
+    """Return the layout of the parameters a phase trains. Raises: NetworkUnsuitableError."""
+    return layout(network, phase.trainable.value)
+
+
+def lattice_step(plan: StudyPlan) -> float:
+    """Return the value of one unit of a masked word: coordinate_range / L with L = floor((2^(w-1) - 1) / (n 2^g)).
+
+    Source: secure-aggregation.md section 5: the sum of n words of at most L stays inside the word with g guard bits.
+    """
+    rules = plan.secure_aggregation
+    largest = ((1 << (rules.word_bits - 1)) - 1) // (rules.cohort_size << rules.guard_bits)
+    return rules.coordinate_range / largest
+
+
+def check_fit(plan: StudyPlan, source: str) -> list[PhaseFit]:
+    """Check every phase against the network: layout hash, and the two bounds of the noise lattice.
+
+    Raises: NetworkUnsuitableError, PlanInvalidError (layout), PlanWeakPrivacyError (lattice too coarse for the noise).
+    """
+    network = plan_network(plan)
+    fits = []
+    for phase in plan.phases:
+        order = phase_layout(network, phase)
+        if order.digest != phase.layout_hash:
+            raise PlanInvalidError(
+                f"{source}: phase {phase.name}: layout_hash is {phase.layout_hash[:12]}…, the network's layout is "
+                f"{order.digest}; write that, after checking that network and trainable part are meant"
+            )
+        fit = PhaseFit(phase.name, order.num_parameters, order.digest, lattice_step(plan))
+        _check_lattice(plan, phase, fit, source)
+        fits.append(fit)
+    return fits
+
+
+def _check_lattice(plan: StudyPlan, phase: Phase, fit: PhaseFit, source: str) -> None:
+    """Distributed noise only: local noise comes before rounding, which is then post-processing."""
+    if plan.privacy.noise is not NoisePlacement.DISTRIBUTED:
+        return
+    share = phase.noise_multiplier * phase.clipping_norm / math.sqrt(plan.secure_aggregation.honest_survivors)
+    if share < LEAST_STEPS_PER_NOISE * fit.lattice_step:
+        raise PlanWeakPrivacyError(
+            f"{source}: phase {phase.name}: one site's noise ({share:.3g}) covers "
+            f"{share / fit.lattice_step:.0f} lattice steps, at least {LEAST_STEPS_PER_NOISE} are needed; "
+            "lower secure_aggregation.coordinate_range"
+        )
+    ratio = phase.unlabelled_clip_ratio if phase.unlabelled_sampling_rate > 0 else 1.0
+    rounding = fit.lattice_step * math.sqrt(fit.num_parameters) / (phase.clipping_norm * ratio)
+    if rounding > MOST_ROUNDING:
+        raise PlanWeakPrivacyError(
+            f"{source}: phase {phase.name}: rounding adds {rounding:.3f} of the clipping norm to a patient's "
+            f"contribution, at most {MOST_ROUNDING} is allowed; lower secure_aggregation.coordinate_range"
+        )

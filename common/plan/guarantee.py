@@ -1,0 +1,141 @@
+"""What the plan's noise really buys: recomputed from the plan by everybody, believed from nobody.
+
+Patients fall into three disjoint strata (labelled, unlabelled, validation), so their costs do not add up; the guarantee
+is the largest of the three. Within a stratum every phase composes. Attempts are counted, not rounds, because an aborted
+attempt may have released its sum before it was aborted.
+"""
+
+import math
+from dataclasses import dataclass
+
+from common.accounting import SampledGaussian, epsilon, noise_multiplier_for
+from common.errors import AccountingError, PlanInvalidError, PlanWeakPrivacyError
+from common.plan.phases import Phase
+from common.plan.plan import StudyPlan
+from common.plan.privacy import NoisePlacement
+
+
+@dataclass(frozen=True)
+class Guarantee:
+    """Epsilon of each stratum at the plan's delta; ``epsilon`` is what the study can promise: the largest."""
+
+    delta: float
+    labelled: float
+    unlabelled: float
+    validation: float
+
+    @property
+    def epsilon(self) -> float:
+        """Return the epsilon of the worst stratum."""
+        return max(self.labelled, self.unlabelled, self.validation)
+
+
+def labelled_events(plan: StudyPlan) -> list[SampledGaussian]:
+    """Return what a labelled patient goes through: z = sigma (noise stddev sigma * C over clipping norm C)."""
+    return [
+        SampledGaussian(phase.labelled_sampling_rate, phase.noise_multiplier, _steps(phase))
+        for phase in plan.phases
+        if phase.labelled_sampling_rate > 0
+    ]
+
+
+def unlabelled_events(plan: StudyPlan) -> list[SampledGaussian]:
+    """Return what an unlabelled patient goes through: z = sigma * C / C_U, because C_U = unlabelled_clip_ratio * C."""
+    return [
+        SampledGaussian(
+            phase.unlabelled_sampling_rate, phase.noise_multiplier / phase.unlabelled_clip_ratio, _steps(phase)
+        )
+        for phase in plan.phases
+        if phase.unlabelled_sampling_rate > 0
+    ]
+
+
+def evaluations(plan: StudyPlan) -> int:
+    """Return how many noised evaluations the study makes at most: one every so many attempts, and the closing one."""
+    return math.ceil(sum(phase.maximum_attempts for phase in plan.phases) / plan.evaluation.every_rounds) + 1
+
+
+def evaluation_noise_multiplier(plan: StudyPlan) -> float:
+    """Return the noise of one evaluation, relative to the norm of one patient's counts, so that all cost the budget.
+
+    0 when the plan has no privacy. Every validation patient is in every evaluation: sampling rate 1.
+    """
+    if plan.privacy.delta is None:
+        return 0.0
+    return noise_multiplier_for(
+        epsilon=plan.evaluation.epsilon, delta=plan.privacy.delta, sampling_rate=1.0, steps=evaluations(plan)
+    )
+
+
+def guarantee(plan: StudyPlan) -> Guarantee | None:
+    """Return what the plan buys, or None when it promises nothing (noise = none).
+
+    Accountant: Google's PLD (``common.accounting``), zero-out relation, against the coordinator together with up to
+    ``assumed_colluders`` sites (distributed) or against everybody (local).
+    Raises: PlanInvalidError for noise below what can be accounted.
+    """
+    if plan.privacy.delta is None:
+        return None
+    delta = plan.privacy.delta
+    try:
+        return Guarantee(
+            delta=delta,
+            labelled=epsilon(labelled_events(plan), delta),
+            unlabelled=epsilon(unlabelled_events(plan), delta),
+            validation=plan.evaluation.epsilon if plan.evaluation.validation_share > 0 else 0.0,
+        )
+    except AccountingError as error:
+        raise PlanInvalidError(f"the plan's noise cannot be accounted: {error}") from None
+
+
+def check_guarantee(plan: StudyPlan, source: str) -> Guarantee | None:
+    """Refuse a plan that promises more than its noise buys; return what it buys.
+
+    Raises: PlanWeakPrivacyError with the epsilon bought, the promise, and a noise multiplier that would do;
+    PlanInvalidError.
+    """
+    bought = guarantee(plan)
+    promise = plan.privacy.epsilon
+    if bought is None or promise is None or bought.epsilon <= promise:
+        return bought
+    if bought.validation > promise:
+        advice = f"lower evaluation.epsilon to at most {promise:g}"
+    elif len(plan.phases) == 1:
+        advice = f"set noise_multiplier to at least {_needed(plan, plan.phases[0]):.4f}"
+    else:
+        advice = "raise noise_multiplier, or lower sampling rates or maximum_attempts"
+    raise PlanWeakPrivacyError(
+        f"{source}: privacy.epsilon promises {promise:g}, but the settings buy only {bought.epsilon:.3f} "
+        f"(labelled {bought.labelled:.3f}, unlabelled {bought.unlabelled:.3f}, validation {bought.validation:.3f} "
+        f"at delta {bought.delta:g}); {advice}"
+    )
+
+
+def noise_to_signal(plan: StudyPlan, phase: Phase, num_parameters: int) -> float:
+    """Return the norm of the noise on the mean gradient over the most a perfect agreement of patients could give.
+
+    sigma * sqrt(d) / expected batch (private-training.md section 3.4). Above about 1 the network is too large for the
+    patients there are; steps average some of it away. With local noise, sqrt(h) times more for h equal sites.
+    """
+    sites = len(plan.sites) if plan.privacy.noise is NoisePlacement.LOCAL else 1
+    return phase.noise_multiplier * math.sqrt(num_parameters * sites) / plan.expected_batch(phase)
+
+
+def _steps(phase: Phase) -> int:
+    return phase.maximum_attempts * phase.local_steps
+
+
+def _needed(plan: StudyPlan, phase: Phase) -> float:
+    """Noise multiplier with which a plan of one phase keeps its promise in both strata."""
+    assert plan.privacy.epsilon is not None and plan.privacy.delta is not None  # noqa: S101, PT018 (for the types)
+    needed = 0.0
+    for rate, ratio in (
+        (phase.labelled_sampling_rate, 1.0),
+        (phase.unlabelled_sampling_rate, phase.unlabelled_clip_ratio),
+    ):
+        if rate > 0:
+            multiplier = noise_multiplier_for(
+                epsilon=plan.privacy.epsilon, delta=plan.privacy.delta, sampling_rate=rate, steps=_steps(phase)
+            )
+            needed = max(needed, multiplier * ratio)
+    return needed

@@ -1,0 +1,71 @@
+"""What happens in each round: a plan is a list of phases, each with its own patients, parameters, views and noise."""
+
+from enum import StrEnum
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from common.plan.part import PlanPart
+
+SamplingRate = Annotated[float, Field(ge=0, le=1)]
+ClassWeight = Annotated[float, Field(gt=0, le=1)]
+
+
+class Method(StrEnum):
+    """How unlabelled scans teach (privacy.md section 3). ``supervised`` uses labelled patients only."""
+
+    SUPERVISED = "supervised"
+    TEACHER_STUDENT = "teacher_student"
+    FIXMATCH = "fixmatch"
+    MEAN_TEACHER = "mean_teacher"
+    RECONSTRUCTION = "reconstruction"
+
+
+class Trainable(StrEnum):
+    """Which parameters are trained and travel; the others stay at the site's own copy."""
+
+    HEAD = "head"
+    ALL = "all"
+
+
+class Phase(PlanPart):
+    """Rounds of one kind.
+
+    Patients: Poisson sampling with the stratum's rate (0 leaves the stratum out). ``clipping_norm`` C bounds what one
+    labelled patient contributes to one sum (L2), ``unlabelled_clip_ratio`` * C what one unlabelled patient does.
+    ``noise_multiplier`` sigma: the noise of the whole sum has standard deviation sigma * C in each coordinate.
+    ``maximum_attempts``: how often a round may be tried in all, and what the noise is computed for.
+    ``local_steps``: private steps in one round (more than 1 only with noise = local).
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
+    rounds: Annotated[int, Field(ge=1, le=100_000)]
+    maximum_attempts: Annotated[int, Field(ge=1, le=200_000)]
+    method: Annotated[Method, Field(strict=False)] = Method.SUPERVISED
+    trainable: Annotated[Trainable, Field(strict=False)] = Trainable.ALL
+    layout_hash: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    labelled_sampling_rate: SamplingRate
+    unlabelled_sampling_rate: SamplingRate = 0.0
+    clipping_norm: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    unlabelled_clip_ratio: Annotated[float, Field(gt=0, le=1)] = 0.1
+    noise_multiplier: Annotated[float, Field(ge=0, le=10_000)]
+    local_steps: Annotated[int, Field(ge=1, le=1000)] = 1
+    local_learning_rate: Annotated[float, Field(gt=0, le=100)] = 0.1
+    proximal_weight: Annotated[float, Field(ge=0, le=10)] = 0.0
+    views_per_scan: Annotated[int, Field(ge=1, le=32)] = 1
+    confidence_threshold: Annotated[float, Field(ge=0, le=1)] = 0.95
+    unlabelled_weight: Annotated[float, Field(ge=0, le=10)] = 0.5
+    unlabelled_from_round: Annotated[int, Field(ge=1, le=100_000)] = 1
+    class_weights: Annotated[tuple[ClassWeight, ...], Field(strict=False, max_length=64)] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.maximum_attempts < self.rounds:
+            raise ValueError(f"maximum_attempts is {self.maximum_attempts}, it must be at least rounds ({self.rounds})")
+        if self.labelled_sampling_rate == 0 and self.unlabelled_sampling_rate == 0:
+            raise ValueError("both sampling rates are 0, so nobody would be trained on; set one above 0")
+        if self.method is Method.SUPERVISED and self.unlabelled_sampling_rate > 0:
+            raise ValueError("unlabelled_sampling_rate must be 0, because method = supervised uses no unlabelled scan")
+        if self.method is not Method.SUPERVISED and self.unlabelled_sampling_rate == 0:
+            raise ValueError(f"unlabelled_sampling_rate must be above 0, because method = {self.method} needs it")
+        return self

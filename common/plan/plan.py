@@ -1,0 +1,118 @@
+"""The study plan as one document: sections in the order a person reads them, and the rules between sections."""
+
+import math
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from common.canonical import canonical_bytes, digest
+from common.plan.aggregation import Aggregation, SecureAggregation, Timing
+from common.plan.part import PlanPart
+from common.plan.phases import Phase
+from common.plan.privacy import Evaluation, NoisePlacement, Privacy
+from common.plan.task import Image, Network, Task
+
+FORMAT = "fedward-plan/1"
+
+
+class Study(PlanPart):
+    """Name of the study and what staff should know about it."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{2,62}$")]
+    title: Annotated[str, Field(min_length=1, max_length=200)]
+    contact: Annotated[str, Field(max_length=200)] = ""
+    roster_digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Site(PlanPart):
+    """A hospital and the rounded patient counts it declared at enrolment (public; true counts are not)."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{1,62}$")]
+    labelled_patients: Annotated[int, Field(ge=0, le=10_000_000)]
+    unlabelled_patients: Annotated[int, Field(ge=0, le=10_000_000)]
+
+
+class StudyPlan(PlanPart):
+    """Everything that changes the model or the guarantee; two plans with one digest are one plan.
+
+    Raises (from pydantic, turned into one sentence by ``reading.py``): ValidationError.
+    """
+
+    format: Literal["fedward-plan/1"]
+    study: Study
+    task: Task
+    image: Image
+    network: Network
+    privacy: Privacy
+    secure_aggregation: SecureAggregation
+    sites: Annotated[tuple[Site, ...], Field(strict=False, min_length=3, max_length=1000)]
+    phases: Annotated[tuple[Phase, ...], Field(strict=False, min_length=1, max_length=8)]
+    aggregation: Aggregation = Aggregation()
+    evaluation: Evaluation = Evaluation()
+    timing: Timing = Timing()
+
+    @property
+    def declared_patients(self) -> int:
+        """Patients of all sites as declared; the study's delta must lie below 1 / this."""
+        return sum(site.labelled_patients + site.unlabelled_patients for site in self.sites)
+
+    def expected_batch(self, phase: Phase) -> float:
+        """Patients a round samples on average over all sites: the public divisor of the sum, never the realised one."""
+        return sum(
+            phase.labelled_sampling_rate * site.labelled_patients
+            + phase.unlabelled_sampling_rate * site.unlabelled_patients
+            for site in self.sites
+        )
+
+    def canonical(self) -> bytes:
+        """Return the bytes that are hashed and signed (RFC 8785): equal for every key order, spacing and machine."""
+        return canonical_bytes(self.model_dump(mode="json"))
+
+    def digest(self) -> str:
+        """Return the SHA-256 digest, 64 hexadecimal digits: what sites approve."""
+        return digest(FORMAT, self.canonical())
+
+    @model_validator(mode="after")
+    def _sections_fit(self) -> Self:
+        for name, values in (("sites", [s.name for s in self.sites]), ("phases", [p.name for p in self.phases])):
+            if len(set(values)) != len(values):
+                raise ValueError(f"{name} has a name twice; each name may appear once")
+        if self.secure_aggregation.cohort_size > len(self.sites):
+            raise ValueError(
+                f"secure_aggregation.cohort_size is {self.secure_aggregation.cohort_size}, "
+                f"but the plan lists only {len(self.sites)} sites"
+            )
+        if self.declared_patients == 0:
+            raise ValueError("every site declares 0 patients; enter the declared counts")
+        self._check_image()
+        self._check_phases()
+        return self
+
+    def _check_image(self) -> None:
+        if len(self.image.size_px) != self.task.dimensions:
+            raise ValueError(
+                f"image.size_px has {len(self.image.size_px)} numbers, task.dimensions is {self.task.dimensions}"
+            )
+        if self.task.dimensions == 3 and len(self.image.spacing_mm) != 3:
+            raise ValueError("image.spacing_mm must have 3 numbers, because task.dimensions is 3")
+
+    def _check_phases(self) -> None:
+        placement = self.privacy.noise
+        for phase in self.phases:
+            where = f"phase {phase.name}"
+            if placement is NoisePlacement.NONE and phase.noise_multiplier != 0:
+                raise ValueError(f"{where}: noise_multiplier must be 0, because privacy.noise = none")
+            if placement is not NoisePlacement.NONE and phase.noise_multiplier == 0:
+                raise ValueError(f"{where}: noise_multiplier must be above 0, because privacy.noise = {placement}")
+            if placement is NoisePlacement.DISTRIBUTED and (phase.local_steps != 1 or phase.proximal_weight != 0):
+                raise ValueError(
+                    f"{where}: local_steps must be 1 and proximal_weight 0, because one clipped sum travels "
+                    "with privacy.noise = distributed"
+                )
+            if phase.class_weights and len(phase.class_weights) != len(self.task.classes):
+                raise ValueError(
+                    f"{where}: class_weights has {len(phase.class_weights)} numbers, "
+                    f"task.classes has {len(self.task.classes)}"
+                )
+            if self.expected_batch(phase) <= 0 or not math.isfinite(self.expected_batch(phase)):
+                raise ValueError(f"{where}: nobody is expected in a round; check sampling rates and declared patients")

@@ -1,0 +1,98 @@
+"""What is learnt, and from which images."""
+
+from enum import StrEnum
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from common.plan.part import PlanPart
+
+ClassName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_ -]{0,39}$")]
+
+Pixels = Annotated[int, Field(ge=8, le=1024)]
+Spacing = Annotated[float, Field(gt=0, le=50)]
+Hounsfield = Annotated[float, Field(ge=-5000, le=10000)]
+Percentile = Annotated[float, Field(ge=0, le=100)]
+
+
+class TaskKind(StrEnum):
+    """What the network answers."""
+
+    CLASSIFICATION = "classification"
+    MULTI_LABEL = "multi_label"
+    SEGMENTATION = "segmentation"
+
+
+class Modality(StrEnum):
+    """DICOM modality, PS3.3 section C.7.3.1.1.1 (those whose pixel path exists here)."""
+
+    CT = "CT"
+    MR = "MR"
+    CR = "CR"
+    DX = "DX"
+    MG = "MG"
+    US = "US"
+
+
+class Intensity(StrEnum):
+    """How stored values become numbers in [0, 1]; every rule looks at one image only, never at a collection."""
+
+    CT_WINDOW = "ct_window"
+    PERCENTILES = "percentiles"
+    LUMINANCE = "luminance"
+
+
+class Task(PlanPart):
+    """The question: kind, classes (the first is the normal or background class), modalities."""
+
+    kind: Annotated[TaskKind, Field(strict=False)]
+    classes: Annotated[tuple[ClassName, ...], Field(strict=False, min_length=2, max_length=64)]
+    modalities: Annotated[
+        tuple[Annotated[Modality, Field(strict=False)], ...], Field(strict=False, min_length=1, max_length=6)
+    ]
+    dimensions: Annotated[int, Field(ge=2, le=3)]
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        for name, values in (("classes", self.classes), ("modalities", self.modalities)):
+            if len(set(values)) != len(values):
+                raise ValueError(f"{name} has an entry twice; each may appear once")
+        return self
+
+
+class Image(PlanPart):
+    """How a scan becomes the network's input.
+
+    ``size_px``: (height, width), or (depth, height, width) in 3-D. ``spacing_mm``: the same order, required in 3-D.
+    ``window_hu``: (centre, width) in Hounsfield units, for CT. ``percentiles``: (low, high) of the one image.
+    """
+
+    size_px: Annotated[tuple[Pixels, ...], Field(strict=False, min_length=2, max_length=3)]
+    intensity: Annotated[Intensity, Field(strict=False)]
+    spacing_mm: Annotated[tuple[Spacing, ...], Field(strict=False, max_length=3)] = ()
+    window_hu: Annotated[tuple[Hounsfield, ...], Field(strict=False, max_length=2)] = ()
+    percentiles: Annotated[tuple[Percentile, Percentile], Field(strict=False)] = (1.0, 99.0)
+    maximum_scans_per_patient: Annotated[int, Field(ge=1, le=64)] = 4
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.intensity is Intensity.CT_WINDOW and (len(self.window_hu) != 2 or self.window_hu[1] <= 0):
+            raise ValueError("window_hu must be [centre, width] with a positive width, because intensity is ct_window")
+        if self.intensity is not Intensity.CT_WINDOW and self.window_hu:
+            raise ValueError("window_hu has a meaning only with intensity = ct_window; remove it")
+        if self.percentiles[0] >= self.percentiles[1]:
+            raise ValueError("percentiles must be [low, high] with low below high")
+        return self
+
+
+class Network(PlanPart):
+    """The model: its name in ``common.networks``, its width, and where its weights start.
+
+    ``initialisation``: ``"seeded"`` (fresh weights from the public ``seed``) or the SHA-256 digest of a weights file
+    in the package (images that belong to nobody).
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+    width: Annotated[int, Field(ge=4, le=512)] = 16
+    initialisation: Annotated[str, Field(pattern=r"^(seeded|[0-9a-f]{64})$")] = "seeded"
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0

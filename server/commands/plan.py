@@ -1,0 +1,136 @@
+"""fedward-server plan: make, check and sign the study plan."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from common.errors import FedwardError
+from common.files import write_new
+from common.identity import read_public_key, read_signing_key
+from common.plan.fitting import check_fit
+from common.plan.guarantee import check_guarantee
+from common.plan.plan import StudyPlan
+from common.plan.reading import read_plan
+from common.plan.signing import PlanSignature, sign_plan, verify_plan
+from common.plan.summary import summarise
+from common.roster import read_roster
+from common.terminal import JsonOption, output, print_json
+from server.plan_template import new_plan_text
+
+plan_app = typer.Typer(name="plan", help="Make, check and sign a study plan.", no_args_is_help=True)
+PlanFile = Annotated[Path, typer.Argument(help="The study plan (TOML).")]
+
+
+@plan_app.command("check")
+def check(
+    file: PlanFile,
+    *,
+    draft: Annotated[bool, typer.Option("--draft", help="Accept a plan that is not signed yet.")] = False,
+    public_key: Annotated[
+        Path | None, typer.Option(help="The coordinator's public key; the signature must be of this key.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check a plan and print what it asks, what it promises, and what leaves a site.
+
+    Example: `fedward-server plan check study.toml --public-key coordinator.pub`
+    """
+    plan = read_plan(file)
+    summary = checked_summary(plan, str(file))
+    failure: FedwardError | None = None
+    signature: PlanSignature | None = None
+    try:
+        signature = verify_plan(plan, file, read_public_key(public_key) if public_key else None)
+    except FedwardError as error:
+        failure = None if draft else error
+    summary["signed_by"] = signature.fingerprint if signature else None
+    print_json(summary) if as_json else print_summary(summary)
+    if failure:
+        raise failure
+
+
+@plan_app.command("sign")
+def sign(
+    file: PlanFile,
+    *,
+    key: Annotated[Path, typer.Option(help="The coordinator's secret key (0600).")],
+    as_json: JsonOption = False,
+) -> None:
+    """Check a plan and sign its digest; the signature lies beside it as FILE.sig.
+
+    Example: `fedward-server plan sign study.toml --key coordinator.key`
+    """
+    plan = read_plan(file)
+    checked_summary(plan, str(file))
+    target = sign_plan(plan, file, read_signing_key(key))
+    if as_json:
+        print_json({"digest": plan.digest(), "signature": str(target)})
+    else:
+        output.print(f"signed {plan.digest()} in {target}", markup=False)
+
+
+@plan_app.command("new")
+def new(
+    file: PlanFile,
+    *,
+    roster: Annotated[Path, typer.Option(help="The signed roster: the plan names its sites.")],
+    patients: Annotated[list[str], typer.Option(help="Declared counts, SITE=LABELLED,UNLABELLED; once for each site.")],
+    epsilon: Annotated[float, typer.Option(help="Privacy a patient is promised.")] = 8.0,
+    rounds: Annotated[int, typer.Option(help="Rounds of the one phase the plan starts with.")] = 100,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a commented plan with safe defaults: noise computed for the promise, thresholds for the number of sites.
+
+    Example: `fedward-server plan new study.toml --roster roster.json --patients north=100,900 --patients …`
+    """
+    text = new_plan_text(file.stem, read_roster(roster), patients, epsilon=epsilon, rounds=rounds)
+    write_new(file, text.encode())
+    plan = read_plan(file)
+    if as_json:
+        print_json({"file": str(file), "digest": plan.digest()})
+    else:
+        output.print(f"wrote {file}: read it, change it, then `fedward-server plan check {file} --draft`", markup=False)
+
+
+def checked_summary(plan: StudyPlan, source: str) -> dict[str, Any]:
+    """Check guarantee and network fit, and return the summary. Raises what those checks raise."""
+    bought = check_guarantee(plan, source)
+    return summarise(plan, bought, check_fit(plan, source))
+
+
+def print_summary(summary: dict[str, Any]) -> None:
+    """Print a summary as tables for a person."""
+    table = Table(title=escape(f"{summary['study']}: {summary['title']}"), show_header=False, title_justify="left")
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name in ("task", "privacy", "secure_aggregation"):
+        table.add_row(name.replace("_", " "), escape(_lines(summary[name])))
+    table.add_row("evaluations", str(summary["evaluations"]))
+    table.add_row("sites", escape("\n".join(_site_line(site) for site in summary["sites"])))
+    for phase in summary["phases"]:
+        table.add_row(escape(f"phase {phase['name']}"), escape(_lines(phase)))
+    table.add_row("leaves a site", escape(_lines(summary["leaves_a_site"])))
+    output.print(table)
+    output.print(f"signed by {summary['signed_by'] or 'nobody yet'}")
+    output.print(f"digest    {summary['digest']}")
+    for warning in summary["warnings"]:
+        output.print(f"[yellow]warning[/] {escape(warning)}")
+
+
+def _lines(facts: dict[str, Any]) -> str:
+    return "\n".join(f"{name.replace('_', ' ')}: {_value(value)}" for name, value in facts.items() if value is not None)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_value(part)}" for name, part in value.items())
+    if isinstance(value, list):
+        return ", ".join(str(part) for part in value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _site_line(site: dict[str, Any]) -> str:
+    return f"{site['name']}: {site['labelled_patients']} labelled, {site['unlabelled_patients']} unlabelled patients"

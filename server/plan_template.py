@@ -1,0 +1,121 @@
+"""The plan that `fedward-server plan new` writes: every choice commented, every number derived from the sites."""
+
+from common.accounting import noise_multiplier_for
+from common.errors import PlanInvalidError
+from common.networks.registry import build_network
+from common.parameters import layout
+from common.roster import Roster
+
+LARGEST_COUNT = 10_000_000
+SAMPLING_RATE = 0.2  # private-training.md section 4.1: at epsilon 8 it keeps nearly all of the full batch's signal
+SPARE_ATTEMPTS = 1.1  # noise is computed for attempts, so that a few aborted rounds do not end the study early
+
+TEMPLATE = """\
+# A study plan of Fedward. Everything here changes the model or the guarantee; it is hashed, signed and approved.
+# After any change: fedward-server plan check {name}.toml --draft
+format = "fedward-plan/1"
+
+[study]
+name = "{name}"
+title = "{name}"                 # one line for the staff of the sites
+roster_digest = "{roster_digest}"
+
+[task]
+kind = "classification"          # classification, multi_label or segmentation
+classes = ["normal", "abnormal"] # the first is the normal (or background) class
+modalities = ["CR", "DX"]
+dimensions = 2
+
+[image]
+size_px = [64, 64]               # height, width
+intensity = "percentiles"        # percentiles of the one image, ct_window (with window_hu), or luminance
+maximum_scans_per_patient = 4
+
+[network]
+name = "small_cnn"
+width = 16
+initialisation = "seeded"        # or the digest of public weights: the largest gain under privacy
+
+[privacy]
+noise = "distributed"            # each site adds its share; "local" trusts nobody and costs accuracy
+epsilon = {epsilon}
+delta = {delta:.3g}
+
+[secure_aggregation]
+cohort_size = {n}
+assumed_colluders = {c}          # hospitals that may work together with the coordinator
+threshold = {t}                  # 2 t > cohort_size + colluders
+minimum_survivors = {s_min}
+
+[evaluation]
+every_rounds = 10
+epsilon = 1.0                    # budget of the held-out patients over the whole study
+
+{sites}
+[[phases]]
+name = "supervised"
+rounds = {rounds}
+maximum_attempts = {attempts}
+method = "supervised"
+trainable = "all"
+layout_hash = "{layout_hash}"
+labelled_sampling_rate = {sampling_rate}
+clipping_norm = 1.0
+noise_multiplier = {noise_multiplier}  # buys the promised epsilon for maximum_attempts rounds
+"""
+
+SITE = """\
+[[sites]]
+name = "{name}"
+labelled_patients = {labelled}   # declared and rounded by the site
+unlabelled_patients = {unlabelled}
+"""
+
+
+def new_plan_text(name: str, roster: Roster, patients: list[str], *, epsilon: float, rounds: int) -> str:
+    """Return the TOML of a supervised plan for the sites of ``roster`` with their declared counts.
+
+    Raises: PlanInvalidError for counts that do not parse or do not cover the roster; AccountingError when no noise
+    buys ``epsilon``.
+    """
+    counts = _declared(patients, roster)
+    n = len(counts)
+    c = 1 if n >= 4 else 0
+    total = sum(labelled + unlabelled for labelled, unlabelled in counts.values())
+    delta = min(1e-5, total**-1.1)
+    attempts = int(rounds * SPARE_ATTEMPTS) + 1
+    network = build_network("small_cnn", dimensions=2, classes=2, width=16)
+    return TEMPLATE.format(
+        name=name,
+        roster_digest=roster.digest(),
+        epsilon=epsilon,
+        delta=delta,
+        n=n,
+        c=c,
+        t=(n + c) // 2 + 1,
+        s_min=max(3, n - n // 4),
+        rounds=rounds,
+        attempts=attempts,
+        layout_hash=layout(network).digest,
+        sampling_rate=SAMPLING_RATE,
+        noise_multiplier=noise_multiplier_for(
+            epsilon=epsilon, delta=delta, sampling_rate=SAMPLING_RATE, steps=attempts
+        ),
+        sites="\n".join(SITE.format(name=site, labelled=a, unlabelled=b) for site, (a, b) in counts.items()),
+    )
+
+
+def _declared(patients: list[str], roster: Roster) -> dict[str, tuple[int, int]]:
+    counts = {}
+    for entry in patients:
+        site, _, numbers = entry.partition("=")
+        parts = numbers.split(",")
+        if len(parts) != 2 or not all(part.isdecimal() and int(part) <= LARGEST_COUNT for part in parts):
+            raise PlanInvalidError(f"--patients {entry[:60]}: write SITE=LABELLED,UNLABELLED with whole numbers")
+        counts[site] = (int(parts[0]), int(parts[1]))
+    if set(counts) != set(roster.sites):
+        odd = ", ".join(sorted(set(counts) ^ set(roster.sites))[:5])
+        raise PlanInvalidError(f"--patients and the roster differ in: {odd}; give each site of the roster once")
+    if sum(map(sum, counts.values())) == 0:
+        raise PlanInvalidError("--patients: every site declares 0 patients; enter the declared counts")
+    return {site: counts[site] for site in sorted(counts)}

@@ -1,0 +1,103 @@
+"""The guarantee is recomputed from the plan's own numbers; a promise that the noise does not buy is refused."""
+
+import pytest
+
+from common import errors
+from common.accounting import epsilon
+from common.plan.fitting import check_fit, lattice_step
+from common.plan.guarantee import (
+    check_guarantee,
+    evaluation_noise_multiplier,
+    evaluations,
+    guarantee,
+    labelled_events,
+    noise_to_signal,
+)
+from common.plan.reading import parse_plan
+from common.plan.summary import summarise
+
+
+def test_a_plan_written_by_our_command_buys_what_it_promises(plan_document):
+    bought = check_guarantee(parse_plan(plan_document, "plan"), "plan")
+    assert bought is not None
+    assert 7.9 < bought.epsilon <= 8.0
+
+
+def test_less_noise_than_the_promise_needs_is_refused_with_the_noise_that_would_do(plan_document):
+    needed = plan_document["phases"][0]["noise_multiplier"]
+    plan_document["phases"][0]["noise_multiplier"] = 0.5
+    with pytest.raises(errors.PlanWeakPrivacyError, match=f"noise_multiplier to at least {needed:.4f}"):
+        check_guarantee(parse_plan(plan_document, "plan"), "plan")
+
+
+def test_an_evaluation_budget_above_the_promise_is_refused(plan_document):
+    plan_document["evaluation"]["epsilon"] = 9.0
+    with pytest.raises(errors.PlanWeakPrivacyError, match=r"lower evaluation\.epsilon"):
+        check_guarantee(parse_plan(plan_document, "plan"), "plan")
+
+
+def test_attempts_are_charged_not_rounds(plan_document):
+    plan = parse_plan(plan_document, "plan")
+    assert [event.steps for event in labelled_events(plan)] == [plan.phases[0].maximum_attempts]
+    assert plan.phases[0].maximum_attempts > plan.phases[0].rounds
+
+
+def with_unlabelled(plan_document):
+    phase = plan_document["phases"][0]
+    phase |= {"method": "fixmatch", "unlabelled_sampling_rate": 0.2, "unlabelled_clip_ratio": 0.1}
+    return plan_document
+
+
+def test_unlabelled_patients_spend_less_because_their_clip_is_smaller(plan_document):
+    bought = guarantee(parse_plan(with_unlabelled(plan_document), "plan"))
+    assert bought is not None
+    assert 0 < bought.unlabelled < 0.2 * bought.labelled
+    assert bought.epsilon == bought.labelled
+
+
+def test_strata_do_not_add_up_but_phases_do(plan_document):
+    second = dict(plan_document["phases"][0], name="again")
+    plan = parse_plan({**plan_document, "phases": [plan_document["phases"][0], second]}, "plan")
+    bought = guarantee(plan)
+    assert bought is not None
+    assert bought.labelled == pytest.approx(epsilon(labelled_events(plan), bought.delta))
+    assert bought.labelled > 10
+
+
+def test_evaluation_noise_covers_every_evaluation_of_the_study(plan_document):
+    plan = parse_plan(plan_document, "plan")
+    assert evaluations(plan) == 4  # 23 attempts, one every 10, and the closing one
+    assert evaluation_noise_multiplier(plan) > 5
+
+
+def test_a_plan_without_privacy_promises_nothing_and_says_so(plan_document):
+    plan_document["privacy"] = {"noise": "none"}
+    plan_document["phases"][0]["noise_multiplier"] = 0.0
+    plan = parse_plan(plan_document, "plan")
+    assert guarantee(plan) is None
+    assert evaluation_noise_multiplier(plan) == 0
+    summary = summarise(plan, None, check_fit(plan, "plan"))
+    assert any("no patient is protected" in warning for warning in summary["warnings"])
+
+
+def test_a_layout_of_another_network_is_refused(plan_document):
+    plan_document["network"]["width"] = 8
+    with pytest.raises(errors.PlanInvalidError, match="layout_hash is"):
+        check_fit(parse_plan(plan_document, "plan"), "plan")
+
+
+def test_words_too_coarse_for_the_noise_are_refused(plan_document):
+    plan_document["secure_aggregation"]["coordinate_range"] = 1e5
+    with pytest.raises(errors.PlanWeakPrivacyError, match=r"lower secure_aggregation\.coordinate_range"):
+        check_fit(parse_plan(plan_document, "plan"), "plan")
+
+
+def test_the_lattice_step_is_that_of_the_words(plan_document):
+    # L = floor((2^31 - 1) / (4 * 2^4)) = 33554431; 64 / L
+    assert lattice_step(parse_plan(plan_document, "plan")) == 64 / 33554431
+
+
+def test_noise_to_signal_follows_the_square_root_of_the_parameters(plan_document):
+    plan = parse_plan(plan_document, "plan")
+    phase = plan.phases[0]
+    assert noise_to_signal(plan, phase, 400) == pytest.approx(phase.noise_multiplier * 20 / 70)
