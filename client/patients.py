@@ -1,0 +1,83 @@
+"""Patients as the training sees them: the data set's index is the patient, never the scan.
+
+A patient with any label belongs to the labelled stratum with all scans, otherwise to the unlabelled one; strata are
+fixed when the plan is approved. Keys are the site's keyed hashes; they stay in the building.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+UNKNOWN: Final = -1  # a scan, or a voxel, that nobody has labelled
+
+
+class Stratum(StrEnum):
+    """Which of the two disjoint groups a patient is accounted in."""
+
+    LABELLED = "labelled"
+    UNLABELLED = "unlabelled"
+
+
+@dataclass(frozen=True)
+class PatientScans:
+    """What one patient contributes to a step.
+
+    Shapes: images (scans, 1, *size) float32 in [0, 1]; labels int64: (scans,) class index for classification,
+    (scans, classes) 0 or 1 for several labels at once, (scans, *size) class of each voxel for segmentation; ``UNKNOWN``
+    where there is no label.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    def chosen(self, indices: Tensor) -> "PatientScans":
+        """Return the scans at ``indices`` (n,) int64."""
+        return PatientScans(self.images[indices], self.labels[indices])
+
+
+class Patients(Protocol):
+    """A site's patients of one study; both methods depend on the frozen split only."""
+
+    def keys(self, stratum: Stratum) -> Sequence[str]:
+        """Return the patients of a stratum in a fixed order."""
+
+    def read(self, patient_key: str) -> PatientScans:
+        """Return one patient's scans. A scan that cannot be read is left out; a patient may have none."""
+
+
+class ArrayPatients:
+    """Patients held in memory; for simulation, experiments and tests.
+
+    Shapes: images (scans, *size) or (scans, 1, *size), uint8 (divided by 255) or float32; labels as in
+    ``PatientScans``; owners: the patient key of each scan.
+    Raises: ValueError if the three do not have one row for each scan.
+    """
+
+    def __init__(
+        self, images: NDArray[np.generic], labels: NDArray[np.integer], owners: Sequence[str], *, dimensions: int
+    ) -> None:
+        if not len(images) == len(labels) == len(owners):
+            raise ValueError(f"{len(images)} images, {len(labels)} labels, {len(owners)} owners: must be equal")
+        pixels = torch.from_numpy(np.ascontiguousarray(images))
+        scaled = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
+        self._images = scaled.unsqueeze(1) if scaled.ndim == dimensions + 1 else scaled
+        self._labels = torch.from_numpy(np.ascontiguousarray(labels)).long()
+        self._rows: dict[str, list[int]] = {}
+        for row, owner in enumerate(owners):
+            self._rows.setdefault(owner, []).append(row)
+
+    def keys(self, stratum: Stratum) -> list[str]:
+        """Return the patients of a stratum in the order of their first scan."""
+        wanted = stratum is Stratum.LABELLED
+        return [key for key, rows in self._rows.items() if bool((self._labels[rows] != UNKNOWN).any()) == wanted]
+
+    def read(self, patient_key: str) -> PatientScans:
+        """Return one patient's scans."""
+        rows = self._rows[patient_key]
+        return PatientScans(self._images[rows], self._labels[rows])

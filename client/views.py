@@ -1,0 +1,136 @@
+"""Weak and strong views of grey medical images: mild, batched on the device, laterality kept.
+
+No flips: left and right mean something in a patient. Each scan has its own draw; nothing is mixed between scans, so a
+view is free under patient-level privacy. Two and three dimensions, any floating type, any device.
+"""
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+@dataclass(frozen=True, slots=True)
+class ViewRange:
+    """How far a view may go. shift and scale: share of the half image; angle in radians; the rest are intensities.
+
+    gain: contrast about the mean, 1 ± gain; offset: brightness ± offset; gamma: exponent exp(± gamma);
+    noise: largest standard deviation of added noise; cutout: side of the erased box as share of the image's side.
+    """
+
+    shift: float
+    scale: float
+    angle: float
+    gain: float
+    offset: float
+    gamma: float
+    noise: float
+    cutout: float
+
+
+WEAK = ViewRange(shift=0.06, scale=0.04, angle=0.05, gain=0.05, offset=0.02, gamma=0.0, noise=0.0, cutout=0.0)
+STRONG = ViewRange(shift=0.12, scale=0.12, angle=0.2, gain=0.3, offset=0.1, gamma=0.3, noise=0.05, cutout=0.25)
+
+
+@dataclass(frozen=True)
+class ViewDraws:
+    """The random part of a view, one row a scan.
+
+    Shapes: geometry (scans, dimensions + 1 + angles) in [-1, 1] (shift, scale, angles; 1 angle in 2-D, 3 in 3-D);
+    intensity (scans, 4) in [-1, 1] (gain, offset, gamma, noise); cutout (scans, dimensions) in [0, 1]; noise_seed.
+    """
+
+    geometry: Tensor
+    intensity: Tensor
+    cutout: Tensor
+    noise_seed: int
+
+
+def draw_views(scans: int, *, dimensions: int, generator: torch.Generator) -> ViewDraws:
+    """Draw views for ``scans`` scans of one patient; equal generators give equal draws on every device."""
+    angles = 1 if dimensions == 2 else 3
+    columns = dimensions + 1 + angles
+    uniform = torch.rand(scans, columns + 4 + dimensions, generator=generator)
+    seed = int(torch.randint(0, 2**62, (1,), generator=generator))
+    symmetric = 2 * uniform[:, : columns + 4] - 1
+    return ViewDraws(symmetric[:, :columns], symmetric[:, columns:], uniform[:, columns + 4 :], seed)
+
+
+def apply_geometry(images: Tensor, draws: ViewDraws, limits: ViewRange, *, mode: str = "bilinear") -> Tensor:
+    """Shift, scale and turn each scan: (scans, channels, *size) -> the same shape.
+
+    Outside of the picture its border is repeated. ``mode``: "nearest" for label maps (as float).
+    """
+    matrices = _inverse_affine(draws.geometry.to(images), limits, dimensions=images.ndim - 2)
+    grid = functional.affine_grid(matrices, list(images.shape), align_corners=False)
+    return functional.grid_sample(images, grid, mode=mode, padding_mode="border", align_corners=False)
+
+
+def apply_intensity(images: Tensor, draws: ViewDraws, limits: ViewRange) -> Tensor:
+    """Change contrast, brightness, gamma; add noise; erase one box (to the scan's mean): shape and type stay."""
+    column = (-1, *(1,) * (images.ndim - 1))
+    gain, offset, gamma, noise = (value.view(column) for value in draws.intensity.to(images).unbind(1))
+    mean = images.flatten(1).mean(1).view(column)
+    changed = mean + (images - mean) * (1 + limits.gain * gain) + limits.offset * offset
+    if limits.gamma:
+        changed = changed.clamp(0, 1) ** torch.exp(limits.gamma * gamma)
+    if limits.noise:
+        generator = torch.Generator(device="cpu").manual_seed(draws.noise_seed)
+        white = torch.randn(images.shape, generator=generator).to(images)
+        changed = changed + limits.noise * noise.abs() * white
+    if limits.cutout:
+        inside = _box(draws.cutout.to(images), images.shape[2:], limits.cutout)
+        changed = torch.where(inside, mean, changed)
+    return changed
+
+
+def view(images: Tensor, draws: ViewDraws, limits: ViewRange) -> Tensor:
+    """Return one view of each scan: geometry, then intensity; (scans, 1, *size) -> the same shape."""
+    return apply_intensity(apply_geometry(images, draws, limits), draws, limits)
+
+
+def joined(draws: list[ViewDraws]) -> ViewDraws:
+    """Put the draws of several patients under one another; the noise seed becomes that of the first.
+
+    Used only where no noise follows (geometry), because one seed cannot stand for several patients.
+    """
+    return ViewDraws(
+        *(torch.cat([getattr(draw, field.name) for draw in draws]) for field in fields(ViewDraws)[:3]),
+        noise_seed=draws[0].noise_seed,
+    )
+
+
+def _inverse_affine(geometry: Tensor, limits: ViewRange, *, dimensions: int) -> Tensor:
+    """Return (scans, dimensions, dimensions + 1) matrices that map output to input positions in [-1, 1]."""
+    shift = limits.shift * geometry[:, :dimensions]
+    scale = torch.exp(limits.scale * geometry[:, dimensions])
+    angles = limits.angle * geometry[:, dimensions + 1 :]
+    turn = _rotation_2d(angles[:, 0]) if dimensions == 2 else _rotation_3d(angles)
+    return torch.cat([turn * scale[:, None, None], shift[:, :, None]], dim=2)
+
+
+def _rotation_2d(angle: Tensor) -> Tensor:
+    cosine, sine = torch.cos(angle), torch.sin(angle)
+    return torch.stack([torch.stack([cosine, -sine], 1), torch.stack([sine, cosine], 1)], 1)
+
+
+def _rotation_3d(angles: Tensor) -> Tensor:
+    """Return exp of the skew matrix of ``angles`` (scans, 3): a turn about that axis by its length."""
+    x, y, z = angles.unbind(1)
+    zero = torch.zeros_like(x)
+    rows = (torch.stack([zero, -z, y], 1), torch.stack([z, zero, -x], 1), torch.stack([-y, x, zero], 1))
+    turn: Tensor = torch.linalg.matrix_exp(torch.stack(rows, 1))
+    return turn
+
+
+def _box(corner: Tensor, size: torch.Size, share: float) -> Tensor:
+    """Return where the erased box lies: (scans, 1, *size) bool; its corner is uniform over the places it fits."""
+    inside = torch.ones(len(corner), 1, *size, dtype=torch.bool, device=corner.device)
+    for axis, length in enumerate(size):
+        position = (torch.arange(length, device=corner.device) + 0.5) / length
+        start = corner[:, axis, None] * (1 - share)
+        within = (position >= start) & (position < start + share)
+        shape = (len(corner), 1, *(length if other == axis else 1 for other in range(len(size))))
+        inside = inside & within.view(shape)
+    return inside
