@@ -1,0 +1,148 @@
+"""The parameters' gradient of one layer, patient by patient, from its input and the gradient of its output.
+
+Legend:  P patients, R rows of a patient, N = P R rows, L positions of the output, D = channels times kernel size
+    x (N, channels, *size) input       g (N, outputs, *size) gradient of the output
+    convolution:   dW_p = sum over rows r of p:  G_r U_r^T     G_r (outputs, L), U_r (D, L) the unfolded input
+    linear:        dW_p = sum over rows and positions:  g x^T
+    normalisation: dscale_p = sum (x_hat * g),  dshift_p = sum g
+
+Each function returns (parameter, gradient (P, *shape)) for the parameters that are trained.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+ByPatient = list[tuple[nn.Parameter, Tensor]]
+
+# On a processor, one convolution_backward for each patient is faster than unfolding from this many positions on
+# (measured: docs/privacy.md); on a GPU only where the unfolded input would be larger than this.
+CPU_POSITIONS: Final = 784
+GPU_UNFOLDED_BYTES: Final = 1 << 30
+
+
+def linear(layer: Any, x: Tensor, g: Tensor, patients: int) -> ByPatient:
+    """Gradient of ``nn.Linear``; every axis between the first and the last is a position."""
+    x, g = x.reshape(patients, -1, x.shape[-1]), g.reshape(patients, -1, g.shape[-1])
+    return _trained(
+        (layer.weight, lambda: torch.bmm(g.transpose(1, 2), x)),
+        (layer.bias, lambda: g.sum(1)),
+    )
+
+
+def group_norm(layer: Any, x: Tensor, g: Tensor, patients: int) -> ByPatient:
+    """Gradient of ``nn.GroupNorm``'s scale and shift."""
+    x_hat = functional.group_norm(x, layer.num_groups, eps=layer.eps)
+    return _trained(
+        (layer.weight, lambda: _by_patient(x_hat * g, patients)),
+        (layer.bias, lambda: _by_patient(g, patients)),
+    )
+
+
+def layer_norm(layer: Any, x: Tensor, g: Tensor, patients: int) -> ByPatient:
+    """Gradient of ``nn.LayerNorm``'s scale and shift."""
+    x_hat = functional.layer_norm(x, layer.normalized_shape, eps=layer.eps)
+    shape = (patients, -1, *layer.normalized_shape)
+    return _trained(
+        (layer.weight, lambda: (x_hat * g).reshape(shape).sum(1)),
+        (layer.bias, lambda: g.reshape(shape).sum(1)),
+    )
+
+
+def convolution(layer: Any, x: Tensor, g: Tensor, patients: int) -> ByPatient:
+    """Gradient of ``nn.Conv1d`` to ``nn.Conv3d``: any padding mode, stride, dilation and groups."""
+    return _trained(
+        (layer.weight, lambda: _convolution_weight(layer, x, g, patients)),
+        (layer.bias, lambda: _by_patient(g, patients)),
+    )
+
+
+def transposed_convolution(layer: Any, x: Tensor, g: Tensor, patients: int) -> ByPatient:
+    """Gradient of ``nn.ConvTranspose1d`` to ``nn.ConvTranspose3d``: a convolution in which x and g change roles."""
+    return _trained(
+        (layer.weight, lambda: _one_by_one(layer, x, g, patients, padding=list(layer.padding), transposed=True)),
+        (layer.bias, lambda: _by_patient(g, patients)),
+    )
+
+
+def _convolution_weight(layer: Any, x: Tensor, g: Tensor, patients: int) -> Tensor:
+    """Choose the faster of two exact ways; both are checked against each other in the tests."""
+    dimensions = len(layer.kernel_size)
+    padding = layer.padding if layer.padding_mode == "zeros" and not isinstance(layer.padding, str) else None
+    if padding is None:  # make the padding part of the input, exactly as the layer does
+        mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+        x = functional.pad(x, layer._reversed_padding_repeated_twice, mode=mode)  # noqa: SLF001 (the layer's own rule)
+        padding = (0,) * dimensions
+    positions = math.prod(g.shape[2:])
+    unfolded_bytes = x.shape[0] * x.shape[1] * math.prod(layer.kernel_size) * positions * x.element_size()
+    large = unfolded_bytes > GPU_UNFOLDED_BYTES if x.is_cuda else positions >= CPU_POSITIONS
+    if large:
+        return _one_by_one(layer, x, g, patients, padding=list(padding), transposed=False)
+    return _unfolded(layer, x, g, patients, padding=list(padding))
+
+
+def _one_by_one(layer: Any, x: Tensor, g: Tensor, patients: int, *, padding: list[int], transposed: bool) -> Tensor:
+    """One weight-only convolution_backward for each patient."""
+    weight = layer.weight.detach().to(x.dtype)
+    output_padding = list(layer.output_padding) if transposed else [0] * len(padding)
+    geometry = (list(layer.stride), padding, list(layer.dilation), transposed, output_padding, layer.groups)
+    parts = [
+        torch.ops.aten.convolution_backward(gp, xp, weight, None, *geometry, [False, True, False])[1]
+        for xp, gp in zip(x.chunk(patients), g.chunk(patients), strict=True)
+    ]
+    return torch.stack(parts)
+
+
+def _unfolded(layer: Any, x: Tensor, g: Tensor, patients: int, *, padding: list[int]) -> Tensor:
+    """dW_p = sum_r G_r U_r^T as one batched product for each row place, groups folded into the batch."""
+    groups, rows = layer.groups, x.shape[0] // patients
+    u = unfold(x, layer.kernel_size, stride=layer.stride, padding=padding, dilation=layer.dilation)
+    u = u.reshape(patients, rows, groups, -1, u.shape[-1]).transpose(0, 1).flatten(1, 2)  # (R, P groups, D, L)
+    g = g.reshape(patients, rows, groups, g.shape[1] // groups, -1).transpose(0, 1).flatten(1, 2)
+    total = torch.bmm(g[0], u[0].transpose(1, 2))
+    for row in range(1, rows):
+        total = torch.baddbmm(total, g[row], u[row].transpose(1, 2))
+    return total.reshape(patients, *layer.weight.shape)
+
+
+def unfold(x: Tensor, kernel: tuple[int, ...], *, stride: Any, padding: list[int], dilation: Any) -> Tensor:
+    """Unfold (N, channels, *size) of any dimension into (N, channels * prod(kernel), L), like ``functional.unfold``."""
+    dimensions = len(kernel)
+    if dimensions == 2:
+        return functional.unfold(x, kernel, dilation, padding, stride)
+    x = functional.pad(x, [side for amount in reversed(padding) for side in (amount, amount)])
+    for axis in range(dimensions):
+        reach = dilation[axis] * (kernel[axis] - 1) + 1
+        x = x.unfold(2 + axis, reach, stride[axis])[..., :: dilation[axis]]
+    axes = range(2, 2 + dimensions)
+    x = x.permute(0, 1, *[axis + dimensions for axis in axes], *axes)
+    return x.reshape(x.shape[0], x.shape[1] * math.prod(kernel), -1)
+
+
+def _by_patient(values: Tensor, patients: int) -> Tensor:
+    """Add up the rows and positions of each patient: (N, channels, *size) -> (P, channels)."""
+    return values.reshape(patients, -1, values.shape[1], math.prod(values.shape[2:])).sum((1, 3))
+
+
+def _trained(*gradients: tuple[nn.Parameter | None, Callable[[], Tensor]]) -> ByPatient:
+    """Compute the gradients of those parameters that exist and are trained."""
+    return [
+        (parameter, gradient()) for parameter, gradient in gradients if parameter is not None and parameter.requires_grad
+    ]
+
+
+LAYERS: Final[dict[type[nn.Module], Callable[[Any, Tensor, Tensor, int], ByPatient]]] = {
+    nn.Linear: linear,
+    nn.GroupNorm: group_norm,
+    nn.LayerNorm: layer_norm,
+    nn.Conv1d: convolution,
+    nn.Conv2d: convolution,
+    nn.Conv3d: convolution,
+    nn.ConvTranspose1d: transposed_convolution,
+    nn.ConvTranspose2d: transposed_convolution,
+    nn.ConvTranspose3d: transposed_convolution,
+}

@@ -1,0 +1,60 @@
+"""What is differentiated: a network, the part of it that is trained, and a loss for each row."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from client.private_gradients.stacks import PatientRows, PatientStack
+from common.parameters import Layout
+
+# criterion(outputs (rows, ...), *targets (rows, ...)) -> losses (rows,). One row never looks at another: no mean over
+# the batch, no batch statistic. Must consist of differentiable torch operations that torch.func can vectorise.
+Criterion = Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A network whose trainable parameters are those of ``order``, and how a row's loss is computed.
+
+    autocast: bfloat16 in forward and backward. Gradients, norms and sums are float32 or wider in any case.
+    """
+
+    network: nn.Module
+    order: Layout
+    criterion: Criterion
+    autocast: bool = False
+
+    @cached_property
+    def parameters(self) -> list[nn.Parameter]:
+        """The trainable parameters in the order of the vector."""
+        named = dict(self.network.named_parameters())
+        return [named[entry.name] for entry in self.order.entries]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network lives."""
+        return self.parameters[0].device
+
+    def loss(self, rows: PatientRows) -> Tensor:
+        """Return the weighted sum of the rows' losses, a scalar."""
+        return self.weigh(self.forward(self.network, rows.inputs), rows)
+
+    def forward(self, network: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+        """Run the network, under autocast if asked; the outputs are float32 or wider, so that losses are too."""
+        with torch.autocast(inputs.device.type, dtype=torch.bfloat16, enabled=self.autocast):
+            outputs = network(inputs)
+        return outputs if outputs.dtype == torch.float64 else outputs.float()
+
+    def weigh(self, outputs: Tensor, rows: PatientRows) -> Tensor:
+        """Return sum_j w_j criterion(output_j, targets_j)."""
+        losses = self.criterion(outputs, *rows.targets)
+        if losses.shape != rows.weights.shape:
+            raise ValueError(f"the criterion gave {tuple(losses.shape)} for {tuple(rows.weights.shape)} rows")
+        return (losses * rows.weights).sum()
+
+
+# An engine returns the gradient of every place in the stack: (patients, num_parameters), padding exactly zero.
+Engine = Callable[[Problem, PatientStack], Tensor]
