@@ -21,28 +21,19 @@ Source: Bonawitz et al., CCS 2017, figure 4, round 2 (masked input collection) a
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import ExitCode, FedwardError, VectorRefusedError
-from common.secagg.fixed_point import Encoder, Lattice, choose_lattice
-from common.secagg.streams import (
-    CHUNK_BYTES,
-    KEY_BYTES,
-    META_SEGMENT,
-    SEGMENT_WORDS,
-    DitherStream,
-    SegmentMask,
-    Stream,
-    add_segment,
-)
+from common.secagg.fixed_point import Lattice, choose_lattice
+from common.secagg.segments import CHUNK_COORDINATES, SegmentWork, add_streams, bounds_and_sum
+from common.secagg.streams import KEY_BYTES, META_SEGMENT, Stream, add_segment
 from common.secagg.words import LatticeValues, WordFormat, Words, word_format
 
 OWN_META_WORDS = 2
@@ -139,10 +130,14 @@ class VectorSpec:
 
 @dataclass(frozen=True)
 class MaskedVector:
-    """What leaves the site: the masked words (uint8, ``spec.payload_bytes`` of them) and their SHA-256 digest."""
+    """What leaves the site: the masked words, uint8 (spec.payload_bytes,)."""
 
     payload: NDArray[np.uint8]
-    digest: bytes
+
+    @cached_property
+    def digest(self) -> bytes:
+        """SHA-256 of the payload, d_u: what the site signs."""
+        return hashlib.sha256(self.payload.data).digest()
 
 
 def mask_vector(
@@ -168,13 +163,12 @@ def mask_vector(
     _check_inputs(spec, meta, body)
     payload = np.empty(spec.payload_bytes, np.uint8)
     meta_words, words = spec.views(payload)
-    dither_key = os.urandom(KEY_BYTES) if dither is None else dither
-    mask_segment = partial(_mask_segment, spec=spec, body=body, words=words, streams=streams, dither_key=dither_key)
-    checksum = _for_each_segment(mask_segment, words.size, threads) % (1 << 32)
+    work = SegmentWork(spec.word_format, spec.lattice, os.urandom(KEY_BYTES) if dither is None else dither)
+    checksum = work.encode_and_mask(body, words, streams, threads=threads)
     meta_words[:OWN_META_WORDS] = (1, checksum)
     meta_words[OWN_META_WORDS:] = meta
     add_segment(meta_words, streams, META_SEGMENT)
-    return MaskedVector(payload=payload, digest=hashlib.sha256(payload.data).digest())
+    return MaskedVector(payload)
 
 
 def _check_inputs(spec: VectorSpec, meta: NDArray[Any], body: NDArray[Any]) -> None:
@@ -182,68 +176,6 @@ def _check_inputs(spec: VectorSpec, meta: NDArray[Any], body: NDArray[Any]) -> N
         raise VectorRefusedError(f"meta is {meta.dtype} {meta.shape}; it must be uint64 ({spec.meta_words},)")
     if body.shape != (spec.body_length,):
         raise VectorRefusedError(f"the body has the shape {body.shape}; the plan says ({spec.body_length},)")
-
-
-def _for_each_segment(work: Callable[[int], int], words: int, threads: int) -> int:
-    """Call ``work`` for each segment number, in parallel if asked; return the sum of what it returned."""
-    segments = range(-(-words // SEGMENT_WORDS))
-    if threads <= 1 or len(segments) == 1:
-        return sum(map(work, segments))
-    with ThreadPoolExecutor(max_workers=threads) as pool:
-        return sum(pool.map(work, segments))
-
-
-def _mask_segment(
-    segment: int, *, spec: VectorSpec, body: NDArray[Any], words: Words, streams: Sequence[Stream], dither_key: bytes
-) -> int:
-    """Encode and mask one segment of the body in place of ``words``; return its part of the checksum.
-
-    Each chunk is encoded, packed and masked while it is in cache.
-    """
-    chunk_words = CHUNK_BYTES // words.itemsize
-    encoder = _SegmentEncoder(spec, body, dither_key, segment)
-    mask = SegmentMask(streams, segment)
-    end = min((segment + 1) * SEGMENT_WORDS, words.size)
-    for start in range(segment * SEGMENT_WORDS, end, chunk_words):
-        chunk = words[start : min(start + chunk_words, end)]
-        encoder.fill(chunk, start)
-        mask.add_to(chunk)
-    return encoder.checksum()
-
-
-class _SegmentEncoder:
-    """Turns the coordinates of one segment into words, chunk by chunk, and keeps their checksum."""
-
-    def __init__(self, spec: VectorSpec, body: NDArray[Any], dither_key: bytes, segment: int) -> None:
-        self._format, self._limit, self._body, self._plane = spec.word_format, spec.lattice.limit, body, spec.body_words
-        chunk_words = CHUNK_BYTES // self._format.dtype.itemsize
-        self._encoder = Encoder(spec.lattice, self._format, chunk_words)
-        self._values = np.empty(chunk_words, np.int32)
-        # one running sum for each position of a chunk: adding whole chunks is three times faster than reducing each
-        self._sums = np.zeros(chunk_words, np.int32)
-        rounds = self._format.dither_bits > 0 and body.dtype == np.float32
-        lanes, bits = self._format.lanes, self._format.dither_bits
-        self._dither = [
-            DitherStream(dither_key, segment * lanes + k, bits=bits) if rounds else None for k in range(lanes)
-        ]
-
-    def fill(self, words: Words, start: int) -> None:
-        """Encode the coordinates that ``words`` (beginning at word ``start`` of the body) carry, and pack them."""
-        for lane, dither in reversed(list(enumerate(self._dither))):
-            first = lane * self._plane + start
-            part = self._body[first : first + words.size]
-            values = words.view("<i4")[: part.size] if self._format.bits == 32 else self._values[: part.size]
-            self._encoder.encode(part, values, dither.next(part.size) if dither else None)
-            self._sums[: part.size] += values
-            self._format.pack(values, words, lane=lane, limit=self._limit)
-
-    def checksum(self) -> int:
-        """Return the sum of everything encoded so far, modulo 2^32."""
-        return _sum_modulo(self._sums)
-
-
-def _sum_modulo(values: LatticeValues) -> int:
-    return int(values.sum(dtype=np.int64)) % (1 << 32)
 
 
 class SumCheckCode(StrEnum):
@@ -280,22 +212,25 @@ class SummedVector:
     participants: int
     lattice: Lattice
 
-    def decode_sum(self, divisor: float = 1.0) -> NDArray[np.float32]:
+    def decode_sum(self, divisor: float = 1.0, *, in_place: bool = False) -> NDArray[np.float32]:
         """Return body_sum · step / divisor as float32 (spec.body_length,).
 
-        Guarantee: relative error of a coordinate at most 2^-23 (2^-24 if the divisor is a power of two).
+        With ``in_place`` the result takes the memory of ``body_sum``, whose integers are then gone: a server with a
+        100 M vector never holds a second one.
+        Guarantee: relative error of a coordinate at most 2^-22 (2^-24 if the divisor is a power of two).
         """
-        decoded = np.empty(self.body_sum.size, np.float32)
-        scale, chunk = np.float32(self.lattice.step / divisor), CHUNK_BYTES // 4
-        for start in range(0, decoded.size, chunk):
-            part = decoded[start : start + chunk]
-            np.copyto(part, self.body_sum[start : start + chunk], casting="same_kind")
-            np.multiply(part, scale, out=part)
+        decoded = self.body_sum.view(np.float32) if in_place else np.empty(self.body_sum.size, np.float32)
+        scale, scratch = np.float32(self.lattice.step / divisor), np.empty(CHUNK_COORDINATES, np.float32)
+        for start in range(0, decoded.size, CHUNK_COORDINATES):
+            integers = self.body_sum[start : start + CHUNK_COORDINATES]
+            real = scratch[: integers.size]
+            np.copyto(real, integers, casting="same_kind")
+            np.multiply(real, scale, out=decoded[start : start + CHUNK_COORDINATES])
         return decoded
 
-    def decode_mean(self) -> NDArray[np.float32]:
-        """Return the mean over the participants as float32 (spec.body_length,)."""
-        return self.decode_sum(divisor=self.participants)
+    def decode_mean(self, *, in_place: bool = False) -> NDArray[np.float32]:
+        """Return the mean over the participants as float32 (spec.body_length,); ``in_place`` as in ``decode_sum``."""
+        return self.decode_sum(self.participants, in_place=in_place)
 
 
 class Accumulator:
@@ -308,6 +243,7 @@ class Accumulator:
         spec.check()
         self._spec = spec
         self._meta, self._words = spec.views(np.zeros(spec.payload_bytes, np.uint8))
+        self._is_zero = True
 
     def add(self, payload: bytes | memoryview | NDArray[np.uint8]) -> None:
         """Add one site's masked vector modulo the words.
@@ -319,18 +255,17 @@ class Accumulator:
             raise VectorRefusedError(
                 f"a masked vector has {incoming.size} bytes; this round's have {self._spec.payload_bytes}"
             )
-        meta, words = self._spec.views(incoming)
-        np.add(self._meta, meta, out=self._meta)
-        np.add(self._words, words, out=self._words)
+        for total, words in zip((self._meta, self._words), self._spec.views(incoming), strict=True):
+            if self._is_zero:
+                np.copyto(total, words)  # the memory is touched for the first time: copying is cheaper than adding
+            else:
+                np.add(total, words, out=total)
+        self._is_zero = False
 
     def apply_streams(self, streams: Sequence[Stream], threads: int = 1) -> None:
         """Add keystreams with the signs given: -1 removes a self mask that its site added."""
-
-        def apply(segment: int) -> int:
-            add_segment(self._words[segment * SEGMENT_WORDS : (segment + 1) * SEGMENT_WORDS], streams, segment)
-            return 0
-
-        _for_each_segment(apply, self._words.size, threads)
+        self._is_zero = False
+        add_streams(self._words, streams, threads=threads)
         add_segment(self._meta, streams, META_SEGMENT)
 
     def finish(self, participants: int) -> SummedVector:
@@ -348,9 +283,10 @@ class Accumulator:
             raise SumCheckFailed(SumCheckCode.PARTICIPANTS)
         largest = participants * spec.lattice.limit
         values = spec.word_format.unpack(words, spec.body_length, offset=largest)
-        if not (spec.word_format.spare_bits_are_zero(words) and values.min() >= -largest and values.max() <= largest):
+        low, high, checksum = bounds_and_sum(values)
+        if low < -largest or high > largest or not spec.word_format.spare_bits_are_zero(words):
             raise SumCheckFailed(SumCheckCode.RANGE)
-        if int(meta[1]) % (1 << 32) != _sum_modulo(values):
+        if int(meta[1]) % (1 << 32) != checksum:
             raise SumCheckFailed(SumCheckCode.CHECKSUM)
         # a copy: a view of the meta words would keep the whole accumulator in memory
         return SummedVector(meta[OWN_META_WORDS:].copy(), values, participants, spec.lattice)
