@@ -10,6 +10,7 @@ Example: **fedward-sim phantoms** hospitals/
 COMMANDS = {
     "phantoms": ("simulation.commands.phantoms:phantoms", "Write hospitals of phantom scans with known lesions."),
     "import": ("simulation.commands.import_arrays:import_arrays", "Turn a public image set into hospitals."),
+    "adversarial": ("simulation.commands.adversarial:adversarial", "Write hostile DICOM files to try an ingest on."),
 }
 
 app = new_application("fedward-sim", HELP, COMMANDS)

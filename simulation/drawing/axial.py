@@ -28,7 +28,7 @@ def ct(cast: Cast, labels: np.ndarray, contrast: float) -> tuple[Field, Field]:
     nodule = ellipsoid((z - nodule_height(cast, z), y - depth, x - side * cast.image(0.3, 0.46)), [radius] * 3, 0.4)
     nodule = nodule * column((labels == 1).astype(np.float32), len(cast.shape))
     hounsfield = tissue(cast, z, y, x, body) * (1 - lungs) + parenchyma(cast, z, y, x) * lungs
-    density = np.float32(contrast) * cast.image(350, 850) * (1 - 0.9 * (1 - lungs))
+    density = np.float32(contrast) * cast.image(400, 1000) * (1 - 0.9 * (1 - lungs))
     return window(hounsfield + density * nodule), nodule.astype(np.float32)
 
 

@@ -1,0 +1,1 @@
+"""Hostile and damaged DICOM files, one small function each; ``simulation.adversarial_dicom`` lists them all."""
