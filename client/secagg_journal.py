@@ -1,0 +1,107 @@
+"""The site's durable memory of secure aggregation: attempts, opened models, announced results.
+
+Everything is on disk (SQLite, ``synchronous=FULL``: fsync at each commit) before the message that depends on it is
+sent, so a crash can cost an attempt but never repeats one. Secrets of a session are never written.
+
+Limit: a restored older copy of this file forgets attempts. The ledger's head in each KEYS message lets the others see
+that; whoever restores a site must call ``skip_to`` with an attempt above the last one the coordinator knows.
+"""
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS attempts (plan BLOB, attempt INTEGER, phase INTEGER NOT NULL,
+                                     PRIMARY KEY (plan, attempt)) STRICT;
+CREATE TABLE IF NOT EXISTS released (plan BLOB, model BLOB, attempt INTEGER NOT NULL, PRIMARY KEY (plan, model)) STRICT;
+CREATE TABLE IF NOT EXISTS contributed (plan BLOB, contribution BLOB, PRIMARY KEY (plan, contribution)) STRICT;
+CREATE TABLE IF NOT EXISTS results (plan BLOB, phase INTEGER, round INTEGER, model BLOB NOT NULL,
+                                    PRIMARY KEY (plan, phase, round)) STRICT;
+"""
+_BUSY_TIMEOUT_S = 5.0
+
+
+class SiteJournal:
+    """One SQLite file of one site; every ``record_...`` is on disk when it returns.
+
+    Raises (every method): sqlite3.Error if the file cannot be read or written; a session then refuses and sends
+    nothing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open or create the file, readable by its owner only."""
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        self._path = path
+        with self._open() as database:
+            database.executescript(_SCHEMA)
+
+    def record_attempt(self, plan_digest: bytes, phase: int, attempt: int) -> bool:
+        """Make ``attempt`` the plan's last one; False, with nothing written, unless it is higher than all before."""
+        with self._open() as database:
+            written = database.execute(
+                "INSERT INTO attempts SELECT :plan, :attempt, :phase"
+                " WHERE NOT EXISTS (SELECT 1 FROM attempts WHERE plan = :plan AND attempt >= :attempt)",
+                {"plan": plan_digest, "attempt": attempt, "phase": phase},
+            )
+            return written.rowcount == 1
+
+    def last_attempt(self, plan_digest: bytes) -> int:
+        """Return the highest attempt of the plan so far, 0 before the first."""
+        return self._number("SELECT max(attempt) FROM attempts WHERE plan = ?", plan_digest)
+
+    def attempts_in(self, plan_digest: bytes, phase: int) -> int:
+        """Return how many attempts at rounds of that phase this site has begun."""
+        return self._number("SELECT count(*) FROM attempts WHERE plan = ? AND phase = ?", plan_digest, phase)
+
+    def skip_to(self, plan_digest: bytes, attempt: int) -> None:
+        """Forbid all attempts up to ``attempt``: for staff, after restoring the file from a backup."""
+        self.record_attempt(plan_digest, -1, attempt)
+
+    def record_release(self, plan_digest: bytes, model_digest: bytes, attempt: int) -> None:
+        """Note that this site helped to open a sum over that model."""
+        with self._open() as database:
+            database.execute("INSERT OR REPLACE INTO released VALUES (?, ?, ?)", (plan_digest, model_digest, attempt))
+
+    def released_in(self, plan_digest: bytes, model_digest: bytes) -> int:
+        """Return the last attempt that opened a sum over that model, 0 if none did."""
+        return self._number("SELECT attempt FROM released WHERE plan = ? AND model = ?", plan_digest, model_digest)
+
+    def record_contribution(self, plan_digest: bytes, contribution_digest: bytes) -> bool:
+        """Note a vector by its digest; False if the very same one was noted before."""
+        with self._open() as database:
+            written = database.execute(
+                "INSERT OR IGNORE INTO contributed VALUES (?, ?)", (plan_digest, contribution_digest)
+            )
+            return written.rowcount == 1
+
+    def record_result(self, plan_digest: bytes, *, phase: int, round_number: int, model_digest: bytes) -> None:
+        """Note the model that a round led to; the last word of the coordinator on a round counts."""
+        with self._open() as database:
+            database.execute(
+                "INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?)", (plan_digest, phase, round_number, model_digest)
+            )
+
+    def result_of(self, plan_digest: bytes, *, phase: int, round_number: int) -> bytes | None:
+        """Return the model digest that a round led to, or None where this site was not told."""
+        with self._open() as database:
+            row = database.execute(
+                "SELECT model FROM results WHERE plan = ? AND phase = ? AND round = ?",
+                (plan_digest, phase, round_number),
+            ).fetchone()
+        return bytes(row[0]) if row else None
+
+    def _number(self, query: str, *values: bytes | int) -> int:
+        with self._open() as database:
+            row = database.execute(query, values).fetchone()
+        return int(row[0]) if row and row[0] is not None else 0
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        # A connection for each use: no handle crosses threads or forks, and a commit is one fsynced transaction.
+        with contextlib.closing(sqlite3.connect(self._path, timeout=_BUSY_TIMEOUT_S)) as database:
+            database.execute("PRAGMA synchronous=FULL")
+            with database:
+                yield database

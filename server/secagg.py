@@ -1,0 +1,287 @@
+"""The server's half of secure aggregation: one object for one attempt at one round, bytes in, bytes out.
+
+    server = ServerSession(order=..., order_key=..., identities=..., model=...)
+    for site_id, packet in server.start().items(): ...              # ORDER and model to each site
+    server.receive(message, payload)                                # for each answer that comes
+    for site_id, packet in server.advance().items(): ...            # close the stage, open the next: four times
+    opened = server.finish()                                        # the sum, checked
+    for site_id, packet in server.announce(...).items(): ...        # RESULT
+
+The server learns the sum and who took part. It waits as long as its caller likes: ``waiting_for`` names who has not
+answered. Whoever has not when a stage is closed has dropped out; late and bad answers are refused and change nothing.
+It holds one accumulator and the one vector that is being received. It does no waiting, no sending and no storing.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from common.errors import PlanWeakThresholdError, RosterInvalidError, WeightsInvalidError
+from common.secagg.keys import sign
+from common.secagg.messages import Packet, Result, SignedOrder, decode, encode
+from common.secagg.order import Order, encode_order, order_digest
+from common.secagg.refusals import ALL_CHECKS, Check, CheckSet, RefusedError, RoundAbortedError
+from common.secagg.stages import SERVER_TRANSITIONS, SITE_SENDS, Kind, ServerStage
+from common.secagg.statements import order_statement, result_statement
+from common.secagg.thresholds import is_reachable, least_survivors, never_both_kinds
+from common.secagg.vector import Accumulator
+from common.secagg.wire import MAX_MESSAGE_BYTES
+from server.secagg_checks import (
+    check_consistent,
+    check_keys,
+    check_masked,
+    check_recorded,
+    check_refusal,
+    check_shares,
+    check_unmask,
+)
+from server.secagg_facts import RoundFacts
+from server.secagg_lists import open_certificate, open_forward, open_keylist, open_survivors
+from server.secagg_opening import OpenedSum, open_sum
+from server.secagg_transcript import Transcript
+
+_log = logging.getLogger("fedward.secagg")
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of one incoming message: taken (``check`` is None), or refused by a check and forgotten.
+
+    ``site_id`` is the name in the message; it is proven only if the message was taken.
+    """
+
+    site_id: str
+    check: Check | None
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether the message counts."""
+        return self.check is None
+
+
+@dataclass(frozen=True, slots=True)
+class SiteRefusal:
+    """A site's signed refusal: the stage it came in, the check, and the site it names, if any."""
+
+    stage: ServerStage
+    check: Check
+    about: str
+
+
+class ServerSession:
+    """One attempt at one round; not safe for several threads at once.
+
+    Attributes:
+        refusals: what sites refused (site -> refusal). rejected: answers that this side refused, in order.
+        transcript: the signed messages so far.
+    """
+
+    def __init__(
+        self,
+        *,
+        order: Order,
+        order_key: Ed25519PrivateKey,
+        identities: Mapping[str, bytes],
+        model: bytes | memoryview,
+        minimum_cohort: int = 3,
+        threads: int = 1,
+        checks: CheckSet = ALL_CHECKS,
+    ) -> None:
+        """Prepare an attempt; its number must be durable before ``start`` is called.
+
+        Args: order, complete; order_key, the key that the plan delegates; identities, the roster (site -> Ed25519
+        public key); model, the trainable weights that travel with the order; minimum_cohort, n_min: the key list may
+        not be shorter. ``checks`` is for tests: no configuration reaches it.
+        Raises: PlanWeakThresholdError, RosterInvalidError, VectorRefusedError, WeightsInvalidError for an order that
+        no honest site would take.
+        """
+        _check_order(order, identities, memoryview(model), minimum_cohort)
+        octets = encode_order(order)
+        self._order_message = SignedOrder(order=octets, signature=sign(order_key, *order_statement(octets)))
+        self._order_key, self._model, self._checks, self._threads = order_key, memoryview(model), checks, threads
+        self._minimum_cohort = minimum_cohort
+        self._facts = RoundFacts(order, order_digest(octets), identities)
+        self._sum = Accumulator(order.vector)
+        self._stage = ServerStage.WAITING_FOR_KEYS
+        self._expected = frozenset(order.cohort)
+        self._opened: OpenedSum | None = None
+        self._announced = b""
+        self.refusals: dict[str, SiteRefusal] = {}
+        self.rejected: list[Receipt] = []
+        self.recorded: set[str] = set()
+        self.transcript = Transcript()
+
+    @property
+    def stage(self) -> ServerStage:
+        """What the session waits for."""
+        return self._stage
+
+    @property
+    def waiting_for(self) -> frozenset[str]:
+        """The sites that may still answer in this stage."""
+        return self._expected - set(self._answers) - set(self.refusals)
+
+    def start(self) -> dict[str, Packet]:
+        """Return the ORDER, the same for each site of the cohort, with the model as payload."""
+        packet = Packet(encode(self._order_message), self._model)
+        self.transcript.add("", packet.message)
+        return dict.fromkeys(self._facts.order.cohort, packet)
+
+    def receive(self, message: bytes | memoryview, payload: bytes | memoryview = b"") -> Receipt:
+        """Take one answer of one site, or refuse it; never raises for anything it holds.
+
+        A masked vector is added to the sum at once; the buffer is not kept.
+        """
+        octets, site_id, check = bytes(message[: MAX_MESSAGE_BYTES + 1]), "", Check.ANY_INTERNAL
+        try:
+            kind, incoming = decode(octets, SITE_SENDS, self._checks)
+            site_id = incoming.site_id
+            self._take(kind, incoming, memoryview(payload))
+        except RefusedError as refused:
+            check = refused.check
+        except Exception:  # noqa: BLE001 (a fault of ours must not end the round of all)
+            _log.exception("an answer met a fault of this side at stage %s", self._stage)
+        else:
+            self.transcript.add(site_id, octets)
+            return Receipt(site_id, None)
+        self.rejected.append(Receipt(site_id, check))
+        return self.rejected[-1]
+
+    def advance(self) -> dict[str, Packet]:
+        """Close the stage and return the next message for each site that is still in.
+
+        Raises: RoundAbortedError (check C.too_few) if too few answered; RuntimeError in a stage that only ``finish``
+        ends, or after the end.
+        """
+        if self._stage not in _OPENINGS:
+            raise RuntimeError(f"there is no next message in stage {self._stage}")
+        self._demand_enough()
+        packets = _OPENINGS[self._stage](self._facts)
+        self._expected = frozenset(packets)
+        self._stage = SERVER_TRANSITIONS[self._stage].goes_to
+        return packets
+
+    def finish(self) -> OpenedSum:
+        """Close the last stage: rebuild the masks, remove them, check the sum and return it.
+
+        Raises: RoundAbortedError with C.too_few, C.seed or C.mask_key (naming the dealer), or C.sum; RuntimeError in
+        another stage.
+        """
+        if self._stage is not ServerStage.WAITING_FOR_UNMASK:
+            raise RuntimeError(f"nothing can be opened in stage {self._stage}")
+        self._demand_enough()
+        self._stage = ServerStage.ABORTED
+        self._opened = open_sum(self._facts, self._sum, checks=self._checks, threads=self._threads)
+        self._stage = ServerStage.FINISHED
+        return self._opened
+
+    def announce(self, *, model_digest: bytes, divisor: float) -> dict[str, Packet]:
+        """Return the signed RESULT for each site that helped to unmask: the next ORDER must bring ``model_digest``.
+
+        Raises: RuntimeError before ``finish``.
+        """
+        if self._opened is None:
+            raise RuntimeError("there is no sum to announce yet")
+        result = Result(
+            session_id=self._opened.session_id,
+            survivors_digest=self._opened.survivors_digest,
+            sum_digest=self._opened.sum_digest,
+            divisor=float(divisor),
+            model_digest=model_digest,
+            signature=bytes(64),
+        )
+        result = replace(result, signature=sign(self._order_key, *result_statement(result)))
+        self._announced = model_digest
+        packet = Packet(encode(result))
+        self.transcript.add("", packet.message)
+        return dict.fromkeys(sorted(self._facts.unmask), packet)
+
+    @property
+    def _answers(self) -> dict[str, Any]:
+        """The accepted answers of the present stage, by site."""
+        facts = self._facts
+        answers: dict[ServerStage, dict[str, Any]] = {
+            ServerStage.WAITING_FOR_KEYS: facts.keys,
+            ServerStage.WAITING_FOR_SHARES: facts.shares,
+            ServerStage.WAITING_FOR_MASKED: facts.masked,
+            ServerStage.WAITING_FOR_CONSISTENT: facts.consistent,
+            ServerStage.WAITING_FOR_UNMASK: facts.unmask,
+        }
+        return answers.get(self._stage, {})
+
+    def _take(self, kind: Kind, incoming: Any, payload: memoryview) -> None:
+        """Refuse or keep one answer. Order: who, which session, which stage, once, then what it says."""
+        checks, facts = self._checks, self._facts
+        checks.demand(Check.C_SITE, lambda: incoming.site_id in self._expected)
+        checks.demand(Check.ANY_PAYLOAD, lambda: kind is Kind.MASKED or payload.nbytes == 0)
+        if kind is Kind.REFUSAL:
+            check_refusal(checks, facts, incoming)
+            self.refusals[incoming.site_id] = SiteRefusal(self._stage, incoming.check, incoming.about)
+            return
+        if kind is not Kind.KEYS:
+            checks.demand(Check.ANY_SESSION, lambda: incoming.session_id == facts.session_id)
+        if kind is Kind.RECORDED:
+            check_recorded(checks, facts, incoming, self._announced)
+            self.recorded.add(incoming.site_id)
+            return
+        step = SERVER_TRANSITIONS.get(self._stage)
+        checks.demand(Check.C_STAGE, lambda: step is not None and step.collects is kind)
+        checks.demand(Check.C_ONCE, lambda: incoming.site_id in self.waiting_for)
+        self._check_content(kind, incoming, payload)
+        self._answers[incoming.site_id] = incoming
+
+    def _check_content(self, kind: Kind, incoming: Any, payload: memoryview) -> None:
+        checks, facts = self._checks, self._facts
+        if kind is Kind.MASKED:
+            check_masked(checks, facts, incoming, payload)
+            self._sum.add(payload)
+        elif kind is Kind.KEYS:
+            check_keys(checks, facts, incoming)
+        elif kind is Kind.SHARES:
+            check_shares(checks, facts, incoming)
+        elif kind is Kind.CONSISTENT:
+            check_consistent(checks, facts, incoming)
+        else:
+            check_unmask(checks, facts, incoming)
+
+    def _demand_enough(self) -> None:
+        order, present = self._facts.order, len(self._answers)
+        needed = order.least_set
+        if self._stage is ServerStage.WAITING_FOR_KEYS:
+            needed = max(needed, self._minimum_cohort)
+        if self._stage is ServerStage.WAITING_FOR_UNMASK:
+            needed = order.threshold
+        if not self._checks.passes(Check.C_TOO_FEW, lambda: present >= needed):
+            stage, self._stage = self._stage, ServerStage.ABORTED
+            blamed = tuple(sorted({refusal.about for refusal in self.refusals.values()} - {""}))
+            sentence = f"{present} of {len(order.cohort)} sites are left in stage {stage}, {needed} are needed"
+            raise RoundAbortedError(Check.C_TOO_FEW, f"{sentence}; order a new attempt", suspects=blamed)
+
+
+_OPENINGS: dict[ServerStage, Callable[[RoundFacts], dict[str, Packet]]] = {
+    ServerStage.WAITING_FOR_KEYS: open_keylist,
+    ServerStage.WAITING_FOR_SHARES: open_forward,
+    ServerStage.WAITING_FOR_MASKED: open_survivors,
+    ServerStage.WAITING_FOR_CONSISTENT: open_certificate,
+}
+
+
+def _check_order(order: Order, identities: Mapping[str, bytes], model: memoryview, minimum_cohort: int) -> None:
+    """Refuse an order that no honest site would take, before anything leaves."""
+    n, t, c, s_min = len(order.cohort), order.threshold, order.colluders, order.minimum_survivors
+    if not set(order.cohort) <= set(identities) or list(order.cohort) != sorted(set(order.cohort)):
+        raise RosterInvalidError("the cohort must be sorted, without repetition, and within the roster")
+    if not (never_both_kinds(n, t, c) and is_reachable(n, t) and least_survivors(c) <= s_min <= n >= minimum_cohort):
+        raise PlanWeakThresholdError(
+            f"n = {n}, t = {t}, c = {c}, s_min = {s_min}, n_min = {minimum_cohort} break 2t > n + c, t <= n, "
+            "max(3, c + 2) <= s_min <= n or n >= n_min; choose others in the plan"
+        )
+    order.vector.check()
+    if n > order.cohort_maximum or model.nbytes != order.model_bytes:
+        raise WeightsInvalidError(
+            f"the vector is made for {order.cohort_maximum} sites and the order announces {order.model_bytes} bytes; "
+            f"the cohort has {n} sites and the model {model.nbytes} bytes"
+        )

@@ -1,0 +1,115 @@
+"""The end of a round at the server: rebuild secrets, remove masks, check the sum."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from common.secagg.keys import public_key
+from common.secagg.messages import DealtShare, Unmask
+from common.secagg.refusals import Check, CheckSet, RefusedError, RoundAbortedError
+from common.secagg.shamir import share_from_bytes
+from common.secagg.statements import seed_commitment
+from common.secagg.vector import Accumulator, SumCheckFailed, SummedVector
+from server.secagg_facts import RoundFacts
+from server.secagg_recovery import ShareRebuilder, WrongShare, masks_to_remove
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedSum:
+    """The end of a round.
+
+    Attributes:
+        total: the exact sums, see ``common.secagg.vector.SummedVector``.
+        participants: U3, sorted: whose vectors are in it. dropped: the rest of the cohort, sorted.
+        wrong_shares: shares that did not fit, where others were used instead.
+        session_id, survivors_digest, sum_digest: for the journal and RESULT.
+    """
+
+    total: SummedVector
+    participants: tuple[str, ...]
+    dropped: tuple[str, ...]
+    wrong_shares: tuple[WrongShare, ...]
+    session_id: bytes
+    survivors_digest: bytes
+    sum_digest: bytes
+
+
+def open_sum(facts: RoundFacts, accumulator: Accumulator, *, checks: CheckSet, threads: int) -> OpenedSum:
+    """Turn the sum of masked vectors into the sum of vectors.
+
+    Raises: RoundAbortedError with C.seed or C.mask_key (naming the dealer whose secret no subset rebuilds) or C.sum.
+    """
+    rebuilder = ShareRebuilder(facts.order.threshold, {v: facts.order.share_index(v) for v in facts.unmask})
+    seeds = {v: _rebuild_seed(facts, rebuilder, checks, v) for v in sorted(facts.masked)}
+    dropped = {v: _rebuild_mask_secret(facts, rebuilder, checks, v) for v in facts.dropped_after_shares}
+    streams = masks_to_remove(facts.session_id, seeds=seeds, dropped_secrets=dropped, keys=facts.keys)
+    accumulator.apply_streams(streams, threads=threads)
+    total = _checked_sum(accumulator, len(facts.masked), checks)
+    return OpenedSum(
+        total=total,
+        participants=tuple(sorted(facts.masked)),
+        dropped=tuple(sorted(set(facts.order.cohort) - set(facts.masked))),
+        wrong_shares=tuple(rebuilder.wrong),
+        session_id=facts.session_id,
+        survivors_digest=facts.survivors_digest,
+        sum_digest=hashlib.sha256(total.meta.tobytes() + total.body_sum.data.cast("B")).digest(),
+    )
+
+
+def _rebuild_seed(facts: RoundFacts, rebuilder: ShareRebuilder, checks: CheckSet, dealer: str) -> bytes:
+    def is_committed(seed: bytes) -> bool:
+        return seed_commitment(facts.order_digest, dealer, seed) == facts.keys[dealer].seed_commitment
+
+    shares = _collect(facts, dealer, lambda unmask: unmask.seed_shares)
+    seed = rebuilder.rebuild(dealer, shares, lambda found: checks.passes(Check.C_SEED, lambda: is_committed(found)))
+    if seed is None:
+        raise RoundAbortedError(Check.C_SEED, _no_subset(facts, shares), suspects=(dealer,))
+    return seed
+
+
+def _rebuild_mask_secret(facts: RoundFacts, rebuilder: ShareRebuilder, checks: CheckSet, dealer: str) -> bytes:
+    def is_announced(secret: bytes) -> bool:
+        return public_key(secret) == facts.keys[dealer].mask_key
+
+    shares = _collect(facts, dealer, lambda unmask: unmask.key_shares)
+    secret = rebuilder.rebuild(
+        dealer, shares, lambda found: checks.passes(Check.C_MASK_KEY, lambda: is_announced(found))
+    )
+    if secret is None:
+        raise RoundAbortedError(Check.C_MASK_KEY, _no_subset(facts, shares), suspects=(dealer,))
+    return secret
+
+
+def _collect(facts: RoundFacts, dealer: str, which: Callable[[Unmask], tuple[DealtShare, ...]]) -> dict[str, int]:
+    """Return the opened shares of one dealer by holder."""
+    found: dict[str, int] = {}
+    for holder, unmask in facts.unmask.items():
+        for each in which(unmask):
+            share = share_from_bytes(each.share)
+            if each.site_id == dealer and share is not None:
+                found[holder] = share
+    return found
+
+
+def _no_subset(facts: RoundFacts, shares: dict[str, int]) -> str:
+    return f"no {facts.order.threshold} of {len(shares)} shares rebuild the secret that the dealer signed for"
+
+
+def _checked_sum(accumulator: Accumulator, participants: int, checks: CheckSet) -> SummedVector:
+    found: list[SummedVector] = []
+
+    def is_sound() -> bool:
+        try:
+            found.append(accumulator.finish(participants))
+        except SumCheckFailed:
+            return False
+        return True
+
+    try:
+        checks.demand(Check.C_SUM, is_sound)
+        return found[0]
+    except RefusedError:
+        sentence = (
+            f"the sum of {participants} vectors is not one of honest vectors; a site sent garbage, nobody can say which"
+        )
+        raise RoundAbortedError(Check.C_SUM, sentence) from None
