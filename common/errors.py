@@ -39,6 +39,7 @@ class ExitCode(IntEnum):
     NOTHING_USABLE = 40
     LABELS_INVALID = 41
     CACHE_INVALID = 42
+    WORKER_FAILED = 43
     # training and privacy (50-59)
     BUDGET_EXHAUSTED = 50
     LEDGER_INVALID = 51
@@ -226,4 +227,4 @@ class CacheInvalidError(FedwardError):
 class WorkerStartError(FedwardError):
     """A worker process that reads scans could not be started."""
 
-    exit_code = ExitCode.INTERNAL
+    exit_code = ExitCode.WORKER_FAILED

@@ -1,7 +1,11 @@
 """The plan that `fedward-server plan new` writes: every choice commented, every number derived from the sites."""
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
 from common.accounting import noise_multiplier_for
+from common.canonical import encode_base64
 from common.errors import PlanInvalidError
+from common.identity import public_bytes
 from common.networks.registry import build_network
 from common.parameters import layout
 from common.roster import Roster
@@ -19,6 +23,7 @@ format = "fedward-plan/1"
 name = "{name}"
 title = "{name}"                 # one line for the staff of the sites
 roster_digest = "{roster_digest}"
+order_key = "{order_key}"  # signs the rounds; an online key, not the coordinator's
 
 [task]
 kind = "classification"          # classification, multi_label or segmentation
@@ -72,7 +77,9 @@ unlabelled_patients = {unlabelled}
 """
 
 
-def new_plan_text(name: str, roster: Roster, patients: list[str], *, epsilon: float, rounds: int) -> str:
+def new_plan_text(
+    name: str, roster: Roster, patients: list[str], *, order_key: Ed25519PublicKey, epsilon: float, rounds: int
+) -> str:
     """Return the TOML of a supervised plan for the sites of ``roster`` with their declared counts.
 
     Raises: PlanInvalidError for counts that do not parse or do not cover the roster; AccountingError when no noise
@@ -88,6 +95,7 @@ def new_plan_text(name: str, roster: Roster, patients: list[str], *, epsilon: fl
     return TEMPLATE.format(
         name=name,
         roster_digest=roster.digest(),
+        order_key=encode_base64(public_bytes(order_key)),
         epsilon=epsilon,
         delta=delta,
         n=n,

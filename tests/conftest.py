@@ -35,6 +35,12 @@ def coordinator_key() -> Ed25519PrivateKey:
 
 
 @pytest.fixture(scope="session")
+def order_key() -> Ed25519PrivateKey:
+    """The online key that signs the rounds' orders."""
+    return Ed25519PrivateKey.generate()
+
+
+@pytest.fixture(scope="session")
 def roster(coordinator_key: Ed25519PrivateKey) -> Roster:
     """Four hospitals with keys of their own."""
     names = [entry.partition("=")[0] for entry in PATIENTS]
@@ -43,9 +49,9 @@ def roster(coordinator_key: Ed25519PrivateKey) -> Roster:
 
 
 @pytest.fixture(scope="session")
-def plan_text(roster: Roster) -> str:
+def plan_text(roster: Roster, order_key: Ed25519PrivateKey) -> str:
     """A good plan as the coordinator's command writes it."""
-    return new_plan_text("xray-study", roster, PATIENTS, epsilon=8.0, rounds=20)
+    return new_plan_text("xray-study", roster, PATIENTS, order_key=order_key.public_key(), epsilon=8.0, rounds=20)
 
 
 @pytest.fixture

@@ -16,12 +16,17 @@ FORMAT = "fedward-plan/1"
 
 
 class Study(PlanPart):
-    """Name of the study and what staff should know about it."""
+    """Name of the study, what staff should know about it, and who may speak for it.
+
+    ``roster_digest``: SHA-256 of the roster (``common.roster``). ``order_key``: base64 of the Ed25519 public key (32
+    bytes) that signs the rounds' orders: an online key to which the plan, signed offline, delegates nothing else.
+    """
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{2,62}$")]
     title: Annotated[str, Field(min_length=1, max_length=200)]
     contact: Annotated[str, Field(max_length=200)] = ""
     roster_digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    order_key: Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$")]
 
 
 class Site(PlanPart):

@@ -78,15 +78,17 @@ def new(
     *,
     roster: Annotated[Path, typer.Option(help="The signed roster: the plan names its sites.")],
     patients: Annotated[list[str], typer.Option(help="Declared counts, SITE=LABELLED,UNLABELLED; once for each site.")],
+    order_key: Annotated[Path, typer.Option(help="Public key that will sign the rounds (an online key).")],
     epsilon: Annotated[float, typer.Option(help="Privacy a patient is promised.")] = 8.0,
     rounds: Annotated[int, typer.Option(help="Rounds of the one phase the plan starts with.")] = 100,
     as_json: JsonOption = False,
 ) -> None:
     """Write a commented plan with safe defaults: noise computed for the promise, thresholds for the number of sites.
 
-    Example: `fedward-server plan new study.toml --roster roster.json --patients north=100,900 --patients …`
+    Example: `fedward-server plan new study.toml --roster roster.json --order-key orders.pub --patients north=100,900 …`
     """
-    text = new_plan_text(file.stem, read_roster(roster), patients, epsilon=epsilon, rounds=rounds)
+    key = read_public_key(order_key)
+    text = new_plan_text(file.stem, read_roster(roster), patients, order_key=key, epsilon=epsilon, rounds=rounds)
     write_new(file, text.encode())
     plan = read_plan(file)
     if as_json:

@@ -155,13 +155,13 @@ def test_debug_shows_the_traceback_that_is_otherwise_hidden(study, fedward_serve
 
 
 def test_the_way_from_keys_to_a_signed_plan(tmp_path, fedward_server):
-    for name in ("coordinator", "north", "south", "west"):
+    for name in ("coordinator", "orders", "north", "south", "west"):
         assert fedward_server("keys", "new", name, cwd=tmp_path).returncode == 0
     sites = [part for name in ("north", "south", "west") for part in ("--site", f"{name}={name}.pub")]
     counts = [part for name in ("north", "south", "west") for part in ("--patients", f"{name}=100,400")]
     steps = [
         ["roster", "sign", "roster.json", "--federation", "lungs", "--key", "coordinator.key", *sites],
-        ["plan", "new", "study.toml", "--roster", "roster.json", *counts],
+        ["plan", "new", "study.toml", "--roster", "roster.json", "--order-key", "orders.pub", *counts],
         ["plan", "sign", "study.toml", "--key", "coordinator.key"],
         ["plan", "check", "study.toml", "--public-key", "coordinator.pub"],
     ]

@@ -73,7 +73,7 @@ def test_a_whole_number_and_the_same_number_with_a_point_are_one_plan(plan_docum
 
 def test_canonical_bytes_are_the_same_on_every_machine(plan_document):
     # A known answer: a change here means that no signature of an earlier version verifies any more.
-    plan_document["study"]["roster_digest"] = "0" * 64
+    plan_document["study"] |= {"roster_digest": "0" * 64, "order_key": "A" * 43 + "="}
     plan_document["phases"][0]["layout_hash"] = "1" * 64
     plan_document["phases"][0]["noise_multiplier"] = 1.5
     plan = parse_plan(plan_document, "a")

@@ -1,0 +1,60 @@
+"""What the documents say about the program is compared with the program."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from common.errors import ExitCode, FedwardError
+
+
+def test_every_exit_code_has_a_heading_and_every_heading_a_code(repository):
+    text = (repository / "docs" / "exit-codes.md").read_text(encoding="utf-8")
+    headings = {int(code): name for code, name in re.findall(r"^## (\d+) ([A-Z_0-9]+)$", text, flags=re.MULTILINE)}
+    assert headings == {code.value: code.name for code in ExitCode}
+
+
+def test_every_exit_code_is_explained_in_what_happened_and_what_to_do(repository):
+    text = (repository / "docs" / "exit-codes.md").read_text(encoding="utf-8")
+    for section in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
+        assert len(section.split("\n", 1)[1].strip()) > 40, section
+
+
+def all_errors(kind: type[FedwardError] = FedwardError) -> list[type[FedwardError]]:
+    return [found for child in kind.__subclasses__() for found in (child, *all_errors(child))]
+
+
+def test_every_error_says_its_sentence_and_has_a_code_of_its_own_area():
+    for error in all_errors():
+        assert error.__doc__, error
+        assert error.exit_code is not ExitCode.INTERNAL, error
+
+
+@pytest.mark.parametrize("command", ["fedward-sim", "fedward-server", "fedward-site"])
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_every_command_answers_help_and_version(command, option):
+    module = {"fedward-sim": "simulation", "fedward-server": "server", "fedward-site": "client"}[command]
+    done = subprocess.run(
+        [sys.executable, "-m", module, option], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert command in done.stdout
+    assert "Example" in done.stdout or option == "--version"
+
+
+def test_the_readme_names_only_commands_that_exist(repository):
+    text = (repository / "README.md").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", (repository / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
+    assert set(re.findall(r"\bmake ([a-z-]+)", text)) <= targets
+    for command in set(re.findall(r"fedward-(?:sim|server|site) [a-z-]+", text)):
+        module = {"sim": "simulation", "server": "server", "site": "client"}[command.split()[0].partition("-")[2]]
+        done = subprocess.run(
+            [sys.executable, "-m", module, command.split()[1], "--help"], capture_output=True, check=False, timeout=60
+        )
+        assert done.returncode == 0, command
+
+
+def test_every_file_a_document_links_to_exists(repository):
+    for document in [repository / "README.md", repository / "CHANGELOG.md", *(repository / "docs").rglob("*.md")]:
+        for target in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", document.read_text(encoding="utf-8")):
+            assert (document.parent / target).exists(), f"{document.name}: {target}"
