@@ -57,6 +57,8 @@ class ExitCode(IntEnum):
     # deployment (80-89)
     NOT_ENROLLED = 80
     UNREACHABLE = 81
+    POLICY_REFUSED = 82
+    CHAIN_BROKEN = 83
 
 
 class FedwardError(Exception):
@@ -228,3 +230,21 @@ class WorkerStartError(FedwardError):
     """A worker process that reads scans could not be started."""
 
     exit_code = ExitCode.WORKER_FAILED
+
+
+class ChainBrokenError(FedwardError):
+    """A hash-chained record (outbox, audit log) does not verify: it was changed, cut or damaged."""
+
+    exit_code = ExitCode.CHAIN_BROKEN
+
+
+class PolicyRefusedError(FedwardError):
+    """The site's own policy does not allow what the plan asks."""
+
+    exit_code = ExitCode.POLICY_REFUSED
+
+
+class NotEnrolledError(FedwardError):
+    """The site has no identity, roster, policy or approved plan for what was asked."""
+
+    exit_code = ExitCode.NOT_ENROLLED
