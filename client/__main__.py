@@ -8,6 +8,7 @@ Examples: **fedward-site keys new** north · **fedward-site ingest** /srv/dicom 
 """
 
 COMMANDS = {
+    "ingest": ("client.commands.ingest:ingest", "Read scans into the encrypted cache."),
     "keys": ("common.keys_command:keys_app", "Make keys and show fingerprints."),
 }
 

@@ -1,0 +1,102 @@
+"""fedward-site ingest: from a read-only folder of scans to the encrypted cache."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as ProgressBar
+from rich.table import Table
+
+from client.commands.site_options import (
+    CacheOption,
+    SecretFileOption,
+    SiteFolderOption,
+    secret_and_cache,
+    settings_from,
+)
+from client.dicom.cache_folder import HEADER, open_folder
+from client.dicom.ingest import ingest as run_ingest
+from client.dicom.report import IngestReport, Progress
+from common.errors import NothingUsableError, PlanInvalidError
+from common.terminal import JsonOption, errors, output, print_json
+
+
+def ingest(
+    source: Annotated[Path, typer.Argument(help="Folder with scans; it is only read.")],
+    *,
+    plan: Annotated[Path | None, typer.Option(help="Study plan (TOML); needed when the cache is new.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="Label table (CSV): key_type,key,label.")] = None,
+    label_encoding: Annotated[str, typer.Option(help="Text encoding of the label table: utf-8 or gb18030.")] = "utf-8",
+    site_folder: SiteFolderOption = None,
+    secret_file: SecretFileOption = None,
+    cache: CacheOption = None,
+    workers: Annotated[int, typer.Option(min=1, max=256, help="Worker processes that read scans.")] = 1,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count and report only; write nothing.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Read scans into the encrypted cache: only what is new, bad files counted by code, identifiers left behind.
+
+    Example: `fedward-site ingest /srv/dicom --plan study.toml --labels labels.csv --site-folder site/`
+    """
+    secret, cache_path = secret_and_cache(site_folder, secret_file, cache)
+    if plan is not None:
+        settings = settings_from(plan)
+    elif (cache_path / HEADER).is_file():
+        settings = open_folder(cache_path, secret).settings
+    else:
+        raise PlanInvalidError("a new cache needs to know task and image size: give --plan study.toml")
+    watched = errors.is_terminal and not as_json
+    with _bar(hidden=not watched) as bar:
+        task = bar.add_task("reading scans", total=None, accepted=0, rejected=0)
+
+        def show(progress: Progress) -> None:
+            bar.update(
+                task,
+                total=progress.total,
+                completed=progress.done,
+                accepted=progress.accepted,
+                rejected=progress.rejected,
+            )
+
+        report = run_ingest(
+            source,
+            cache_path,
+            settings=settings,
+            secret=secret,
+            labels=labels,
+            workers=workers,
+            progress=show if watched else None,
+            dry_run=dry_run,
+            label_encoding=label_encoding,
+        )
+    print_json(report.to_json()) if as_json else _print(report)
+    if not report.is_usable:
+        raise NothingUsableError(
+            f"none of {report.files_found} files can be used; see the codes above and docs/scans.md"
+        )
+
+
+def _bar(*, hidden: bool) -> ProgressBar:
+    return ProgressBar(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("[green]{task.fields[accepted]} taken[/] [yellow]{task.fields[rejected]} not[/]"),
+        TimeRemainingColumn(),
+        console=errors,
+        transient=True,
+        disable=hidden,
+    )
+
+
+def _print(report: IngestReport) -> None:
+    table = Table("what", "count", title="ingest, dry run" if report.dry_run else "ingest", title_justify="left")
+    facts: dict[str, Any] = report.to_json()
+    for name in ("files_found", "files_read", "accepted", "records", "patients", "labelled_patients"):
+        table.add_row(name.replace("_", " "), str(facts[name]))
+    for code, count in facts["rejected"].items():
+        table.add_row(f"not taken: {code}", str(count))
+    for name, count in facts["label_rows"].items():
+        table.add_row(f"label rows: {name}", str(count))
+    output.print(table)

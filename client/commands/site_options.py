@@ -1,0 +1,54 @@
+"""Options that several site commands share: where secret and cache lie, and what a cache is made for."""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+
+from client.dicom.settings import IngestSettings, settings_for
+from common.errors import FileUnreadableError, NotTomlError, PlanInvalidError
+from common.files import read_text
+from common.identity import read_secret_file
+from common.plan.task import Image, Task
+
+SECRET_NAME = "site.secret"  # noqa: S105 (a file name)
+CACHE_NAME = "cache"
+MAX_PLAN_BYTES = 1 << 20
+
+SiteFolderOption = Annotated[
+    Path | None, typer.Option("--site-folder", help=f"Folder with {SECRET_NAME} and {CACHE_NAME}/.")
+]
+SecretFileOption = Annotated[Path | None, typer.Option("--secret-file", help="The site secret (32 bytes, mode 0600).")]
+CacheOption = Annotated[Path | None, typer.Option("--cache", help="The cache folder.")]
+
+
+def secret_and_cache(site_folder: Path | None, secret_file: Path | None, cache: Path | None) -> tuple[bytes, Path]:
+    """Return the site secret and the cache folder; single options win over the site folder.
+
+    Raises: FileUnreadableError when neither says where, KeyExposedError, KeyInvalidError.
+    """
+    secret_path = secret_file or (site_folder / SECRET_NAME if site_folder else None)
+    cache_path = cache or (site_folder / CACHE_NAME if site_folder else None)
+    if secret_path is None or cache_path is None:
+        raise FileUnreadableError("where are secret and cache? give --site-folder, or --secret-file and --cache")
+    return read_secret_file(secret_path), cache_path
+
+
+def settings_from(plan: Path) -> IngestSettings:
+    """Read [task] and [image] of a study plan; the rest of the file may still be missing.
+
+    Raises: NotTomlError, PlanInvalidError, FileUnreadableError, FileTooLargeError, NotUtf8Error.
+    """
+    try:
+        document = tomllib.loads(read_text(plan, MAX_PLAN_BYTES))
+        return settings_for(Task.model_validate(document["task"]), Image.model_validate(document["image"]))
+    except tomllib.TOMLDecodeError as error:
+        raise NotTomlError(f"{plan}: not valid TOML ({error})") from None
+    except KeyError as error:
+        raise PlanInvalidError(f"{plan}: has no section {error.args[0]}; [task] and [image] are needed") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise PlanInvalidError(f"{plan}: {place}: {first['msg']}") from None

@@ -1,0 +1,81 @@
+"""What the cache holds, as one state in memory: the sum of all committed segments.
+
+Each segment adds entries; a later entry replaces an earlier one of the same key. Keys of files are keyed hashes of the
+name, fingerprints keyed hashes of size, modification time and inode: neither name nor date is stored.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from client.dicom.record import RecordInfo
+
+SCHEMA = 1
+
+
+class FileEntry(NamedTuple):
+    """What became of one source file. ``code``: why it was not taken ("" = taken).
+
+    ``links``: of a grouped image its stack, then (segmentation) the names under which a mask may be listed; of a
+    segmentation the stacks it was drawn on.
+    """
+
+    file_key: str
+    fingerprint: str
+    code: str
+    kind: str
+    links: tuple[str, ...]
+    record_ids: tuple[str, ...]
+
+
+class StackEntry(NamedTuple):
+    """What became of one series. ``digest``: of the files it was made from; ``code``: why it was not taken."""
+
+    stack_key: str
+    digest: str
+    code: str
+    segmentation_code: str
+    record_id: str
+    duplicates: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Index:
+    """All that is known about files, stacks and records."""
+
+    files: dict[str, FileEntry] = field(default_factory=dict)
+    stacks: dict[str, StackEntry] = field(default_factory=dict)
+    records: dict[str, RecordInfo] = field(default_factory=dict)
+    owners: dict[str, str] = field(default_factory=dict)
+
+    def put_file(self, entry: FileEntry) -> list[str]:
+        """Note a file; return the records of its former content that are now without a source."""
+        former = self.files.get(entry.file_key)
+        self.files[entry.file_key] = entry
+        for record_id in entry.record_ids:
+            self.owners[record_id] = entry.file_key
+        lost = set(former.record_ids if former else ()) - set(entry.record_ids)
+        return sorted(record_id for record_id in lost if self.owners.get(record_id) == entry.file_key)
+
+    def put_stack(self, entry: StackEntry) -> list[str]:
+        """Note a series; return the record it no longer gives, if any."""
+        former = self.stacks.get(entry.stack_key)
+        self.stacks[entry.stack_key] = entry
+        return [former.record_id] if former and former.record_id and not entry.record_id else []
+
+    def drop(self, record_ids: Iterable[str]) -> None:
+        """Forget records."""
+        for record_id in record_ids:
+            self.records.pop(record_id, None)
+            self.owners.pop(record_id, None)
+
+    def apply(self, content: dict[str, Any]) -> None:
+        """Add one segment's entries, in the order in which they were made."""
+        for row in content["files"]:
+            self.put_file(FileEntry._make((*row[:4], tuple(row[4]), tuple(row[5]))))
+        for row in content["stacks"]:
+            self.put_stack(StackEntry._make((*row[:5], tuple(row[5]))))
+        for row in content["records"]:
+            record = RecordInfo.from_row(row)
+            self.records[record.record_id] = record
+        self.drop(content["dropped"])

@@ -1,0 +1,124 @@
+"""One ingest, read top to bottom: walk, read what is new, decide, place, label, report.
+
+    report = ingest(source, cache, settings=settings, secret=secret, labels=Path("labels.csv"), workers=4)
+
+Nothing of a file is parsed here: workers do (``pool.py``). The folder is only read. Interrupted at any instant and run
+again, the cache ends with the same records as without the interruption: record names do not depend on the run, files
+are decided in one order, and only whole segments count.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from client.dicom.cache_folder import HEADER, CacheFolder, locked, open_folder, open_or_create
+from client.dicom.images import read_images
+from client.dicom.index import Index
+from client.dicom.label_table import LabelTable
+from client.dicom.labels import LabelSource, explain_unmatched, read_labels, refuse_ambiguous
+from client.dicom.pseudonyms import Pseudonyms
+from client.dicom.record import Stratum
+from client.dicom.report import IngestReport, Progress, Tally
+from client.dicom.segments import SegmentWriter, read_index, remove_leftovers, remove_segments
+from client.dicom.settings import IngestSettings
+from client.dicom.splits import resolved
+from client.dicom.stacks import read_stacks
+from client.dicom.store import Readers, Store
+from client.dicom.walk import walk
+from client.dicom.withdrawals import load_withdrawn, withdrawn_segments
+from common.errors import CacheInvalidError, FileUnreadableError
+
+
+def ingest(
+    source: Path,
+    cache: Path,
+    *,
+    settings: IngestSettings,
+    secret: bytes,
+    labels: Path | None = None,
+    workers: int = 1,
+    progress: Callable[[Progress], None] | None = None,
+    dry_run: bool = False,
+    label_encoding: str = "utf-8",
+) -> IngestReport:
+    """Bring a cache up to date with a folder of scans; see the module's words.
+
+    ``secret``: the site secret (32 bytes). ``labels``: None keeps the labels of the last ingest. ``dry_run``: decide
+    and count everything, write nothing. One bad file never stops the run; it is counted under its code.
+    Raises: FileUnreadableError (no such folder), LabelsInvalidError, CacheInvalidError (other settings or secret, busy,
+    damaged), WorkerStartError.
+    """
+    _check_places(source, cache)
+    started = time.monotonic()
+    names = Pseudonyms.of_site(secret)
+    label_source = read_labels(labels, settings, names, label_encoding) if labels else None
+    found = list(walk(source))
+    tally = Tally(IngestReport(files_found=len(found), dry_run=dry_run), len(found), progress)
+    with _opened(cache, secret, settings, dry_run=dry_run) as (folder, store):
+        store.know_files(found)
+        if settings.reads_headers_first:
+            read_stacks(found, store, Readers(source, settings, secret, workers), tally, label_source)
+        else:
+            read_images(found, store, Readers(source, settings, secret, workers), tally)
+        store.commit()
+        table = _labels(folder, store, label_source, names, tally.report)
+        if folder and label_source and not dry_run:
+            table.save(folder.path, folder.vault)
+        _count_patients(store.index, table, tally.report)
+    tally.report.elapsed_s = time.monotonic() - started
+    return tally.report
+
+
+def _check_places(source: Path, cache: Path) -> None:
+    if not source.is_dir():
+        raise FileUnreadableError(f"{source}: not a folder; give the folder that holds the scans")
+    if cache.resolve().is_relative_to(source.resolve()):
+        raise CacheInvalidError("the cache must not lie inside the scan folder, which is only read")
+
+
+@contextmanager
+def _opened(
+    cache: Path, secret: bytes, settings: IngestSettings, *, dry_run: bool
+) -> Iterator[tuple[CacheFolder | None, Store]]:
+    """Open the cache for writing under its lock, or, in a dry run, only look at it (it need not exist)."""
+    if dry_run and not (cache / HEADER).exists():
+        yield None, Store(Index(), None, settings=settings, secret=secret, withdrawn=frozenset())
+        return
+    folder = open_folder(cache, secret) if dry_run else open_or_create(cache, secret, settings)
+    if folder.settings != settings:
+        raise CacheInvalidError(f"{cache}: made for other settings (task, size or window); choose another cache folder")
+    withdrawn = load_withdrawn(folder.path, folder.vault)
+    if dry_run:
+        index = read_index(folder.segments, folder.vault)
+        yield folder, Store(index, None, settings=settings, secret=secret, withdrawn=withdrawn)
+        return
+    with locked(folder.path):
+        remove_segments(folder.segments, withdrawn_segments(folder))
+        remove_leftovers(folder.segments)
+        index = read_index(folder.segments, folder.vault)
+        writer = SegmentWriter(folder.segments, folder.vault)
+        yield folder, Store(index, writer, settings=settings, secret=secret, withdrawn=withdrawn)
+
+
+def _labels(
+    folder: CacheFolder | None, store: Store, source: LabelSource | None, names: Pseudonyms, report: IngestReport
+) -> LabelTable:
+    """Return the labels that hold from now on, and count what became of the table's rows."""
+    if source is None:
+        return LabelTable.load(folder.path, folder.vault) if folder else LabelTable()
+    records = store.index.records.values()
+    ambiguous = refuse_ambiguous(source.table, records)
+    report.label_rows = {
+        **source.counts,
+        **explain_unmatched(source.rows, records, names),
+        "ambiguous_patient_ids": ambiguous,
+    }
+    return source.table
+
+
+def _count_patients(index: Index, table: LabelTable, report: IngestReport) -> None:
+    records = resolved(index.records.values(), table)
+    report.records = len(records)
+    report.patients = len({record.patient_key for record in records})
+    report.labelled_patients = len({r.patient_key for r in records if r.stratum is Stratum.LABELLED})

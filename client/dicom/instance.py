@@ -1,0 +1,81 @@
+"""One 2-D image file: bytes -> records (facts and levels). Runs in a worker."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from client.dicom.decode import check_stream
+from client.dicom.describe import describe, pixel_spacing_mm
+from client.dicom.facts import Facts
+from client.dicom.header import read_header
+from client.dicom.image_module import ImageModule, check_image_module, check_kind
+from client.dicom.intensity import Levels, to_levels, window_of
+from client.dicom.pixels import read_frame
+from client.dicom.pseudonyms import Pseudonyms
+from client.dicom.reject import RejectCode, Rejected
+from client.dicom.resize import Axis, centred, resample
+from client.dicom.settings import IngestSettings
+
+
+def read_images(content: bytes, settings: IngestSettings, pseudonyms: Pseudonyms) -> Iterator[tuple[Facts, Levels]]:
+    """Yield each record of an image file: one, or one for each frame of an enhanced multi-frame object.
+
+    Order of the checks: file, kind, owner, pixel description, compressed stream; only then is anything decoded.
+    Raises: Rejected; anything else a parser may throw is turned into a code by ``verdict``.
+    """
+    dataset = read_header(content)
+    modality = check_kind(dataset, settings.modalities)
+    facts = describe(dataset, modality, pseudonyms)
+    module = check_image_module(dataset, modality)
+    check_stream(dataset, module)
+    for index in module.chosen_frames:
+        frame = read_frame(dataset, module, index)
+        low, high = window_of(frame.values, frame.valid, frame.grey_scale, settings)
+        rows, columns, spacing_mm = _axes(module, pixel_spacing_mm(dataset, index), settings)
+        levels = to_levels(resample(frame.values, rows, columns), low, high)
+        yield (
+            replace(facts, frame_index=index, intensity_low=low, intensity_high=high, spacing_mm=spacing_mm),
+            centred(levels, settings.size_px, 0),
+        )
+
+
+def _axes(
+    module: ImageModule, spacing_mm: tuple[float, float] | None, settings: IngestSettings
+) -> tuple[Axis, Axis, tuple[float, float]]:
+    """Return how rows and columns are resampled, and the spacing of the result (0 = unknown)."""
+    if settings.spacing_mm:
+        if spacing_mm is None:
+            raise Rejected(RejectCode.MISSING_ATTRIBUTE)
+        wanted = settings.spacing_mm
+        steps = (wanted[0] / spacing_mm[0], wanted[1] / spacing_mm[1])
+        return Axis.with_step(module.rows, steps[0]), Axis.with_step(module.columns, steps[1]), (wanted[0], wanted[1])
+    known = spacing_mm or (0.0, 0.0)
+    mm = spacing_mm or (1.0, 1.0)
+    # The larger of the two ratios decides, so that the whole picture fits and proportions stay.
+    step_mm = max(module.rows * mm[0] / settings.size_px[0], module.columns * mm[1] / settings.size_px[1])
+    rows = Axis(0.0, module.rows, max(1, round(module.rows * mm[0] / step_mm)))
+    columns = Axis(0.0, module.columns, max(1, round(module.columns * mm[1] / step_mm)))
+    return rows, columns, (known[0] * module.rows / rows.count, known[1] * module.columns / columns.count)
+
+
+def verdict(work: Callable[[], None]) -> RejectCode | None:
+    """Run ``work`` and return why it failed, or None: the one net around everything that touches a file.
+
+    pydicom converts values lazily, so ``.get()`` may raise NotImplementedError or BytesLengthException long after
+    parsing; Rust code panics as BaseException. No text of any exception is kept.
+    """
+    try:
+        with np.errstate(all="ignore"):
+            work()
+    except Rejected as rejected:
+        return rejected.code
+    except MemoryError:
+        return RejectCode.MEMORY
+    except RecursionError:
+        return RejectCode.NESTING
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:  # noqa: BLE001
+        return RejectCode.PARSE
+    return None

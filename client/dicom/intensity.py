@@ -1,0 +1,58 @@
+"""Values -> levels: 16-bit numbers of which 0 and 65535 are the ends of the study's window.
+
+    level = round(65535 * clip((value - low) / (high - low), 0, 1))        in the cache
+    x     = level / 65535                                                   in training, float32 in [0, 1]
+
+One form for every modality; ``low`` and ``high`` are kept beside the record, so values (HU) can be had back to within
+(high - low) / 131070. Every rule looks at one image only (privacy.md: no statistics of the collection).
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from client.dicom.reject import RejectCode, Rejected
+from client.dicom.settings import IngestSettings
+from common.plan.task import Intensity
+
+Levels = npt.NDArray[np.uint16]
+Values = npt.NDArray[np.float32]
+Valid = npt.NDArray[np.bool_]
+
+FULL_SCALE = 65535
+SAMPLED_VALUES = 65536
+
+
+def window_of(
+    values: Values, valid: Valid | None, grey_scale: tuple[float, float], settings: IngestSettings
+) -> tuple[float, float]:
+    """Return (low, high) of an image: the study's HU window, the image's own percentiles, or its full grey scale.
+
+    Percentiles are taken over valid pixels only, from at most about ``SAMPLED_VALUES`` of them.
+    Raises: Rejected(non_finite).
+    """
+    if settings.intensity is Intensity.CT_WINDOW:
+        centre, width = settings.window_hu
+        return centre - width / 2, centre + width / 2
+    if settings.intensity is Intensity.LUMINANCE:
+        return grey_scale
+    chosen = values if valid is None else values[valid]
+    sample = chosen.ravel()[:: max(1, chosen.size // SAMPLED_VALUES)]
+    low, high = np.percentile(sample, settings.percentiles) if sample.size else (0.0, 0.0)
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise Rejected(RejectCode.NON_FINITE)
+    return float(low), float(high)
+
+
+def to_levels(values: Values, low: float, high: float) -> Levels:
+    """Map values to levels; an image without contrast (high <= low) becomes all 0.
+
+    Raises: Rejected(non_finite) when any value is NaN or infinite.
+    """
+    if not np.isfinite(values).all():
+        raise Rejected(RejectCode.NON_FINITE)
+    if high <= low:
+        return np.zeros(values.shape, np.uint16)
+    scaled = (values - np.float32(low)) * np.float32(FULL_SCALE / (high - low))
+    np.clip(scaled, 0, FULL_SCALE, out=scaled)
+    levels: Levels = np.rint(scaled, out=scaled).astype(np.uint16)
+    return levels

@@ -1,0 +1,59 @@
+"""Labels by keyed name, as kept in the cache: the hospital's table itself is never copied.
+
+A record is looked up by instance, series, study, accession number and patient, in this order: the most specific row
+decides. Changing labels needs no scan to be read again.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from client.dicom.facts import Facts
+from client.dicom.packing import packed, unpacked
+from client.dicom.record import Label
+from client.dicom.vault import Vault
+from common.files import replace_atomically
+
+FILE_NAME = "labels.sealed"
+# Stand for "not to be used" (the row says so, or two rows contradict each other) and for an explicit "no label".
+EXCLUDED = -1
+UNLABELLED = -2
+
+
+@dataclass(slots=True)
+class LabelTable:
+    """``rows``: keyed name -> label; ``masks``: keyed name -> file of an expert segmentation (in memory only)."""
+
+    rows: dict[str, Label] = field(default_factory=dict)
+    masks: dict[str, str] = field(default_factory=dict)
+
+    def label_of(self, facts: Facts) -> Label | None:
+        """Return the label of a record, EXCLUDED, or None (= unlabelled)."""
+        label = next((self.rows[key] for key in label_names(facts) if key in self.rows), UNLABELLED)
+        return None if label == UNLABELLED else label
+
+    def mask_of(self, facts: Facts) -> str | None:
+        """Return the segmentation file named for a record."""
+        return next((self.masks[key] for key in label_names(facts) if key in self.masks), None)
+
+    def save(self, folder: Path, vault: Vault) -> None:
+        """Seal the rows into the cache folder, replacing former ones."""
+        replace_atomically(folder / FILE_NAME, vault.seal("labels", "", packed({"rows": self.rows})), 0o600)
+
+    @classmethod
+    def load(cls, folder: Path, vault: Vault) -> "LabelTable":
+        """Read the rows; none when the cache has no labels.
+
+        Raises: CacheInvalidError.
+        """
+        path = folder / FILE_NAME
+        if not path.exists():
+            return cls()
+        content = unpacked(vault.open("labels", "", path.read_bytes()))
+        return cls({key: tuple(v) if isinstance(v, list) else v for key, v in content["rows"].items()})
+
+
+def label_names(facts: Facts) -> Iterator[str]:
+    """Yield the keyed names under which a record may be labelled, most specific first."""
+    names = (facts.instance_key, facts.series_key, facts.study_key, facts.accession_key, facts.patient_id_key)
+    return (name for name in names if name)

@@ -1,0 +1,50 @@
+"""How much one file may cost, and the fence around a worker process.
+
+A decoder that runs away (a bomb, a loop, a lying length) meets the kernel's limits and dies alone; the parent notes a
+code and starts a new worker. Source of the numbers: measurements on hostile files, design/dicom.md sections 3.4, 3.5.
+"""
+
+import math
+import resource
+import time
+
+MIB = 1 << 20
+
+MIN_FILE_BYTES = 133  # preamble (128), prefix (4), something
+MAX_FILE_BYTES = 512 * MIB
+MAX_META_BYTES = 64 * 1024
+MAX_INFLATED_BYTES = 256 * MIB
+MAX_FRAME_BYTES = 256 * MIB
+MAX_ELEMENTS = 20_000
+MAX_FRAMES = 20_000
+MAX_FOLDER_DEPTH = 64
+MAX_SERIES_FILES = 4096
+MAX_VOLUME_VOXELS = 512 * 1024 * 1024
+
+# Largest plausible side of an image, in pixels: an RLE bomb of 16384 x 16384 costs 2.6 GB and 21 s otherwise.
+MAX_SIDE_PX = {"CT": 4096, "MR": 4096, "US": 4096, "CR": 10_000, "DX": 10_000, "MG": 10_000}
+
+WORKER_MEMORY_BYTES = 1400 * MIB  # address space, so the resident set is below it
+FILE_CPU_S = 6
+FILE_WALL_S = 9.0
+SLICE_CPU_S = 1  # granted for each further slice of a series, on top of FILE_CPU_S
+WORKER_OPEN_FILES = 64
+
+
+def fence_worker(extra_memory_bytes: int = 0) -> None:
+    """Give this process its limits: memory, no core file, no file writing, few descriptors.
+
+    Guarantee: after it no file can grow under this process and no crash leaves an image of memory on the disk.
+    """
+    memory = WORKER_MEMORY_BYTES + extra_memory_bytes
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (WORKER_OPEN_FILES, WORKER_OPEN_FILES))
+
+
+def grant_cpu(seconds: int) -> None:
+    """Let this process use ``seconds`` more of processor time; past it the kernel ends the process (SIGXCPU)."""
+    used = math.ceil(time.process_time())
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (used + seconds, hard))

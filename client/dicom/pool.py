@@ -1,0 +1,218 @@
+"""The parent's side of the worker processes: starts them, feeds them, survives them.
+
+Results come back in the order of the requests whatever the number of workers, so two runs over one folder make the same
+decisions (which of two equal files is the duplicate).
+"""
+
+import os
+import queue
+import signal
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from client.dicom.facts import Facts, checked
+from client.dicom.limits import FILE_WALL_S
+from client.dicom.messages import ChannelClosedError, receive, send
+from client.dicom.pseudonyms import derive
+from client.dicom.reject import RejectCode, Rejected
+from client.dicom.settings import IngestSettings
+from common.errors import WorkerStartError
+
+FILES_BEFORE_RENEWAL = 4096
+START_WALL_S = 120.0
+SOURCE_ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(slots=True)
+class Request:
+    """One piece of work: ``items`` are answered one after the other, each with a verdict."""
+
+    task: str
+    items: list[Any]
+    wall_s: float = FILE_WALL_S
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of one item: a code, or records and further facts."""
+
+    code: RejectCode | None = None
+    records: list[tuple[Facts, bytearray]] = field(default_factory=list)
+    end: dict[str, Any] = field(default_factory=dict)
+
+
+class WorkerProcess:
+    """One fenced process; dead ones are replaced on the next use."""
+
+    def __init__(self, module: str, roots: tuple[int, ...], start: dict[str, Any], max_record_bytes: int) -> None:
+        self._module, self._roots, self._start, self._max_record_bytes = module, roots, start, max_record_bytes
+        self._process: subprocess.Popen[bytes] | None = None
+        self._replies = -1
+        self._answered = 0
+
+    def run(self, request: Request) -> list[Outcome]:
+        """Have every item answered; an item that kills its worker gets a code, the rest goes to a new worker."""
+        outcomes: list[Outcome] = []
+        while len(outcomes) < len(request.items):
+            remaining = request.items[len(outcomes) :]
+            try:
+                self._ask(request, remaining, outcomes)
+            except (ChannelClosedError, TimeoutError, Rejected) as failure:
+                outcomes.append(Outcome(self._end(timed_out=isinstance(failure, TimeoutError))))
+        return outcomes
+
+    def _ask(self, request: Request, remaining: list[Any], outcomes: list[Outcome]) -> None:
+        process = self._running()
+        assert process.stdin is not None  # noqa: S101 (for the type checker; started with a pipe)
+        send(process.stdin.fileno(), {"task": request.task, "files": remaining})
+        for _ in remaining:
+            outcomes.append(self._next_outcome(request.wall_s))
+            self._answered += 1
+        if self._answered >= FILES_BEFORE_RENEWAL or any(o.code is RejectCode.MEMORY for o in outcomes):
+            self.close()
+
+    def _next_outcome(self, wall_s: float) -> Outcome:
+        outcome = Outcome()
+        while True:
+            head, body = receive(self._replies, max_body_bytes=self._max_record_bytes, timeout_s=wall_s)
+            if head.get("end") is True:
+                outcome.end = head
+                outcome.code = _code(head.get("code"))
+                return outcome
+            if head.get("alive") is True:
+                continue
+            facts = head.get("facts")
+            outcome.records.append((checked(facts if isinstance(facts, dict) else {}), body))
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            self._replies, child_end = os.pipe2(os.O_CLOEXEC)
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", self._module, str(child_end), *map(str, self._roots)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=(child_end, *self._roots),
+                env=_environment(),
+                bufsize=0,
+            )
+            os.close(child_end)
+            self._answered = 0
+            assert self._process.stdin is not None  # noqa: S101
+            self._greet(self._process)
+        return self._process
+
+    def _greet(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdin is not None  # noqa: S101
+        try:
+            send(process.stdin.fileno(), self._start)
+            receive(self._replies, timeout_s=START_WALL_S)
+        except (ChannelClosedError, TimeoutError):
+            self.close()
+            raise WorkerStartError(
+                "a worker process that reads scans did not start; is the program installed completely, "
+                "and is there memory for 1.5 GB a worker?"
+            ) from None
+
+    def _end(self, *, timed_out: bool) -> RejectCode:
+        process = self._process
+        self.close()
+        if timed_out or (process is not None and process.returncode == -signal.SIGXCPU):
+            return RejectCode.TIME_LIMIT
+        return RejectCode.WORKER_DIED
+
+    def close(self) -> None:
+        """End the process, now."""
+        if self._process is None:
+            return
+        assert self._process.stdin is not None  # noqa: S101
+        self._process.stdin.close()
+        try:
+            self._process.wait(0.2)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        os.close(self._replies)
+        self._process = None
+
+
+class Pool:
+    """A fixed number of workers of one module; use as a context manager.
+
+    ``folders``: the scan folder, and where segmentation files lie, if any; workers get them as open descriptors.
+    ``max_record_bytes``: size of the largest array a worker may send (checked before it is allocated).
+    """
+
+    def __init__(
+        self,
+        module: str,
+        folders: Sequence[Path],
+        settings: IngestSettings,
+        *,
+        secret: bytes,
+        workers: int,
+        max_record_bytes: int,
+    ) -> None:
+        start = {
+            "settings": settings.model_dump_json(),
+            "identity_key": derive(secret, "fedward identity/1"),
+            "extra_memory_bytes": 6 * max_record_bytes,
+        }
+        self._roots = tuple(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) for folder in folders)
+        self._workers = [WorkerProcess(module, self._roots, start, max_record_bytes) for _ in range(workers)]
+        self._idle: queue.SimpleQueue[WorkerProcess] = queue.SimpleQueue()
+        for worker in self._workers:
+            self._idle.put(worker)
+        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="ingest")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._threads.shutdown(wait=True, cancel_futures=True)
+        for worker in self._workers:
+            worker.close()
+        for root in self._roots:
+            os.close(root)
+
+    def outcomes(self, requests: Iterable[Request]) -> Iterator[tuple[Request, list[Outcome]]]:
+        """Yield each request with the outcomes of its items, in order; at most a few requests are under way."""
+        under_way: deque[tuple[Request, Future[list[Outcome]]]] = deque()
+        for request in requests:
+            under_way.append((request, self._threads.submit(self._run, request)))
+            if len(under_way) > 2 * len(self._workers):
+                first, future = under_way.popleft()
+                yield first, future.result()
+        for request, future in under_way:
+            yield request, future.result()
+
+    def _run(self, request: Request) -> list[Outcome]:
+        worker = self._idle.get()
+        try:
+            return worker.run(request)
+        finally:
+            self._idle.put(worker)
+
+
+def _code(value: object) -> RejectCode | None:
+    if value == "":
+        return None
+    try:
+        return RejectCode(str(value))
+    except ValueError:
+        raise Rejected(RejectCode.WORKER_DIED) from None
+
+
+def _environment() -> dict[str, str]:
+    """Return an environment with nothing of ours in it but where the program lies and one thread for arithmetic."""
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    return {"PYTHONPATH": str(SOURCE_ROOT), "PYTHONDONTWRITEBYTECODE": "1", "LC_ALL": "C.UTF-8", **threads}

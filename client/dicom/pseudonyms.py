@@ -1,0 +1,55 @@
+"""Keyed names: who and what a record is, without saying so.
+
+    key(purpose, parts) = HMAC-SHA256(K_id, purpose || 0x1f || part_1 || 0x1f || ... )[:16], in hexadecimal
+    K_id = HKDF-SHA256(site secret, info = "fedward identity/1")
+
+(RFC 2104, RFC 5869.) A plain hash of a PatientID is undone by trying all numbers; without the site secret these are
+not. They stay pseudonymous *personal* data: whoever has the secret can test a guess. The purpose keeps a study's name
+apart from a patient's with the same text. Keys do not depend on the cache, so a patient has one key in every study of
+the site and the privacy ledger can add up what was spent on the same people.
+"""
+
+import hashlib
+import hmac
+import unicodedata
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+SEPARATOR = b"\x1f"
+KEY_CHARACTERS = 32
+
+
+def derive(secret: bytes, purpose: str, salt: bytes = b"") -> bytes:
+    """Return the 32-byte subkey of the site secret for one purpose (HKDF-SHA256)."""
+    return HKDF(hashes.SHA256(), 32, salt or None, purpose.encode()).derive(secret)
+
+
+class Pseudonyms:
+    """Turns identifiers into keyed names; made inside a worker, so identifiers never leave it."""
+
+    def __init__(self, identity_key: bytes) -> None:
+        self._identity_key = identity_key
+
+    @classmethod
+    def of_site(cls, secret: bytes) -> "Pseudonyms":
+        """Return the namer of a site, from its site secret."""
+        return cls(derive(secret, "fedward identity/1"))
+
+    def key(self, purpose: str, *parts: bytes) -> str:
+        """Return the keyed name of ``parts`` for one purpose: ``KEY_CHARACTERS`` hexadecimal digits."""
+        message = SEPARATOR.join((purpose.encode(), *(len(p).to_bytes(4, "big") + p for p in parts)))
+        return hmac.new(self._identity_key, message, hashlib.sha256).hexdigest()[:KEY_CHARACTERS]
+
+    def patient(self, issuer: str, patient_id: str) -> str:
+        """Return the patient key: issuer and PatientID, normalised; different spellings of one person meet here."""
+        return self.key("patient", normalised(issuer), normalised(patient_id))
+
+    def label_key(self, key_type: str, value: str) -> str:
+        """Return the key under which a row of the label table and a record find each other (PatientID: no issuer)."""
+        return self.key(f"label {key_type}", normalised(value))
+
+
+def normalised(text: str) -> bytes:
+    """Return ``text`` in Unicode form NFKC, without outer space, in capitals: what a person would call the same."""
+    return unicodedata.normalize("NFKC", text).strip(" \t\r\n\0").upper().encode("utf-8", "surrogatepass")

@@ -1,0 +1,82 @@
+"""What an ingest found: counts only, by fixed codes."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from client.dicom.reject import RejectCode
+
+
+@dataclass(slots=True)
+class IngestReport:
+    """State after a run, over all files of the folder (not only those read this time).
+
+    ``accepted``: files that gave, or are part of, a record. ``rejected``: files by code. ``files_read``: files opened
+    in this run. ``records``, ``patients``, ``labelled_patients``: what the cache holds (with ``--dry-run``: would hold
+    from this folder). ``label_rows``: what became of the label table's rows.
+    """
+
+    files_found: int = 0
+    files_read: int = 0
+    accepted: int = 0
+    rejected: Counter[RejectCode] = field(default_factory=Counter)
+    records: int = 0
+    patients: int = 0
+    labelled_patients: int = 0
+    label_rows: dict[str, int] = field(default_factory=dict)
+    elapsed_s: float = 0.0
+    dry_run: bool = False
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether a study could use anything."""
+        return self.records > 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as one JSON object."""
+        return {
+            "files_found": self.files_found,
+            "files_read": self.files_read,
+            "accepted": self.accepted,
+            "rejected": {code.value: count for code, count in sorted(self.rejected.items())},
+            "records": self.records,
+            "patients": self.patients,
+            "labelled_patients": self.labelled_patients,
+            "label_rows": self.label_rows,
+            "elapsed_s": round(self.elapsed_s, 3),
+            "dry_run": self.dry_run,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is: ``done`` of ``total`` steps (files, or files and then series), and the verdicts so far."""
+
+    done: int
+    total: int
+    accepted: int
+    rejected: int
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts verdicts into a report and tells who watches."""
+
+    report: IngestReport
+    total: int
+    watch: Callable[[Progress], None] | None = None
+    done: int = 0
+
+    def count(self, code: RejectCode | None) -> None:
+        """Add one file's final verdict."""
+        if code is None:
+            self.report.accepted += 1
+        else:
+            self.report.rejected[code] += 1
+
+    def step(self, steps: int = 1) -> None:
+        """Go forward."""
+        self.done += steps
+        if self.watch:
+            self.watch(Progress(self.done, self.total, self.report.accepted, self.report.rejected.total()))

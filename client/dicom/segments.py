@@ -1,0 +1,172 @@
+"""Segments: the unit in which a cache grows. A shard of sealed arrays and a sealed index part with the same number.
+
+Commit: shard written, fsync, rename; then index part written, fsync, rename, fsync of the folder. The index part makes
+the segment exist; a shard without one is what an interrupted run left and is removed by the next. So a kill at any
+instant loses at most the segment under way, and never leaves half a record.
+"""
+
+import mmap
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from client.dicom.index import SCHEMA, FileEntry, Index, StackEntry
+from client.dicom.packing import packed, unpacked
+from client.dicom.record import RecordInfo
+from client.dicom.vault import Buffer, Vault
+from common.errors import CacheInvalidError
+from common.files import replace_atomically, sync_folder
+
+COMMIT_BYTES = 64 << 20
+COMMIT_FILES = 512
+MAX_INDEX_BYTES = 1 << 30
+
+
+def shard_path(folder: Path, number: int) -> Path:
+    """Return the file of sealed arrays of a segment."""
+    return folder / f"{number:08d}.shard"
+
+
+def index_path(folder: Path, number: int) -> Path:
+    """Return the file that makes a segment exist."""
+    return folder / f"{number:08d}.index"
+
+
+def committed(folder: Path) -> list[int]:
+    """Return the numbers of all committed segments, rising."""
+    return sorted(int(path.stem) for path in folder.glob("*.index") if path.stem.isdigit())
+
+
+def read_index(folder: Path, vault: Vault) -> Index:
+    """Add up all committed segments.
+
+    Raises: CacheInvalidError.
+    """
+    parts = [(number, read_part(folder, number, vault)) for number in committed(folder)]
+    replaced = {old for _, part in parts for old in part["replaces"]}
+    index = Index()
+    for number, part in parts:
+        if number not in replaced:
+            index.apply(part)
+    return index
+
+
+def read_part(folder: Path, number: int, vault: Vault) -> dict[str, Any]:
+    """Read one segment's entries.
+
+    Raises: CacheInvalidError.
+    """
+    path = index_path(folder, number)
+    if path.stat().st_size > MAX_INDEX_BYTES:
+        raise CacheInvalidError(f"an index part of the cache is larger than {MAX_INDEX_BYTES} bytes; ingest again")
+    part = unpacked(vault.open("index", str(number), path.read_bytes()))
+    if part.get("schema") != SCHEMA:
+        raise CacheInvalidError(f"the cache has schema {part.get('schema')}, this program reads {SCHEMA}; ingest again")
+    return part
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what an interrupted run left: half-written files, shards without index part, replaced segments."""
+    numbers = set(committed(folder))
+    for path in folder.iterdir():
+        if path.suffix == ".shard" and path.stem.isdigit() and int(path.stem) in numbers:
+            continue
+        if path.suffix != ".index" or path.name.startswith("."):
+            path.unlink()
+
+
+def remove_segments(folder: Path, numbers: list[int]) -> None:
+    """Delete segments; the index part goes first, so that none is left without its shard."""
+    for number in numbers:
+        index_path(folder, number).unlink(missing_ok=True)
+    sync_folder(folder)
+    for number in numbers:
+        shard_path(folder, number).unlink(missing_ok=True)
+
+
+@dataclass(slots=True)
+class SegmentWriter:
+    """Collects entries and sealed arrays, and commits them as one segment."""
+
+    folder: Path
+    vault: Vault
+    replaces: list[int] = field(default_factory=list)
+    _number: int = 0
+    _shard: BinaryIO | None = None
+    _files: list[FileEntry] = field(default_factory=list)
+    _stacks: list[StackEntry] = field(default_factory=list)
+    _records: list[RecordInfo] = field(default_factory=list)
+    _dropped: list[str] = field(default_factory=list)
+
+    def place(self, kind: str, record_id: str, plaintext: Buffer) -> tuple[int, int, int]:
+        """Seal an array into the shard; return (segment, offset, length)."""
+        if self._shard is None:
+            self._number = max(committed(self.folder), default=0) + 1
+            self._shard = self._partial().open("wb")
+            os.fchmod(self._shard.fileno(), 0o600)
+        sealed = self.vault.seal(kind, blob_name(self._number, record_id), plaintext)
+        offset = self._shard.tell()
+        self._shard.write(sealed)
+        return self._number, offset, len(sealed)
+
+    def note(self, *, file: FileEntry | None = None, stack: StackEntry | None = None, dropped: list[str]) -> None:
+        """Add what became of a file or a series."""
+        self._files += [file] if file else []
+        self._stacks += [stack] if stack else []
+        self._dropped += dropped
+
+    def note_record(self, record: RecordInfo) -> None:
+        """Add a record whose array was placed."""
+        self._records.append(record)
+        self._dropped = [old for old in self._dropped if old != record.record_id]
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it is time to commit."""
+        placed = self._shard.tell() if self._shard else 0
+        return placed >= COMMIT_BYTES or len(self._files) + len(self._stacks) >= COMMIT_FILES
+
+    def commit(self) -> None:
+        """Make everything since the last commit durable, all or nothing; nothing to do = nothing written."""
+        if not (self._files or self._stacks or self._records or self._dropped or self.replaces):
+            return
+        if self._shard is not None:
+            self._shard.flush()
+            os.fsync(self._shard.fileno())
+            self._shard.close()
+            self._partial().rename(shard_path(self.folder, self._number))
+        else:
+            self._number = max(committed(self.folder), default=0) + 1
+        content = {
+            "schema": SCHEMA,
+            "replaces": self.replaces,
+            "files": self._files,
+            "stacks": self._stacks,
+            "records": [record.to_row() for record in self._records],
+            "dropped": self._dropped,
+        }
+        sealed = self.vault.seal("index", str(self._number), packed(content))
+        replace_atomically(index_path(self.folder, self._number), sealed, 0o600)
+        self._shard, self.replaces = None, []
+        self._files, self._stacks, self._records, self._dropped = [], [], [], []
+
+    def _partial(self) -> Path:
+        return self.folder / f".{self._number:08d}.partial"
+
+
+def blob_name(segment: int, record_id: str) -> str:
+    """Return the name a sealed array is bound to: its segment and its record."""
+    return f"{segment}/{record_id}"
+
+
+def map_shard(folder: Path, number: int) -> memoryview:
+    """Map a shard into memory, read only.
+
+    Raises: CacheInvalidError when it is missing.
+    """
+    try:
+        with shard_path(folder, number).open("rb") as file:
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    except (OSError, ValueError):
+        raise CacheInvalidError(f"shard {number} of the cache is missing or empty; ingest again") from None

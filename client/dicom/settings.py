@@ -1,0 +1,82 @@
+"""What a cache is made for: the task and the image format of one study, the same at every hospital."""
+
+import hashlib
+from enum import StrEnum
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from common.canonical import canonical_bytes
+from common.plan.part import PlanPart
+from common.plan.task import Image, Intensity, Modality, Task, TaskKind
+
+# Goes up whenever the same file would give other numbers: an old cache is then refused instead of mixed.
+PIPELINE_VERSION = 1
+
+
+class FileKind(StrEnum):
+    """What an accepted file is used as."""
+
+    IMAGE = "image"
+    SEGMENTATION = "segmentation"
+
+
+class IngestSettings(PlanPart):
+    """Task and image format; two caches with the same settings hold the same numbers for the same file.
+
+    ``size_px`` and ``spacing_mm``: (height, width) or (depth, height, width). In 2-D an empty ``spacing_mm`` fits the
+    whole picture into ``size_px`` (proportions kept, the rest filled with black); with a spacing the picture is
+    resampled and cut to, or filled up to, ``size_px`` about its centre. ``window_hu``: (centre, width).
+    Raises: pydantic.ValidationError.
+    """
+
+    kind: Annotated[TaskKind, Field(strict=False)]
+    classes: Annotated[tuple[str, ...], Field(strict=False, min_length=2, max_length=64)]
+    modalities: Annotated[tuple[Annotated[Modality, Field(strict=False)], ...], Field(strict=False, min_length=1)]
+    dimensions: Annotated[int, Field(ge=2, le=3)]
+    size_px: Annotated[tuple[Annotated[int, Field(ge=8, le=1024)], ...], Field(strict=False)]
+    intensity: Annotated[Intensity, Field(strict=False)]
+    spacing_mm: Annotated[tuple[Annotated[float, Field(gt=0, le=50)], ...], Field(strict=False)] = ()
+    window_hu: Annotated[tuple[float, ...], Field(strict=False)] = ()
+    percentiles: Annotated[tuple[float, float], Field(strict=False)] = (1.0, 99.0)
+    pipeline_version: int = PIPELINE_VERSION
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len(self.size_px) != self.dimensions:
+            raise ValueError(f"size_px has {len(self.size_px)} numbers, dimensions is {self.dimensions}")
+        if len(self.spacing_mm) not in ((3,) if self.dimensions == 3 else (0, 2)):
+            raise ValueError(f"spacing_mm has {len(self.spacing_mm)} numbers, dimensions is {self.dimensions}")
+        if (self.intensity is Intensity.CT_WINDOW) != (len(self.window_hu) == 2):
+            raise ValueError("window_hu = (centre, width) belongs to intensity = ct_window, and only to it")
+        if self.window_hu and self.window_hu[1] <= 0:
+            raise ValueError(f"the window is {self.window_hu[1]} HU wide, it must be wider than 0")
+        if not 0 <= self.percentiles[0] < self.percentiles[1] <= 100:
+            raise ValueError("percentiles must be (low, high) between 0 and 100 with low below high")
+        if self.pipeline_version != PIPELINE_VERSION:
+            raise ValueError(f"made by pipeline {self.pipeline_version}, this is {PIPELINE_VERSION}; ingest again")
+        return self
+
+    @property
+    def reads_headers_first(self) -> bool:
+        """Whether files must be grouped (series, segmentations) before pixels are decoded."""
+        return self.dimensions == 3 or self.kind is TaskKind.SEGMENTATION
+
+    def digest(self) -> bytes:
+        """Return SHA-256 over the canonical settings: what a cache is bound to."""
+        return hashlib.sha256(b"fedward ingest settings/1\0" + canonical_bytes(self.model_dump(mode="json"))).digest()
+
+
+def settings_for(task: Task, image: Image) -> IngestSettings:
+    """Take from a study plan what decides the content of a cache."""
+    return IngestSettings(
+        kind=task.kind,
+        classes=task.classes,
+        modalities=task.modalities,
+        dimensions=task.dimensions,
+        size_px=image.size_px,
+        intensity=image.intensity,
+        spacing_mm=image.spacing_mm,
+        window_hu=image.window_hu,
+        percentiles=image.percentiles,
+    )

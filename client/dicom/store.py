@@ -1,0 +1,187 @@
+"""The one place where outcomes become entries of the cache: decides duplicates, places arrays, counts progress.
+
+A dry run goes through the same decisions with ``writer=None``: nothing is placed, nothing is written.
+"""
+
+import hashlib
+import hmac
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from client.dicom.facts import Facts
+from client.dicom.index import FileEntry, Index, StackEntry
+from client.dicom.pool import Outcome, Pool
+from client.dicom.pseudonyms import Pseudonyms, derive
+from client.dicom.record import RecordInfo
+from client.dicom.reject import TRANSIENT, RejectCode
+from client.dicom.segments import SegmentWriter
+from client.dicom.settings import FileKind, IngestSettings
+from client.dicom.walk import FoundFile
+
+
+@dataclass(frozen=True, slots=True)
+class Readers:
+    """How worker processes are made for one run. ``masks``: folder of segmentation files named by the label table."""
+
+    source: Path
+    settings: IngestSettings
+    secret: bytes
+    workers: int
+    masks: Path | None = None
+
+    def pool(self, module: str, max_record_bytes: int) -> Pool:
+        """Start workers of one module."""
+        folders = (self.source, self.masks) if self.masks else (self.source,)
+        return Pool(
+            module,
+            folders,
+            self.settings,
+            secret=self.secret,
+            workers=self.workers,
+            max_record_bytes=max_record_bytes,
+        )
+
+
+class Store:
+    """The index in memory, and the writer behind it."""
+
+    def __init__(
+        self,
+        index: Index,
+        writer: SegmentWriter | None,
+        *,
+        settings: IngestSettings,
+        secret: bytes,
+        withdrawn: frozenset[str],
+    ) -> None:
+        self.index = index
+        self.names = Pseudonyms.of_site(secret)
+        self._writer = writer
+        self._settings = settings
+        self._withdrawn = withdrawn
+        self._path_key = derive(secret, "fedward file names/1")
+        self._digest_key = derive(secret, "fedward content digests/1")
+        self._seen: set[str] = set()
+        self._level_bytes = level_bytes(settings)
+
+    def file_key(self, name: bytes) -> str:
+        """Return the keyed name of a source file."""
+        return hmac.new(self._path_key, name, hashlib.sha256).hexdigest()[:32]
+
+    def fingerprint(self, found: FoundFile) -> str:
+        """Return the keyed state of a source file: equal as long as size, modification time and inode are."""
+        return hmac.new(self._path_key, repr(found.state).encode(), hashlib.sha256).hexdigest()[:32]
+
+    def know_files(self, found: Sequence[FoundFile]) -> None:
+        """Tell which files exist now: a record whose file is gone may be taken over by an equal file elsewhere."""
+        self._seen = {self.file_key(file.name) for file in found}
+
+    def known(self, found: FoundFile) -> FileEntry | None:
+        """Return the entry of a file that has not changed since it was read."""
+        entry = self.index.files.get(self.file_key(found.name))
+        return entry if entry and entry.fingerprint == self.fingerprint(found) else None
+
+    def take_file(
+        self, found: FoundFile, outcome: Outcome, *, kind: FileKind, links: tuple[str, ...] = ()
+    ) -> FileEntry:
+        """Note what became of a file and place its records."""
+        code, ids = outcome.code, tuple(self._instance_id(facts) for facts, _ in outcome.records)
+        contents = [self._digest(facts, levels) for facts, levels in outcome.records]
+        if code is None and ids:
+            code = self._clash(self.file_key(found.name), ids, contents)
+        if code is not None:
+            ids = ()
+        entry = FileEntry(
+            self.file_key(found.name), self.fingerprint(found), code.value if code else "", kind.value, links, ids
+        )
+        dropped = self.index.put_file(entry)
+        self.index.drop(dropped)
+        if ids:
+            for record_id, content, (facts, levels) in zip(ids, contents, outcome.records, strict=True):
+                self.place(record_id, facts, levels, content=content)
+        if self._writer and code not in TRANSIENT:
+            self._writer.note(file=entry, dropped=dropped)
+        return entry
+
+    def take_stack(self, entry: StackEntry, outcome: Outcome) -> None:
+        """Note what became of a series and place its volume, and the label map that follows it."""
+        dropped = self.index.put_stack(entry)
+        self.index.drop(dropped)
+        for facts, body in outcome.records[:1] if entry.record_id else ():
+            levels, label_map = bytes(body[: self._level_bytes]), bytes(body[self._level_bytes :])
+            content = self._digest(facts, levels, label_map)
+            self.place(entry.record_id, facts, levels, content=content, label_map=label_map)
+        if self._writer:
+            self._writer.note(stack=entry, dropped=dropped)
+
+    def place(
+        self, record_id: str, facts: Facts, levels: bytes | bytearray, *, content: bytes, label_map: bytes = b""
+    ) -> None:
+        """Seal an array into the shard and note its record; patients who opted out are left out."""
+        if facts.patient_key in self._withdrawn:
+            return
+        segment = offset = length = label_length = 0
+        if self._writer:
+            segment, offset, length = self._writer.place("levels", record_id, levels)
+            if label_map:
+                _, _, label_length = self._writer.place("label map", record_id, label_map)
+        record = RecordInfo(
+            **asdict(facts),
+            record_id=record_id,
+            shape=self._settings.size_px,
+            content_digest=content,
+            segment=segment,
+            offset=offset,
+            length=length,
+            label_length=label_length or len(label_map),
+        )
+        self.index.records[record_id] = record
+        if self._writer:
+            self._writer.note_record(record)
+
+    def commit_if_full(self) -> None:
+        """Make everything so far durable when it is time."""
+        if self._writer and self._writer.is_full:
+            self._writer.commit()
+
+    def commit(self) -> None:
+        """Make everything so far durable."""
+        if self._writer:
+            self._writer.commit()
+
+    def _instance_id(self, facts: Facts) -> str:
+        return self.names.key("record", facts.instance_key.encode(), str(facts.frame_index).encode())
+
+    def _digest(self, facts: Facts, levels: bytes | bytearray, label_map: bytes = b"") -> bytes:
+        window = f"{facts.patient_key} {facts.intensity_low!r} {facts.intensity_high!r}".encode()
+        digest = hmac.new(self._digest_key, window, hashlib.sha256)
+        digest.update(levels)
+        digest.update(label_map)
+        return digest.digest()[:16]
+
+    def _clash(self, file_key: str, ids: Sequence[str], contents: Sequence[bytes]) -> RejectCode | None:
+        """Tell whether another file already gave one of these records: the first keeps it."""
+        for record_id, content in zip(ids, contents, strict=True):
+            former = self.index.records.get(record_id)
+            owner = self.index.owners.get(record_id)
+            if former is None or owner == file_key or owner not in self._seen:
+                continue
+            same = former.content_digest == content
+            return RejectCode.DUPLICATE_INSTANCE if same else RejectCode.CONFLICTING_INSTANCE
+        return None
+
+
+def level_bytes(settings: IngestSettings) -> int:
+    """Return the size of one record's levels; its label map has half of it."""
+    return 2 * math.prod(settings.size_px)
+
+
+def trusted(outcome: Outcome, settings: IngestSettings) -> Outcome:
+    """Refuse an outcome whose arrays do not have exactly the size, or the modality, that the settings ask for."""
+    levels = level_bytes(settings)
+    sizes = (levels, levels + levels // 2) if settings.reads_headers_first else (levels,)
+    if all(len(body) in sizes and facts.modality in settings.modalities for facts, body in outcome.records):
+        return outcome
+    return Outcome(RejectCode.WORKER_DIED)
