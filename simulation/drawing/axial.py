@@ -25,7 +25,9 @@ def ct(cast: Cast, labels: np.ndarray, contrast: float) -> tuple[Field, Field]:
     lungs = lung_pair(cast, z, y, x)
     side, depth = cast.side(), cast.image(-0.22, 0.22)
     radius = cast.image(0.07, 0.14)
-    nodule = ellipsoid((z - nodule_height(cast, z), y - depth, x - side * cast.image(0.3, 0.46)), [radius] * 3, 0.4)
+    nodule = ellipsoid(
+        (z - nodule_height(cast, z), y - depth, x - side * cast.image(0.3, 0.46)), radii(cast, radius), 0.4
+    )
     nodule = nodule * column((labels == 1).astype(np.float32), len(cast.shape))
     hounsfield = tissue(cast, z, y, x, body) * (1 - lungs) + parenchyma(cast, z, y, x) * lungs
     density = np.float32(contrast) * cast.image(400, 1000) * (1 - 0.9 * (1 - lungs))
@@ -46,7 +48,7 @@ def mr(cast: Cast, labels: np.ndarray, contrast: float) -> tuple[Field, Field]:
     horns = ellipsoid((z, y - 0.05, np.abs(x) - 0.12 - 0.25 * np.abs(y)), (0.4, cast.person(0.2, 0.32), 0.07), 0.5)
     radius = cast.image(0.06, 0.13)
     centre = (z - nodule_height(cast, z), y - cast.image(-0.35, 0.35), x - cast.side() * cast.image(0.22, 0.38))
-    lesion = ellipsoid(centre, (radius, radius * cast.image(0.8, 1.3), radius), 0.5)
+    lesion = ellipsoid(centre, radii(cast, radius), 0.5)
     lesion = lesion * column((labels == 1).astype(np.float32), len(cast.shape))
     image = 0.5 * head - 0.42 * ellipsoid((z, y, x), (0.95, long * 0.94, wide * 0.93), 0.05) + 0.42 * brain
     image = image - 0.16 * white + 0.4 * horns * brain + 0.05 * ridges(folds, 0.5) * brain + 0.02 * folds * head
@@ -60,6 +62,13 @@ def axes(cast: Cast) -> tuple[Field, Field, Field]:
     posed = cast.pose(grid(cast.shape), shift=0.05, scale=0.05, turn=0.08)
     z = posed[0] if len(cast.shape) == 3 else cast.image(-0.45, 0.45)
     return z, posed[-2], posed[-1]
+
+
+def radii(cast: Cast, radius: Field) -> list[Field]:
+    """Give a lesion's radii along z, y and x: slightly oval, and never thinner than one voxel, so that it shows."""
+    voxels = [2 / length for length in cast.shape]
+    least = voxels if len(voxels) == 3 else [0, *voxels]
+    return [np.maximum(radius * cast.image(0.85, 1.2), side) for side in least]
 
 
 def nodule_height(cast: Cast, z: Field) -> Field:

@@ -19,7 +19,7 @@ def chest(cast: Cast, labels: np.ndarray, contrast: float) -> tuple[Field, Field
     lungs = lung_fields(cast, y, x) * smooth_step(dome - y, 0.08)
     lesions = np.maximum.reduce(
         [
-            chosen(labels, 1, cast) * consolidation(cast, y, x) * lungs,
+            chosen(labels, 1, cast) * consolidation(cast, y, x, lungs),
             chosen(labels, 2, cast) * nodule(cast, y, x),
             chosen(labels, 3, cast) * effusion(cast, y, x, dome) * np.sqrt(lungs),
         ]
@@ -68,12 +68,13 @@ def airspace(cast: Cast, y: Field, x: Field, lungs: Field) -> Field:
     return lungs * (cast.image(0.1, 0.14) * vessels + 0.025 * patchy - cast.person(0.3, 0.4)) + 0.012 * fine
 
 
-def consolidation(cast: Cast, y: Field, x: Field) -> Field:
-    """Draw an ill-defined patchy opacity in one lung."""
+def consolidation(cast: Cast, y: Field, x: Field, lungs: Field) -> Field:
+    """Draw an ill-defined patchy opacity in one lung; its densest spot is 1."""
     centre_y, centre_x = cast.image(-0.35, 0.22), cast.side() * cast.image(0.32, 0.52)
     patch = spot((y - centre_y, x - centre_x), (cast.image(0.14, 0.3), cast.image(0.12, 0.24)))
     ragged = turbulence(cast.rng, cast.count, cast.shape, (5, 10, 20))
-    return np.asarray(np.clip(patch * (1.1 + 0.45 * ragged), 0, 1.2), np.float32)
+    patchy = np.clip(patch * (1.1 + 0.45 * ragged), 0, None) * lungs
+    return np.asarray(patchy / patchy.max(axis=(1, 2), keepdims=True), np.float32)
 
 
 def nodule(cast: Cast, y: Field, x: Field) -> Field:
