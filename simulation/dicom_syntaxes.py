@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import imagecodecs
 import jpeg_ls
 import numpy as np
-import openjpeg.utils
 import rle.utils
 from numpy.typing import NDArray
 
@@ -72,8 +71,10 @@ def encode_jpeg_lossless(frame: Stored, bits_stored: int) -> bytes:
 
 
 def encode_jpeg_2000(frame: Stored, bits_stored: int) -> bytes:
-    """Encode one frame (H, W) as a lossless JPEG 2000 codestream (ISO 15444-1)."""
-    return bytes(openjpeg.utils.encode_array(frame, bits_stored=bits_stored, photometric_interpretation=2))
+    """Encode one frame (H, W) as a lossless JPEG 2000 codestream (ISO 15444-1), small frames with fewer resolutions."""
+    resolutions = min(6, min(frame.shape).bit_length())
+    options = {"codecformat": "J2K", "reversible": True, "resolutions": resolutions, "bitspersample": bits_stored}
+    return bytes(imagecodecs.jpeg2k_encode(frame, level=0, **options))
 
 
 SYNTAXES = {
