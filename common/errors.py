@@ -59,6 +59,8 @@ class ExitCode(IntEnum):
     UNREACHABLE = 81
     POLICY_REFUSED = 82
     CHAIN_BROKEN = 83
+    POLICY_INVALID = 84
+    OUTBOX_REFUSED = 85
 
 
 class FedwardError(Exception):
@@ -248,3 +250,15 @@ class NotEnrolledError(FedwardError):
     """The site has no identity, roster, policy or approved plan for what was asked."""
 
     exit_code = ExitCode.NOT_ENROLLED
+
+
+class PolicyInvalidError(FedwardError):
+    """The site's policy file has an unknown key or a value out of bounds."""
+
+    exit_code = ExitCode.POLICY_INVALID
+
+
+class OutboxRefusedError(FedwardError):
+    """Something tried to leave the site that is not on the outbox's list, or is too large."""
+
+    exit_code = ExitCode.OUTBOX_REFUSED

@@ -1,6 +1,7 @@
 """The study plan as one document: sections in the order a person reads them, and the rules between sections."""
 
 import math
+from itertools import pairwise
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -8,7 +9,7 @@ from pydantic import Field, model_validator
 from common.canonical import canonical_bytes, digest
 from common.plan.aggregation import Aggregation, SecureAggregation, Timing
 from common.plan.part import PlanPart
-from common.plan.phases import Phase
+from common.plan.phases import Phase, Trainable
 from common.plan.privacy import Evaluation, NoisePlacement, Privacy
 from common.plan.task import Image, Network, Task
 
@@ -90,6 +91,7 @@ class StudyPlan(PlanPart):
         if self.declared_patients == 0:
             raise ValueError("every site declares 0 patients; enter the declared counts")
         self._check_image()
+        self._check_order_of_phases()
         self._check_phases()
         return self
 
@@ -100,6 +102,20 @@ class StudyPlan(PlanPart):
             )
         if self.task.dimensions == 3 and len(self.image.spacing_mm) != 3:
             raise ValueError("image.spacing_mm must have 3 numbers, because task.dimensions is 3")
+
+    def _check_order_of_phases(self) -> None:
+        last = self.phases[-1]
+        if last.maximum_attempts <= last.rounds:
+            raise ValueError(
+                f"phase {last.name}: maximum_attempts is {last.maximum_attempts}, it must be above rounds "
+                f"({last.rounds}), because the closing round that scores the final model is an attempt too"
+            )
+        for before, phase in pairwise(self.phases):
+            if phase.trainable is not Trainable.ALL and before.trainable is Trainable.ALL:
+                raise ValueError(
+                    f"phase {phase.name}: trainable = {phase.trainable} cannot follow a phase that trains all, "
+                    "because the part that does not travel must be the public start"
+                )
 
     def _check_phases(self) -> None:
         placement = self.privacy.noise

@@ -59,6 +59,12 @@ BAD_VALUES = {
     ),
     "rounds as a fraction": (("phases", 0, "rounds"), 2.5, errors.PlanInvalidError, r"phases\[0\]\.rounds is 2\.5"),
     "fewer attempts than rounds": (("phases", 0, "maximum_attempts"), 1, errors.PlanInvalidError, "at least rounds"),
+    "no attempt left for the closing round": (
+        ("phases", 0, "maximum_attempts"),
+        20,
+        errors.PlanInvalidError,
+        "it must be above rounds",
+    ),
     "a phase that trains nobody": (("phases", 0, "labelled_sampling_rate"), 0.0, errors.PlanInvalidError, "nobody"),
     "no noise but a promise": (("phases", 0, "noise_multiplier"), 0.0, errors.PlanInvalidError, "above 0"),
     "local steps under distributed noise": (
@@ -156,3 +162,10 @@ def test_whatever_stands_in_a_section_the_answer_is_a_sentence(section, junk, pl
     with pytest.raises(errors.FedwardError) as caught:
         parse_plan(document, "plan.toml")
     assert len(str(caught.value)) < 1000
+
+
+def test_a_head_phase_cannot_follow_a_phase_that_trains_all(plan_document):
+    first = plan_document["phases"][0]
+    plan_document["phases"] = [first, dict(first, name="head-again", trainable="head")]
+    with pytest.raises(errors.PlanInvalidError, match="cannot follow"):
+        parse_plan(plan_document, "plan.toml")

@@ -1,0 +1,144 @@
+"""Approval: a named person of the hospital read the plan and said yes; only such plans can ever start anything.
+
+Approving checks everything again (signature, roster, policy, guarantee, network), freezes the patients of the study,
+copies plan and signature into the site folder under the plan's digest, and writes who approved what into the audit
+log. A plan is taken back by withdrawing the approval; its spent privacy stays in the ledger.
+"""
+
+import logging
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from client.policy import check_policy, read_policy
+from client.site_folder import SiteFolder
+from common.errors import FedwardError, NotEnrolledError, PlanInvalidError
+from common.files import replace_atomically
+from common.hash_chain import ChainLink, HashChain
+from common.identity import public_bytes, read_signing_key
+from common.plan.fitting import check_fit
+from common.plan.guarantee import Guarantee, check_guarantee
+from common.plan.plan import StudyPlan
+from common.plan.reading import read_plan
+from common.plan.signing import signature_path, verify_plan
+from common.roster import Roster, read_roster
+
+AUDIT_NAME: Final = "audit"
+MAX_NAME_CHARACTERS: Final = 100
+
+_log = logging.getLogger("fedward.site")
+
+
+@dataclass(frozen=True, eq=False)
+class CheckedPlan:
+    """A plan that passed every check of this site: with the roster it names, this site's name in it, and its price."""
+
+    plan: StudyPlan
+    roster: Roster
+    site_id: str
+    guarantee: Guarantee | None
+
+
+def check_for_site(folder: SiteFolder, plan_file: Path) -> CheckedPlan:
+    """Check a plan as this site sees it.
+
+    In order: (1) form and thresholds, (2) the coordinator's signature, (3) the roster it names is the one installed
+    here, and this site is in it under its own key, (4) the guarantee, recomputed, (5) network and lattice, (6) policy.
+
+    Raises: NotEnrolledError, PlanInvalidError, PolicyRefusedError, and what reading, signature and guarantee raise.
+    """
+    folder.require()
+    plan = read_plan(plan_file)
+    roster = read_roster(folder.roster)
+    verify_plan(plan, plan_file, roster.coordinator)
+    if plan.study.roster_digest != roster.digest():
+        raise PlanInvalidError(
+            f"{plan_file}: made for roster {plan.study.roster_digest[:12]}…, here is {roster.digest()[:12]}…; "
+            "install the roster of this study after confirming its fingerprints"
+        )
+    own_key = public_bytes(read_signing_key(folder.key).public_key())
+    names = [name for name, key in roster.sites.items() if public_bytes(key) == own_key]
+    listed = {site.name for site in plan.sites}
+    if not names or names[0] not in listed or not listed <= set(roster.sites):
+        raise NotEnrolledError(f"{plan_file}: this site's key is not in the roster, or its name is not in the plan")
+    bought = check_guarantee(plan, str(plan_file))
+    check_fit(plan, str(plan_file))
+    check_policy(read_policy(folder.policy), plan, bought)
+    return CheckedPlan(plan, roster, names[0], bought)
+
+
+def approve(folder: SiteFolder, plan_file: Path, *, approver: str) -> CheckedPlan:
+    """Record that ``approver`` (a person's name) approves the plan; the plan is checked first and copied.
+
+    Doing it again changes nothing but adds a line to the audit log.
+    Raises: as ``check_for_site``; PlanInvalidError for an empty or overlong name.
+    """
+    if not 1 <= len(approver.strip()) <= MAX_NAME_CHARACTERS or not approver.isprintable():
+        raise PlanInvalidError(f"the approver's name must have 1 to {MAX_NAME_CHARACTERS} printable characters")
+    checked = check_for_site(folder, plan_file)
+    digest = checked.plan.digest()
+    target = folder.plan(digest)
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if plan_file.resolve() != target.resolve():
+        replace_atomically(target, plan_file.read_bytes(), 0o600)
+        replace_atomically(signature_path(target), signature_path(plan_file).read_bytes(), 0o600)
+    record = {"plan": digest, "approver": approver.strip(), "time": int(time.time())}
+    audit(folder, {"what": "approved", **record})
+    return checked
+
+
+def withdraw_approval(folder: SiteFolder, digest: str, *, approver: str) -> None:
+    """Take an approval back: from the next message on the site refuses the study. Raises: NotEnrolledError."""
+    target = folder.plan(digest).parent
+    if not target.is_dir() or target.parent != folder.plans:
+        raise NotEnrolledError("no such plan is approved here; see `fedward-site status`")
+    audit(folder, {"what": "withdrawn", "plan": digest, "approver": approver, "time": int(time.time())})
+    shutil.rmtree(target)
+
+
+def approved_plans(folder: SiteFolder) -> dict[str, CheckedPlan]:
+    """Return every approved plan that still passes all checks, by digest.
+
+    A plan that no longer passes (policy tightened, roster changed, file edited) is left out: the site fails closed.
+    Raises: ChainBrokenError when the audit log was changed.
+    """
+    standing = _standing(folder)
+    found: dict[str, CheckedPlan] = {}
+    for digest in sorted(standing):
+        plan_file = folder.plan(digest)
+        if not plan_file.exists():
+            continue
+        try:
+            checked = check_for_site(folder, plan_file)
+        except FedwardError as error:
+            _log.warning("approved plan %s no longer passes (code %d) and is left out", digest[:12], error.exit_code)
+            continue
+        if checked.plan.digest() == digest:
+            found[digest] = checked
+    return found
+
+
+def audit(folder: SiteFolder, entry: dict[str, object]) -> ChainLink:
+    """Add a line to the site's audit log and make it durable. Raises: ChainBrokenError."""
+    chain = HashChain(folder.audit, AUDIT_NAME)
+    try:
+        return chain.append(entry)
+    finally:
+        chain.close()
+
+
+def _standing(folder: SiteFolder) -> set[str]:
+    """Digests approved and not withdrawn since, by the audit log alone."""
+    standing: set[str] = set()
+    if not folder.audit.exists():
+        return standing
+    chain = HashChain(folder.audit, AUDIT_NAME)
+    for link in chain.links():
+        if link.entry["what"] == "approved":
+            standing.add(link.entry["plan"])
+        elif link.entry["what"] == "withdrawn":
+            standing.discard(link.entry["plan"])
+    chain.close()
+    return standing

@@ -1,0 +1,42 @@
+"""Which round is which: model versions, evaluations, the closing round. A public function of the plan.
+
+A *version* is the number of rounds applied so far, over all phases: version 0 is the public start. Round ``r`` (from 1)
+of a phase trains on version ``rounds of earlier phases + r - 1`` and, where that version is due, also scores it. After
+the last round of the last phase one *closing* round more scores the final model: an ordinary attempt whose update the
+server throws away. It is charged like any other, which is why the last phase needs an attempt to spare.
+"""
+
+from common.metrics import CountKind, CountLayout
+from common.plan.plan import StudyPlan
+
+
+def total_rounds(plan: StudyPlan) -> int:
+    """Return the version of the final model."""
+    return sum(phase.rounds for phase in plan.phases)
+
+
+def last_round(plan: StudyPlan, phase_index: int) -> int:
+    """Return the largest round number of a phase; the last phase has the closing round on top."""
+    closing = phase_index == len(plan.phases) - 1
+    return plan.phases[phase_index].rounds + closing
+
+
+def version_before(plan: StudyPlan, phase_index: int, round_number: int) -> int:
+    """Return the version of the model that round ``round_number`` of a phase starts from."""
+    return sum(phase.rounds for phase in plan.phases[:phase_index]) + round_number - 1
+
+
+def is_closing(plan: StudyPlan, phase_index: int, round_number: int) -> bool:
+    """Tell whether this is the closing round: it scores the final model, and its update is thrown away."""
+    return version_before(plan, phase_index, round_number) == total_rounds(plan)
+
+
+def is_evaluated(plan: StudyPlan, version: int) -> bool:
+    """Tell whether a version is scored: every ``evaluation.every_rounds``, and the final one; never the start."""
+    due = version % plan.evaluation.every_rounds == 0 or version == total_rounds(plan)
+    return version > 0 and due and plan.evaluation.validation_share > 0
+
+
+def count_layout(plan: StudyPlan) -> CountLayout:
+    """Return the layout of the evaluation counts that ride in the meta segment of every round."""
+    return CountLayout(CountKind(plan.task.kind.value), len(plan.task.classes), plan.evaluation.score_bins)
