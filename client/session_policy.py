@@ -1,0 +1,69 @@
+"""From an approved plan to what a session of secure aggregation checks each order against."""
+
+from client.approval import CheckedPlan
+from client.policy import SitePolicyFile
+from client.secagg_policy import PhaseRules, SecondAttempt, SitePolicy
+from common.canonical import decode_base64
+from common.identity import public_bytes
+from common.plan.fitting import phase_layout
+from common.plan.plan import StudyPlan
+from common.plan.privacy import NoisePlacement
+from common.plan.protocol import privacy_digest, task_digest
+from common.plan.schedule import count_layout, last_round
+from common.plan.start import frozen_digest, start_network
+
+BYTES_PER_WEIGHT = 4
+SECOND_ATTEMPT = {
+    NoisePlacement.NONE: SecondAttempt.NEVER,
+    NoisePlacement.DISTRIBUTED: SecondAttempt.FRESH_NOISE,
+    NoisePlacement.LOCAL: SecondAttempt.STORED_UPDATE,
+}
+
+
+def session_policy(checked: CheckedPlan, policy: SitePolicyFile) -> SitePolicy:
+    """Return the rules of one study: the plan's own numbers, never weaker than the site's policy.
+
+    Raises: NetworkUnsuitableError, WeightsInvalidError, PlanWeakThresholdError.
+    """
+    plan, roster = checked.plan, checked.roster
+    rules = plan.secure_aggregation
+    return SitePolicy(
+        site_id=checked.site_id,
+        federation=roster.federation,
+        epoch=roster.epoch,
+        roster_digest=bytes.fromhex(roster.digest()),
+        identities={name: public_bytes(key) for name, key in roster.sites.items()},
+        order_key=decode_base64(plan.study.order_key),
+        plan_digest=bytes.fromhex(plan.digest()),
+        phases=_phases(plan),
+        minimum_cohort=max(rules.cohort_size, policy.minimum_cohort),
+        minimum_survivors=max(rules.minimum_survivors, policy.minimum_survivors),
+        colluders=max(rules.assumed_colluders, policy.assumed_colluders),
+        maximum_session_s=policy.maximum_session_s,
+    )
+
+
+def _phases(plan: StudyPlan) -> tuple[PhaseRules, ...]:
+    start = start_network(plan)
+    found = []
+    for index, phase in enumerate(plan.phases):
+        order = phase_layout(start, phase)
+        found.append(
+            PhaseRules(
+                layout_digest=bytes.fromhex(phase.layout_hash),
+                task_digest=task_digest(plan, phase),
+                privacy_digest=privacy_digest(plan),
+                frozen_digest=frozen_digest(start, order),
+                model_bytes=BYTES_PER_WEIGHT * order.num_parameters,
+                rounds=last_round(plan, index),
+                maximum_attempts=phase.maximum_attempts,
+                meta_words=count_layout(plan).length,
+                body_length=order.num_parameters,
+                coordinate_range=plan.secure_aggregation.coordinate_range,
+                word_bits=frozenset({plan.secure_aggregation.word_bits}),
+                minimum_guard_bits=plan.secure_aggregation.guard_bits,
+                second_attempt=SECOND_ATTEMPT[plan.privacy.noise],
+                reply_slot_s=plan.timing.reply_slot_s,
+            )
+        )
+    return tuple(found)
