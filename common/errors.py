@@ -54,6 +54,7 @@ class ExitCode(IntEnum):
     # simulation (70-79)
     SCENARIO_INVALID = 70
     RUN_INVALID = 71
+    STUDY_STOPPED = 72
     # deployment (80-89)
     NOT_ENROLLED = 80
     UNREACHABLE = 81
@@ -262,3 +263,21 @@ class OutboxRefusedError(FedwardError):
     """Something tried to leave the site that is not on the outbox's list, or is too large."""
 
     exit_code = ExitCode.OUTBOX_REFUSED
+
+
+class ContentRefusedError(FedwardError):
+    """A Flower message does not have the agreed form; it was dropped unread."""
+
+    exit_code = ExitCode.PROTOCOL_REFUSED
+
+
+class StudyFolderInvalidError(FedwardError):
+    """The coordinator's study folder is incomplete, damaged, or its parts belong to different studies."""
+
+    exit_code = ExitCode.RUN_INVALID
+
+
+class StudyStoppedError(FedwardError):
+    """A study ended before its last round: no cohort, no attempt left, or sums that cannot be right."""
+
+    exit_code = ExitCode.STUDY_STOPPED
