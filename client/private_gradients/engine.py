@@ -1,14 +1,13 @@
 """``PrivateGradient``: sampled patients in, clipped sum out. The training page knows nothing else of this package."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
-import torch
 from torch import Tensor, nn
 
 from client.private_gradients.book_keeping import book_keeping_gradients
-from client.private_gradients.choice import fastest
+from client.private_gradients.choice import choose
 from client.private_gradients.clipping import ClippedSum
 from client.private_gradients.loop import loop_gradients
 from client.private_gradients.problem import Criterion, Engine, Problem
@@ -37,8 +36,9 @@ ENGINES: dict[str, Engine] = {
 class SpeedSettings:
     """The site's own settings: they change time and memory, never the clip or the guarantee.
 
-    engine: ``auto`` times all engines that fit on random data of the first stack's shape and keeps the fastest.
-    autocast: bfloat16 forward and backward; gradients, norms and sums stay float32 or wider.
+    engine: ``auto`` times all sound engines on random data of the first stack's shape and keeps the fastest.
+    autocast: bfloat16 forward and backward where that keeps patients apart (``choice``), float32 elsewhere; gradients,
+    norms and sums are float32 or wider in any case.
     """
 
     engine: EngineName = EngineName.AUTO
@@ -55,7 +55,7 @@ class PrivateGradient:
     def __init__(self, network: nn.Module, order: Layout, settings: SpeedSettings | None = None) -> None:
         self._network, self._order = network, order
         self._settings = settings or SpeedSettings()
-        self._chosen: dict[tuple[object, ...], str] = {}
+        self._chosen: dict[tuple[object, ...], tuple[Engine, bool]] = {}
         train_only(network, order)
 
     def clipped_sum(self, stacks: Iterable[PatientStack], criterion: Criterion, *, clipping_norm: float) -> Tensor:
@@ -63,22 +63,25 @@ class PrivateGradient:
 
         Shapes: result float64 (num_parameters,) on the network's device, in the order of the layout.
         ``stacks`` is read one at a time, so memory is bounded by one stack; a lazy iterable may load, augment and
-        label there. Call once for each stratum, with its own clipping norm and criterion, and add the results.
+        label there. All stacks must have one public shape. Call once for each stratum, with its own clipping norm and
+        criterion, and add the results. ``criterion`` should be one object for the whole training: the choice of an
+        engine (a few runs) is remembered by it and by the shape.
         Guarantee: adding or removing one patient moves the result by at most ``clipping_norm``, whatever the values
         (NaN and inf included); no stacks, or padding only, give exactly zero. Nothing else is returned or kept.
+        Raises: NetworkUnsuitableError if the network mixes patients.
         """
         problem = Problem(self._network, self._order, criterion, self._settings.autocast)
         clipped = ClippedSum(self._order.num_parameters, clipping_norm, problem.device)
         for stack in stacks:
-            silenced = stack.silenced()
-            clipped.add(self._engine(problem, silenced)(problem, silenced))
+            engine, autocast = self._engine(problem, stack)
+            clipped.add(engine(replace(problem, autocast=autocast), stack.silenced()))
         return clipped.total
 
-    def _engine(self, problem: Problem, stack: PatientStack) -> Engine:
-        """Return the engine for this criterion and shape; the choice sees no patient."""
-        if self._settings.engine != EngineName.AUTO:
-            return ENGINES[self._settings.engine]
+    def _engine(self, problem: Problem, stack: PatientStack) -> tuple[Engine, bool]:
+        """Return the engine for this criterion and shape, and whether it may use bfloat16; sees no patient."""
         key = (problem.criterion, stack.inputs.shape, stack.inputs.dtype)
         if key not in self._chosen:
-            self._chosen[key] = fastest(ENGINES, problem, stack, reference=EngineName.LOOP)
-        return ENGINES[self._chosen[key]]
+            name = self._settings.engine
+            candidates = ENGINES if name == EngineName.AUTO else {name: ENGINES[name]}
+            self._chosen[key] = choose(candidates, problem, stack, reference=loop_gradients)
+        return self._chosen[key]

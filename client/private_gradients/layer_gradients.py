@@ -19,9 +19,8 @@ from torch.nn import functional
 
 ByPatient = list[tuple[nn.Parameter, Tensor]]
 
-# On a processor, one convolution_backward for each patient is faster than unfolding from this many positions on
-# (measured: docs/privacy.md); on a GPU only where the unfolded input would be larger than this.
-CPU_POSITIONS: Final = 784
+# On a processor, one convolution_backward for each patient beats unfolding for every kernel but 1x1 (measured: 2 to 6
+# times at 4 rows a patient). On a GPU it would be bound by launches, unless the unfolded input were larger than this.
 GPU_UNFOLDED_BYTES: Final = 1 << 30
 
 
@@ -79,8 +78,8 @@ def _convolution_weight(layer: Any, x: Tensor, g: Tensor, patients: int) -> Tens
         padding = (0,) * dimensions
     positions = math.prod(g.shape[2:])
     unfolded_bytes = x.shape[0] * x.shape[1] * math.prod(layer.kernel_size) * positions * x.element_size()
-    large = unfolded_bytes > GPU_UNFOLDED_BYTES if x.is_cuda else positions >= CPU_POSITIONS
-    if large:
+    one_by_one = unfolded_bytes > GPU_UNFOLDED_BYTES if x.is_cuda else math.prod(layer.kernel_size) > 1
+    if one_by_one:
         return _one_by_one(layer, x, g, patients, padding=list(padding), transposed=False)
     return _unfolded(layer, x, g, patients, padding=list(padding))
 
@@ -131,7 +130,9 @@ def _by_patient(values: Tensor, patients: int) -> Tensor:
 def _trained(*gradients: tuple[nn.Parameter | None, Callable[[], Tensor]]) -> ByPatient:
     """Compute the gradients of those parameters that exist and are trained."""
     return [
-        (parameter, gradient()) for parameter, gradient in gradients if parameter is not None and parameter.requires_grad
+        (parameter, gradient())
+        for parameter, gradient in gradients
+        if parameter is not None and parameter.requires_grad
     ]
 
 

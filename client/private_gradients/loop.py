@@ -14,9 +14,7 @@ def loop_gradients(problem: Problem, stack: PatientStack) -> Tensor:
     Padding is left out altogether. Memory: one patient's activations at a time, and the stack's gradients.
     """
     gradients = [_gradient(problem, rows) for rows in stack.present()]
-    if not gradients:
-        return torch.zeros(0, problem.order.num_parameters, device=problem.device)
-    return torch.cat(gradients)
+    return torch.cat(gradients) if gradients else torch.zeros(0, problem.order.num_parameters, device=problem.device)
 
 
 def _gradient(problem: Problem, rows: PatientRows) -> Tensor:

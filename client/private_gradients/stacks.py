@@ -1,4 +1,8 @@
-"""Sampled patients, packed into stacks of one fixed shape, so that memory and shapes depend on public settings only."""
+"""Sampled patients, packed into stacks of one fixed shape.
+
+The shape is a public setting: it bounds memory, lets a GPU replay one graph, and keeps a patient's gradient the same
+to the last bit whoever else was sampled (kernels choose their order of summation by the shape; see ``choice``).
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
