@@ -1,5 +1,7 @@
 """``fedward-sim adversarial``: hostile DICOM files, to try an ingest (ours or another) against."""
 
+import secrets
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -7,17 +9,32 @@ import typer
 
 from common.terminal import JsonOption, output, print_json
 from simulation.adversarial_dicom import CASES, write_cases
+from simulation.adversarial_trial import try_ingest
 
 
 def adversarial(
-    out: Annotated[Path, typer.Argument(help="New folder, one sub-folder for each case.")], as_json: JsonOption = False
+    out: Annotated[Path, typer.Argument(help="New folder, one sub-folder for each case.")],
+    *,
+    ingest: Annotated[bool, typer.Option("--ingest", help="Ingest them too and check every verdict.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Write hostile and damaged DICOM files: bombs, lying lengths, FIFOs, links, broken streams.
 
     Harmless unless opened; a careless reader may hang, crash or use up the memory.
     """
     write_cases(out)
+    result: dict[str, object] = {
+        "cases": {case.name: [sorted(right) for right in case.outcomes] for case in CASES},
+    }
+    if ingest:
+        with tempfile.TemporaryDirectory() as cache:
+            trial = try_ingest(out, Path(cache) / "cache", secrets.token_bytes(32))
+        result |= {"verdicts": trial.verdicts, "wrong": trial.wrong, "peak_memory_bytes": trial.peak_memory_bytes}
     if as_json:
-        print_json({"cases": {case.name: [sorted(outcomes) for outcomes in case.outcomes] for case in CASES}})
+        print_json(result)
         return
-    output.print(f"{len(CASES)} hostile cases written; the right verdicts: run again with --json into another folder")
+    output.print(f"{len(CASES)} hostile cases written")
+    if ingest:
+        output.print(f"{len(trial.wrong)} with a wrong verdict; largest process {trial.peak_memory_bytes >> 20} MiB")
+        for name in trial.wrong:
+            output.print(f"  {name}: {', '.join(trial.verdicts[name])}")
