@@ -130,14 +130,15 @@ class SiteSession:
             self._stage, self._last_message, self._last_answer = next_stage, message, packet
         except RefusedError as refused:
             fault = refused
-        except Exception:  # noqa: BLE001 (whatever it is, nothing of it may travel)
-            _log.exception("a message met a fault of this side at stage %s", stage)
+        except Exception as error:  # noqa: BLE001 (whatever it is, nothing of it may travel)
+            _log.error("a message met a fault of this side (%s) at stage %s", type(error).__name__, stage)
         finally:
             # also on KeyboardInterrupt: no way out of here leaves secrets behind
             if self._stage is SiteStage.DEAD:
                 self._die(fault.check)
         if self._stage is SiteStage.DEAD:
-            _log.warning("refused at stage %s by check %s", stage, fault.check)
+            cause = type(fault.__cause__).__name__ if fault.__cause__ else "nothing of ours"
+            _log.warning("refused at stage %s by check %s, caused by %s", stage, fault.check, cause)
             return self._refusal(fault, self._reference)
         return packet
 
@@ -185,8 +186,8 @@ class SiteSession:
         if isinstance(state, KeyedState | SharedState) and reason not in _OWN_FAULTS:
             try:
                 self._site.work.abandon(state.order)
-            except Exception:  # noqa: BLE001 (the ledger errs on the side of spent)
-                _log.exception("the ledger could not void an abandoned round; it counts as spent")
+            except Exception as error:  # noqa: BLE001 (the ledger errs on the side of spent)
+                _log.error("the ledger could not void an abandoned round (%s): it is spent", type(error).__name__)
 
     def _refusal(self, refused: RefusedError, reference: bytes) -> Packet:
         refusal = Refusal(

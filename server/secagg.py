@@ -142,8 +142,8 @@ class ServerSession:
             self._take(kind, incoming, memoryview(payload))
         except RefusedError as refused:
             check = refused.check
-        except Exception:  # noqa: BLE001 (a fault of ours must not end the round of all)
-            _log.exception("an answer met a fault of this side at stage %s", self._stage)
+        except Exception as error:  # noqa: BLE001 (a fault of ours must not end the round of all)
+            _log.error("an answer met a fault of this side (%s) at stage %s", type(error).__name__, self._stage)
         else:
             self.transcript.add(site_id, octets)
             return Receipt(site_id, None)

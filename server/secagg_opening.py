@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from common.secagg.keys import public_key
 from common.secagg.messages import DealtShare, Unmask
 from common.secagg.refusals import Check, CheckSet, RefusedError, RoundAbortedError
-from common.secagg.shamir import share_from_bytes
+from common.secagg.shamir import SECRET_BYTES, secret_from_element, share_from_bytes
 from common.secagg.statements import seed_commitment
 from common.secagg.vector import Accumulator, SumCheckFailed, SummedVector
 from server.secagg_facts import RoundFacts
@@ -57,19 +57,23 @@ def open_sum(facts: RoundFacts, accumulator: Accumulator, *, checks: CheckSet, t
 
 
 def _rebuild_seed(facts: RoundFacts, rebuilder: ShareRebuilder, checks: CheckSet, dealer: str) -> bytes:
-    def is_committed(seed: bytes) -> bool:
-        return seed_commitment(facts.order_digest, dealer, seed) == facts.keys[dealer].seed_commitment
+    announced = facts.keys[dealer].seed_commitment
+
+    def is_committed(element: int) -> bool:
+        seed = secret_from_element(element)
+        return seed is not None and seed_commitment(facts.order_digest, dealer, seed) == announced
 
     shares = _collect(facts, dealer, lambda unmask: unmask.seed_shares)
     seed = rebuilder.rebuild(dealer, shares, lambda found: checks.passes(Check.C_SEED, lambda: is_committed(found)))
     if seed is None:
         raise RoundAbortedError(Check.C_SEED, _no_subset(facts, shares), suspects=(dealer,))
-    return seed
+    return _low_bytes(seed)
 
 
 def _rebuild_mask_secret(facts: RoundFacts, rebuilder: ShareRebuilder, checks: CheckSet, dealer: str) -> bytes:
-    def is_announced(secret: bytes) -> bool:
-        return public_key(secret) == facts.keys[dealer].mask_key
+    def is_announced(element: int) -> bool:
+        secret = secret_from_element(element)
+        return secret is not None and public_key(secret) == facts.keys[dealer].mask_key
 
     shares = _collect(facts, dealer, lambda unmask: unmask.key_shares)
     secret = rebuilder.rebuild(
@@ -77,7 +81,12 @@ def _rebuild_mask_secret(facts: RoundFacts, rebuilder: ShareRebuilder, checks: C
     )
     if secret is None:
         raise RoundAbortedError(Check.C_MASK_KEY, _no_subset(facts, shares), suspects=(dealer,))
-    return secret
+    return _low_bytes(secret)
+
+
+def _low_bytes(element: int) -> bytes:
+    # The check has seen that the element is a 256-bit secret; cutting it here keeps this total without the check.
+    return (element % (1 << 8 * SECRET_BYTES)).to_bytes(SECRET_BYTES, "big")
 
 
 def _collect(facts: RoundFacts, dealer: str, which: Callable[[Unmask], tuple[DealtShare, ...]]) -> dict[str, int]:

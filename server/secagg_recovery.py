@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from common.secagg.keys import agree, mask_sign, open_secret, pairwise_mask_key, self_mask_key
 from common.secagg.messages import Keys
-from common.secagg.shamir import combine, secret_from_element, weights_at
+from common.secagg.shamir import combine, weights_at
 
 _MOST_SUBSETS = 2000
 
@@ -46,15 +46,15 @@ class ShareRebuilder:
     wrong: list[WrongShare] = field(default_factory=list)
     _weights: dict[tuple[str, ...], list[int]] = field(default_factory=dict)
 
-    def rebuild(self, dealer: str, shares: Mapping[str, int], is_right: Callable[[bytes], bool]) -> bytes | None:
-        """Return the dealer's secret from its shares (holder -> share), or None if no subset of t gives a right one.
+    def rebuild(self, dealer: str, shares: Mapping[str, int], is_right: Callable[[int], bool]) -> int | None:
+        """Return the dealer's secret, as a field element, from shares (holder -> share); None if no subset of t fits.
 
         Cost: one subset where all is well. Otherwise at most 2000, drawn at random (all of them where they are fewer):
         at 100 sites about ten wrong shares are overcome.
         """
         for tries, subset in enumerate(self._subsets(sorted(shares))):
-            secret = secret_from_element(self._value_at(0, subset, shares))
-            if secret is not None and is_right(secret):
+            secret = self._value_at(0, subset, shares)
+            if is_right(secret):
                 if tries > 0:
                     self._note_wrong(dealer, subset, shares)
                 return secret

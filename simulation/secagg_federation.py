@@ -5,7 +5,7 @@
     opened = federation.run_round(federation.new_order(), silent_from={"site-002": Kind.MASKED})
 
 Everything is the code that runs in a hospital; only the vectors are made up. A hostile case builds what it needs from
-the parts: it may hold every site's identity key, drop or change packets between the two sides, and switch off one check.
+the parts: it may hold any identity key, drop or change packets between the two sides, and switch off one check.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,10 +19,12 @@ from client.secagg import SiteSession
 from client.secagg_journal import SiteJournal
 from client.secagg_policy import PhaseRules, SitePolicy
 from client.secagg_state import Contribution
-from common.secagg.messages import Packet
-from common.secagg.order import Order, model_digest
+from common.secagg.keys import sign
+from common.secagg.messages import Packet, SignedOrder, encode
+from common.secagg.order import Order, encode_order, model_digest
 from common.secagg.refusals import ALL_CHECKS, CheckSet
 from common.secagg.stages import SITE_TRANSITIONS, Kind
+from common.secagg.statements import order_statement
 from common.secagg.thresholds import default_threshold, least_survivors
 from server.secagg import ServerSession
 from server.secagg_opening import OpenedSum
@@ -132,6 +134,21 @@ class Federation:
             if name not in lost:
                 answer = self.sites[name].receive(packet.message, packet.payload)
                 server.receive(answer.message, answer.payload)
+
+    def sign_order(self, order: Order, *, key: Ed25519PrivateKey | None = None, model: bytes = MODEL) -> Packet:
+        """Return an ORDER as a coordinator with that key (its own by default) would send it, whatever is in it."""
+        octets = encode_order(order)
+        signed = SignedOrder(order=octets, signature=sign(key or self.order_key, *order_statement(octets)))
+        return Packet(encode(signed), memoryview(model))
+
+    def run_until(self, kind: Kind, order: Order) -> tuple[ServerSession, dict[str, Packet]]:
+        """Run an honest attempt up to the moment at which the packets of ``kind`` are about to leave the server."""
+        server = self.new_server(order)
+        packets = server.start()
+        for _ in range([Kind.ORDER, *_STAGES].index(kind)):
+            self.deliver(server, packets)
+            packets = server.advance()
+        return server, packets
 
     def run_round(self, order: Order, *, silent_from: Mapping[str, Kind] | None = None) -> OpenedSum:
         """Run one attempt; a site in ``silent_from`` does not answer the stage's message of that kind, nor any later.
