@@ -89,7 +89,7 @@ def _perturbed(problem: Problem) -> torch.nn.Module:
     with torch.no_grad():
         for entry in problem.order.entries:
             noise = torch.randn(entry.shape, generator=generator, dtype=torch.float64)
-            named[entry.name] += 0.05 * noise.to(named[entry.name])
+            named[entry.name].add_(noise.to(named[entry.name]), alpha=0.05)
     return network
 
 

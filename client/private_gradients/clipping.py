@@ -63,9 +63,10 @@ def patient_norms(gradients: Tensor) -> Tensor:
     Edge cases: a row with NaN gives NaN, with inf or with squares beyond float32 gives inf.
     """
     whole = gradients.shape[1] // BLOCK * BLOCK
-    blocks = torch.linalg.vector_norm(gradients[:, :whole].unflatten(1, (-1, BLOCK)), dim=2)
+    blocks = torch.linalg.vector_norm(gradients[:, :whole].reshape(len(gradients), whole // BLOCK, BLOCK), dim=2)
     rest = torch.linalg.vector_norm(gradients[:, whole:], dim=1, keepdim=True)
-    return torch.linalg.vector_norm(torch.cat([blocks, rest], dim=1).double(), dim=1)
+    norms: Tensor = torch.linalg.vector_norm(torch.cat([blocks, rest], dim=1).double(), dim=1)
+    return norms
 
 
 def as_rows(gradients: Sequence[Tensor]) -> Tensor:

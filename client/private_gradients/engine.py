@@ -82,6 +82,6 @@ class PrivateGradient:
         key = (problem.criterion, stack.inputs.shape, stack.inputs.dtype)
         if key not in self._chosen:
             name = self._settings.engine
-            candidates = ENGINES if name == EngineName.AUTO else {name: ENGINES[name]}
+            candidates: dict[str, Engine] = ENGINES if name == EngineName.AUTO else {name: ENGINES[name]}
             self._chosen[key] = choose(candidates, problem, stack, reference=loop_gradients)
         return self._chosen[key]

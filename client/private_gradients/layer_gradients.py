@@ -112,7 +112,7 @@ def unfold(x: Tensor, kernel: tuple[int, ...], *, stride: Any, padding: list[int
     """Unfold (N, channels, *size) of any dimension into (N, channels * prod(kernel), L), like ``functional.unfold``."""
     dimensions = len(kernel)
     if dimensions == 2:
-        return functional.unfold(x, kernel, dilation, padding, stride)
+        return functional.unfold(x, kernel, dilation, tuple(padding), stride)
     x = functional.pad(x, [side for amount in reversed(padding) for side in (amount, amount)])
     for axis in range(dimensions):
         reach = dilation[axis] * (kernel[axis] - 1) + 1
