@@ -3,13 +3,14 @@
 from collections.abc import Iterator, Sequence
 
 from client.dicom.index import FileEntry
-from client.dicom.pool import Outcome, Request
+from client.dicom.pool import Outcome, Pool, Request
 from client.dicom.reject import RejectCode
 from client.dicom.report import Tally
 from client.dicom.settings import FileKind
 from client.dicom.store import Readers, Store, level_bytes, trusted
 from client.dicom.walk import FoundFile
 
+WORKER = "client.dicom.image_worker"
 FILES_PER_REQUEST = 16
 
 
@@ -23,12 +24,13 @@ def read_images(found: Sequence[FoundFile], store: Store, readers: Readers, tall
             tally.step()
         else:
             new.append(file)
-    for file, outcome in read_in_workers("client.dicom.image_worker", "images", new, readers):
-        tally.report.files_read += 1
-        entry = store.take_file(file, trusted(outcome, readers.settings), kind=FileKind.IMAGE)
-        store.commit_if_full()
-        tally.count(verdict_of(entry, store))
-        tally.step()
+    with readers.pool(WORKER, max_record_bytes=level_bytes(readers.settings)) as pool:
+        for file, outcome in read_in_workers(pool, "images", new):
+            tally.report.files_read += 1
+            entry = store.take_file(file, trusted(outcome, readers.settings), kind=FileKind.IMAGE)
+            store.commit_if_full()
+            tally.count(verdict_of(entry, store))
+            tally.step()
 
 
 def verdict_of(entry: FileEntry, store: Store) -> RejectCode | None:
@@ -39,14 +41,9 @@ def verdict_of(entry: FileEntry, store: Store) -> RejectCode | None:
     return None if alive else RejectCode.WITHDRAWN
 
 
-def read_in_workers(
-    module: str, task: str, files: Sequence[FoundFile], readers: Readers
-) -> Iterator[tuple[FoundFile, Outcome]]:
-    """Yield each file with what a worker made of it, in the order given; no file, no worker."""
-    if not files:
-        return
+def read_in_workers(pool: Pool, task: str, files: Sequence[FoundFile]) -> Iterator[tuple[FoundFile, Outcome]]:
+    """Yield each file with what a worker made of it, in the order given."""
     batches = [files[i : i + FILES_PER_REQUEST] for i in range(0, len(files), FILES_PER_REQUEST)]
-    with readers.pool(module, level_bytes(readers.settings)) as pool:
-        requests = (Request(task, [file.name for file in batch]) for batch in batches)
-        for batch, (_, outcomes) in zip(batches, pool.outcomes(requests), strict=True):
-            yield from zip(batch, outcomes, strict=True)
+    requests = (Request(task, [file.name for file in batch]) for batch in batches)
+    for batch, (_, outcomes) in zip(batches, pool.outcomes(requests), strict=True):
+        yield from zip(batch, outcomes, strict=True)

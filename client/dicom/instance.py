@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
+from pydicom.dataset import Dataset
 
 from client.dicom.decode import check_stream
 from client.dicom.describe import describe, pixel_spacing_mm
@@ -32,7 +33,7 @@ def read_images(content: bytes, settings: IngestSettings, pseudonyms: Pseudonyms
     for index in module.chosen_frames:
         frame = read_frame(dataset, module, index)
         low, high = window_of(frame.values, frame.valid, frame.grey_scale, settings)
-        rows, columns, spacing_mm = _axes(module, pixel_spacing_mm(dataset, index), settings)
+        rows, columns, spacing_mm = picture_axes(module, dataset, settings, index)
         levels = to_levels(resample(frame.values, rows, columns), low, high)
         yield (
             replace(facts, frame_index=index, intensity_low=low, intensity_high=high, spacing_mm=spacing_mm),
@@ -40,10 +41,14 @@ def read_images(content: bytes, settings: IngestSettings, pseudonyms: Pseudonyms
         )
 
 
-def _axes(
-    module: ImageModule, spacing_mm: tuple[float, float] | None, settings: IngestSettings
+def picture_axes(
+    module: ImageModule, dataset: Dataset, settings: IngestSettings, frame_index: int = 0
 ) -> tuple[Axis, Axis, tuple[float, float]]:
-    """Return how rows and columns are resampled, and the spacing of the result (0 = unknown)."""
+    """Return how rows and columns are resampled, and the spacing of the result (0 = unknown).
+
+    Raises: Rejected(missing_attribute) when the study asks for a spacing and the picture has none.
+    """
+    spacing_mm = pixel_spacing_mm(dataset, frame_index)
     if settings.spacing_mm:
         if spacing_mm is None:
             raise Rejected(RejectCode.MISSING_ATTRIBUTE)

@@ -18,8 +18,8 @@ MAX_FRAME_BYTES = 256 * MIB
 MAX_ELEMENTS = 20_000
 MAX_FRAMES = 20_000
 MAX_FOLDER_DEPTH = 64
-MAX_SERIES_FILES = 4096
-MAX_VOLUME_VOXELS = 512 * 1024 * 1024
+MAX_SERIES_SLICES = 4096
+MAX_VOLUME_VOXELS = 100_000_000
 
 # Largest plausible side of an image, in pixels: an RLE bomb of 16384 x 16384 costs 2.6 GB and 21 s otherwise.
 MAX_SIDE_PX = {"CT": 4096, "MR": 4096, "US": 4096, "CR": 10_000, "DX": 10_000, "MG": 10_000}
@@ -27,7 +27,6 @@ MAX_SIDE_PX = {"CT": 4096, "MR": 4096, "US": 4096, "CR": 10_000, "DX": 10_000, "
 WORKER_MEMORY_BYTES = 1400 * MIB  # address space, so the resident set is below it
 FILE_CPU_S = 6
 FILE_WALL_S = 9.0
-SLICE_CPU_S = 1  # granted for each further slice of a series, on top of FILE_CPU_S
 WORKER_OPEN_FILES = 64
 
 

@@ -45,6 +45,10 @@ class Pseudonyms:
         """Return the patient key: issuer and PatientID, normalised; different spellings of one person meet here."""
         return self.key("patient", normalised(issuer), normalised(patient_id))
 
+    def stack(self, patient_key: str, group_key: str) -> str:
+        """Return the name of a group of files: one series, or one instance, of one patient."""
+        return self.key("stack", patient_key.encode(), group_key.encode())
+
     def label_key(self, key_type: str, value: str) -> str:
         """Return the key under which a row of the label table and a record find each other (PatientID: no issuer)."""
         return self.key(f"label {key_type}", normalised(value))

@@ -1,15 +1,188 @@
-"""The parent's part of a 3-D (or segmentation) ingest."""
+"""The parent's part of a 3-D or segmentation ingest: headers group the files, then each group becomes one record.
 
-from collections.abc import Sequence
+A group ("stack") is a series in 3-D, a single instance in 2-D segmentation. It is read again when any of its files, or
+any segmentation drawn on it, is new or changed. A file's verdict is that of its header, else that of its stack.
+"""
 
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from client.dicom.facts import KEY
+from client.dicom.images import read_in_workers
+from client.dicom.index import FileEntry, StackEntry
 from client.dicom.labels import LabelSource
+from client.dicom.pool import Outcome, Pool, Request
+from client.dicom.reject import RejectCode
 from client.dicom.report import Tally
-from client.dicom.store import Readers, Store
+from client.dicom.settings import FileKind
+from client.dicom.store import Readers, Store, level_bytes, trusted
 from client.dicom.walk import FoundFile
+
+WORKER = "client.dicom.stack_worker"
+MAX_LINKS = 4096
+
+
+@dataclass(slots=True)
+class Stack:
+    """Files that become one record together. ``mask``: segmentation file named by the label table."""
+
+    images: list[FoundFile] = field(default_factory=list)
+    segmentations: list[FoundFile] = field(default_factory=list)
+    mask: str = ""
 
 
 def read_stacks(
     found: Sequence[FoundFile], store: Store, readers: Readers, tally: Tally, labels: LabelSource | None
 ) -> None:
-    """Placeholder until volumes land."""
-    raise NotImplementedError
+    """Read all headers that are new, then every stack that is new or changed; count all files."""
+    tally.total = 2 * len(found)
+    masks_folder = labels.folder if labels and labels.table.masks else None
+    level_size = level_bytes(readers.settings)
+    with readers.pool(WORKER, masks_folder, max_record_bytes=level_size + level_size // 2) as pool:
+        entries = _headers(found, store, pool, tally)
+        stacks = _grouped(entries, labels)
+        _read_changed(stacks, store, pool, tally, masks_folder)
+    _count(entries, stacks, store, tally)
+
+
+def _headers(found: Sequence[FoundFile], store: Store, pool: Pool, tally: Tally) -> list[tuple[FoundFile, FileEntry]]:
+    entries: dict[bytes, FileEntry] = {}
+    new: list[FoundFile] = []
+    for file in found:
+        entry = store.known(file)
+        if file.code is not None:
+            tally.count(file.code)
+            tally.step(2)
+        elif entry is not None:
+            entries[file.name] = entry
+            tally.step()
+        else:
+            new.append(file)
+    for file, outcome in read_in_workers(pool, "headers", new):
+        tally.report.files_read += 1
+        kind, links = _kind_and_links(outcome)
+        entries[file.name] = store.take_file(file, outcome, kind=kind, links=links)
+        store.commit_if_full()
+        tally.step()
+    return [(file, entries[file.name]) for file in found if file.name in entries]
+
+
+def _kind_and_links(outcome: Outcome) -> tuple[FileKind, tuple[str, ...]]:
+    """Check what a worker says about a header; anything else than keys makes it a dead worker."""
+    if outcome.code is not None:
+        return FileKind.IMAGE, ()
+    kind, links = outcome.end.get("kind"), outcome.end.get("links") or []
+    fits = isinstance(links, list) and 0 < len(links) <= MAX_LINKS and kind in tuple(FileKind) and not outcome.records
+    if fits and all(isinstance(key, str) and KEY.fullmatch(key) for key in links):
+        return FileKind(str(kind)), tuple(links)
+    outcome.code, outcome.records = RejectCode.WORKER_DIED, []
+    return FileKind.IMAGE, ()
+
+
+def _grouped(entries: Sequence[tuple[FoundFile, FileEntry]], labels: LabelSource | None) -> dict[str, Stack]:
+    masks: Mapping[str, str] = labels.table.masks if labels else {}
+    stacks: dict[str, Stack] = {}
+    for file, entry in entries:
+        if not entry.code and entry.kind == FileKind.IMAGE:
+            stack = stacks.setdefault(entry.links[0], Stack())
+            stack.images.append(file)
+            stack.mask = stack.mask or next((masks[name] for name in entry.links[1:] if name in masks), "")
+    for file, entry in entries:
+        if not entry.code and entry.kind == FileKind.SEGMENTATION:
+            for key in entry.links:
+                if key in stacks:
+                    stacks[key].segmentations.append(file)
+    return stacks
+
+
+def _read_changed(
+    stacks: Mapping[str, Stack], store: Store, pool: Pool, tally: Tally, masks_folder: Path | None
+) -> None:
+    digests = {key: _digest(stack, store, masks_folder) for key, stack in stacks.items()}
+    changed = []
+    for key, stack in stacks.items():
+        former = store.index.stacks.get(key)
+        if former is None or former.digest != digests[key]:
+            changed.append(key)
+        else:
+            tally.step(len(stack.images))
+    requests = (Request("stacks", [_item(stacks[key])]) for key in changed)
+    for key, (_, outcomes) in zip(changed, pool.outcomes(requests), strict=True):
+        outcome = trusted(outcomes[0], store.settings)
+        store.take_stack(_entry(key, digests[key], outcome, stacks[key], store), outcome)
+        store.commit_if_full()
+        tally.step(len(stacks[key].images))
+
+
+def _item(stack: Stack) -> dict[str, Any]:
+    return {
+        "images": [file.name for file in stack.images],
+        "segmentations": [file.name for file in stack.segmentations],
+        "mask": stack.mask.encode(),
+    }
+
+
+def _entry(key: str, digest: str, outcome: Outcome, stack: Stack, store: Store) -> StackEntry:
+    duplicates = outcome.end.get("duplicates") or []
+    inside = isinstance(duplicates, list) and all(isinstance(i, int) and 0 <= i < len(stack.images) for i in duplicates)
+    if outcome.code is None and not (inside and len(outcome.records) == 1):
+        outcome.code = RejectCode.WORKER_DIED
+    segmentation_code = str(outcome.end.get("segmentation_code", ""))
+    return StackEntry(
+        stack_key=key,
+        digest=digest,
+        code=outcome.code.value if outcome.code else "",
+        segmentation_code=segmentation_code if segmentation_code in tuple(RejectCode) else "",
+        record_id="" if outcome.code else store.names.key("record of stack", key.encode()),
+        duplicates=tuple(store.file_key(stack.images[i].name) for i in duplicates) if inside else (),
+    )
+
+
+def _digest(stack: Stack, store: Store, masks_folder: Path | None) -> str:
+    """Return a digest of everything a stack is made from: files, segmentations, mask, each with its state."""
+    parts = [store.file_key(file.name) + store.fingerprint(file) for file in stack.images + stack.segmentations]
+    if stack.mask and masks_folder:
+        parts.append(store.fingerprint(_mask_state(masks_folder, stack.mask)))
+    return hashlib.sha256("\n".join(sorted(parts)).encode()).hexdigest()[:32]
+
+
+def _mask_state(folder: Path, name: str) -> FoundFile:
+    try:
+        state = (folder / name).stat(follow_symlinks=False)
+    except OSError:
+        return FoundFile(name.encode(), (0, 0, 0), RejectCode.UNREADABLE)
+    return FoundFile(name.encode(), (state.st_size, state.st_mtime_ns, state.st_ino))
+
+
+def _count(
+    entries: Sequence[tuple[FoundFile, FileEntry]], stacks: Mapping[str, Stack], store: Store, tally: Tally
+) -> None:
+    """Give every file its final verdict."""
+    for file, entry in entries:
+        if entry.code:
+            tally.count(RejectCode(entry.code))
+            tally.step()
+        elif entry.kind == FileKind.SEGMENTATION:
+            tally.count(_segmentation_verdict(entry, stacks, store))
+            tally.step()
+        else:
+            tally.count(_image_verdict(store.index.stacks[entry.links[0]], store.file_key(file.name), store))
+
+
+def _image_verdict(stack: StackEntry, file_key: str, store: Store) -> RejectCode | None:
+    if stack.code:
+        return RejectCode(stack.code)
+    if file_key in stack.duplicates:
+        return RejectCode.DUPLICATE_INSTANCE
+    return None if stack.record_id in store.index.records else RejectCode.WITHDRAWN
+
+
+def _segmentation_verdict(entry: FileEntry, stacks: Mapping[str, Stack], store: Store) -> RejectCode | None:
+    present = [store.index.stacks[key] for key in entry.links if key in stacks]
+    if not present or all(stack.code for stack in present):
+        return RejectCode.SEGMENTATION_UNMATCHED
+    failed = [stack.segmentation_code for stack in present if stack.segmentation_code]
+    return RejectCode(failed[0]) if failed else None

@@ -23,17 +23,19 @@ from client.dicom.walk import FoundFile
 
 @dataclass(frozen=True, slots=True)
 class Readers:
-    """How worker processes are made for one run. ``masks``: folder of segmentation files named by the label table."""
+    """How worker processes are made for one run."""
 
     source: Path
     settings: IngestSettings
     secret: bytes
     workers: int
-    masks: Path | None = None
 
-    def pool(self, module: str, max_record_bytes: int) -> Pool:
-        """Start workers of one module."""
-        folders = (self.source, self.masks) if self.masks else (self.source,)
+    def pool(self, module: str, masks: Path | None = None, *, max_record_bytes: int) -> Pool:
+        """Return workers of one module (a process starts when it is first needed).
+
+        ``masks``: folder of segmentation files named by the label table.
+        """
+        folders = (self.source, masks) if masks else (self.source,)
         return Pool(
             module,
             folders,
@@ -59,7 +61,7 @@ class Store:
         self.index = index
         self.names = Pseudonyms.of_site(secret)
         self._writer = writer
-        self._settings = settings
+        self.settings = settings
         self._withdrawn = withdrawn
         self._path_key = derive(secret, "fedward file names/1")
         self._digest_key = derive(secret, "fedward content digests/1")
@@ -130,7 +132,7 @@ class Store:
         record = RecordInfo(
             **asdict(facts),
             record_id=record_id,
-            shape=self._settings.size_px,
+            shape=self.settings.size_px,
             content_digest=content,
             segment=segment,
             offset=offset,
