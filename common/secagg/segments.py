@@ -5,19 +5,21 @@ written once however many masks there are. Segments are independent (``common.se
 depend on the number of threads.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.secagg.fixed_point import Encoder, Lattice
-from common.secagg.streams import CHUNK_BYTES, SEGMENT_WORDS, DitherStream, SegmentMask, Stream, add_segment
+from common.secagg.streams import CHUNK_BYTES, SEGMENT_WORDS, DitherStream, SegmentMask, Stream
 from common.secagg.words import LatticeValues, WordFormat, Words
 
 CHUNK_COORDINATES = CHUNK_BYTES // 4
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -37,15 +39,12 @@ class SegmentWork:
         def mask_segment(segment: int) -> int:
             return self._mask_segment(segment, body, words, streams)
 
-        return _for_each_segment(mask_segment, words.size, threads) % (1 << 32)
+        return sum(_for_each_segment(mask_segment, words.size, threads)) % (1 << 32)
 
     def _mask_segment(self, segment: int, body: NDArray[Any], words: Words, streams: Sequence[Stream]) -> int:
-        chunk_words = CHUNK_BYTES // words.itemsize
         encoder = _SegmentEncoder(self, body, words.size, segment)
         mask = SegmentMask(streams, segment)
-        end = min((segment + 1) * SEGMENT_WORDS, words.size)
-        for start in range(segment * SEGMENT_WORDS, end, chunk_words):
-            chunk = words[start : min(start + chunk_words, end)]
+        for start, chunk in _chunks_of(words, segment):
             encoder.fill(chunk, start)
             mask.add_to(chunk)
         return encoder.checksum()
@@ -82,33 +81,87 @@ class _SegmentEncoder:
         return _sum_modulo(self._sums)
 
 
-def add_streams(words: Words, streams: Sequence[Stream], *, threads: int) -> None:
-    """Add keystreams with their signs to a whole body, in place."""
+@dataclass(frozen=True)
+class SumFacts:
+    """What the checks of a sum need: its least and largest coordinate (or 0), its sum modulo 2^32, its spare bits."""
 
-    def add(segment: int) -> int:
-        add_segment(words[segment * SEGMENT_WORDS : (segment + 1) * SEGMENT_WORDS], streams, segment)
-        return 0
+    low: int
+    high: int
+    checksum: int
+    spare_bits_are_zero: bool
 
-    _for_each_segment(add, words.size, threads)
+
+def unmask_and_read(
+    words: Words,
+    values: LatticeValues,
+    streams: Sequence[Stream],
+    *,
+    word_format: WordFormat,
+    offset: int,
+    threads: int,
+) -> SumFacts:
+    """Add the streams to a summed body in place, read its coordinates, and gather what is to be checked: in one pass.
+
+    Shapes: words (W,); values (N,) int32 from ``WordFormat.memory_for_values``, overwritten.
+    """
+
+    def read(segment: int) -> SumFacts:
+        reader = _SegmentReader(word_format, values, words.size, offset)
+        mask = SegmentMask(streams, segment)
+        for start, chunk in _chunks_of(words, segment):
+            mask.add_to(chunk)
+            reader.read(chunk, start)
+        return reader.facts()
+
+    found = _for_each_segment(read, words.size, threads)
+    return SumFacts(
+        low=min(each.low for each in found),
+        high=max(each.high for each in found),
+        checksum=sum(each.checksum for each in found) % (1 << 32),
+        spare_bits_are_zero=all(each.spare_bits_are_zero for each in found),
+    )
 
 
-def _for_each_segment(work: Callable[[int], int], words: int, threads: int) -> int:
-    """Call ``work`` for each segment number, in parallel if asked; return the sum of what it returned."""
+class _SegmentReader:
+    """Turns the unmasked words of one segment into coordinates, chunk by chunk, and keeps what is to be checked."""
+
+    def __init__(self, word_format: WordFormat, values: LatticeValues, body_words: int, offset: int) -> None:
+        self._format, self._values, self._plane, self._offset = word_format, values, body_words, offset
+        self._low = self._high = 0
+        self._spare_bits_are_zero = True
+        self._sums = np.zeros(CHUNK_BYTES // word_format.dtype.itemsize, np.int32)
+
+    def read(self, words: Words, start: int) -> None:
+        """Read the coordinates that ``words`` (beginning at word ``start`` of the body) carry."""
+        for lane in range(self._format.lanes):
+            first = lane * self._plane + start
+            part = self._values[first : min(first + words.size, (lane + 1) * self._plane)]
+            if part.size:
+                self._format.unpack(words, part, lane=lane, offset=self._offset)
+                self._low, self._high = min(self._low, int(part.min())), max(self._high, int(part.max()))
+                self._sums[: part.size] += part
+        self._spare_bits_are_zero &= self._format.spare_bits_are_zero(words)
+
+    def facts(self) -> SumFacts:
+        """Return what was found so far."""
+        return SumFacts(self._low, self._high, _sum_modulo(self._sums), self._spare_bits_are_zero)
+
+
+def _chunks_of(words: Words, segment: int) -> Iterator[tuple[int, Words]]:
+    """Yield the chunks of one segment, each with the number of its first word."""
+    chunk_words = CHUNK_BYTES // words.itemsize
+    end = min((segment + 1) * SEGMENT_WORDS, words.size)
+    for start in range(segment * SEGMENT_WORDS, end, chunk_words):
+        yield start, words[start : min(start + chunk_words, end)]
+
+
+def _for_each_segment(work: Callable[[int], Found], words: int, threads: int) -> list[Found]:
+    """Call ``work`` for each segment number, in parallel if asked; return what it returned, in order."""
     segments = range(-(-words // SEGMENT_WORDS))
     if threads <= 1 or len(segments) == 1:
-        return sum(map(work, segments))
+        return list(map(work, segments))
     with ThreadPoolExecutor(max_workers=threads) as pool:
-        return sum(pool.map(work, segments))
-
-
-def bounds_and_sum(values: LatticeValues) -> tuple[int, int, int]:
-    """Return min(0, least value), max(0, largest value), and the sum modulo 2^32, reading the memory once."""
-    low, high, sums = 0, 0, np.zeros(CHUNK_COORDINATES, np.int32)
-    for start in range(0, values.size, CHUNK_COORDINATES):
-        part = values[start : start + CHUNK_COORDINATES]
-        low, high = min(low, int(part.min())), max(high, int(part.max()))
-        sums[: part.size] += part
-    return low, high, _sum_modulo(sums)
+        return list(pool.map(work, segments))
 
 
 def _sum_modulo(values: LatticeValues) -> int:

@@ -85,9 +85,9 @@ class SegmentMask:
     """
 
     def __init__(self, streams: Sequence[Stream], segment: int) -> None:
+        check_streams(streams)
         self._streams = [
-            (open_keystream(key, segment).update_into, np.add if _checked(sign) > 0 else np.subtract)
-            for key, sign in streams
+            (open_keystream(key, segment).update_into, np.add if sign > 0 else np.subtract) for key, sign in streams
         ]
         self._keystream = np.empty(CHUNK_BYTES, np.uint8)
 
@@ -103,10 +103,16 @@ class SegmentMask:
             combine(words, keystream_words, out=words)
 
 
-def _checked(sign: int) -> int:
-    if sign not in {1, -1}:
-        raise VectorRefusedError(f"a mask has the sign {sign}; it is +1 or -1")
-    return sign
+def check_streams(streams: Sequence[Stream]) -> None:
+    """Refuse keys and signs that no stream can have.
+
+    Raises: VectorRefusedError if a key is not 32 bytes or a sign neither +1 nor -1.
+    """
+    for key, sign in streams:
+        if len(key) != KEY_BYTES:
+            raise VectorRefusedError(f"a mask key has {len(key)} bytes; AES-256 needs {KEY_BYTES}")
+        if sign not in {1, -1}:
+            raise VectorRefusedError(f"a mask has the sign {sign}; it is +1 or -1")
 
 
 def add_segment(words: Words, streams: Sequence[Stream], segment: int) -> None:

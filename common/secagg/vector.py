@@ -32,8 +32,8 @@ from numpy.typing import NDArray
 
 from common.errors import ExitCode, FedwardError, VectorRefusedError
 from common.secagg.fixed_point import Lattice, choose_lattice
-from common.secagg.segments import CHUNK_COORDINATES, SegmentWork, add_streams, bounds_and_sum
-from common.secagg.streams import KEY_BYTES, META_SEGMENT, Stream, add_segment
+from common.secagg.segments import CHUNK_COORDINATES, SegmentWork, unmask_and_read
+from common.secagg.streams import KEY_BYTES, META_SEGMENT, Stream, add_segment, check_streams
 from common.secagg.words import LatticeValues, WordFormat, Words, word_format
 
 OWN_META_WORDS = 2
@@ -236,7 +236,8 @@ class SummedVector:
 class Accumulator:
     """The server's running sum of one round: add payloads, remove masks, check, once.
 
-    Holds one vector of ``spec.payload_bytes``; ``add`` reads its argument in place.
+    Holds one vector of ``spec.payload_bytes``; ``add`` reads its argument in place. Masks are only noted until
+    ``finish``, which removes them all while it reads the memory once.
     """
 
     def __init__(self, spec: VectorSpec) -> None:
@@ -244,6 +245,8 @@ class Accumulator:
         self._spec = spec
         self._meta, self._words = spec.views(np.zeros(spec.payload_bytes, np.uint8))
         self._is_zero = True
+        self._streams: list[Stream] = []
+        self._threads = 1
 
     def add(self, payload: bytes | memoryview | NDArray[np.uint8]) -> None:
         """Add one site's masked vector modulo the words.
@@ -263,13 +266,16 @@ class Accumulator:
         self._is_zero = False
 
     def apply_streams(self, streams: Sequence[Stream], threads: int = 1) -> None:
-        """Add keystreams with the signs given: -1 removes a self mask that its site added."""
-        self._is_zero = False
-        add_streams(self._words, streams, threads=threads)
-        add_segment(self._meta, streams, META_SEGMENT)
+        """Note keystreams to be added with the signs given: -1 removes a self mask that its site added.
+
+        Raises: VectorRefusedError if a key is not 32 bytes or a sign neither +1 nor -1; then none is noted.
+        """
+        check_streams(streams)
+        self._streams += streams
+        self._threads = threads
 
     def finish(self, participants: int) -> SummedVector:
-        """Check the unmasked sum over ``participants`` sites and return it; the accumulator is then empty.
+        """Remove the masks, check the sum over ``participants`` sites and return it; the accumulator is then empty.
 
         Raises: SumCheckFailed with the code of the first check that fails: participant counter, range (guard bits),
         checksum. VectorRefusedError if the number of participants is impossible.
@@ -277,16 +283,19 @@ class Accumulator:
         spec = self._spec
         if not 1 <= participants <= spec.cohort_maximum:
             raise VectorRefusedError(f"{participants} participants; the plan allows 1 to {spec.cohort_maximum}")
-        meta, words = self._meta, self._words
-        del self._meta, self._words
+        meta, words, streams = self._meta, self._words, self._streams
+        del self._meta, self._words, self._streams
+        add_segment(meta, streams, META_SEGMENT)
         if int(meta[0]) != participants:
             raise SumCheckFailed(SumCheckCode.PARTICIPANTS)
         largest = participants * spec.lattice.limit
-        values = spec.word_format.unpack(words, spec.body_length, offset=largest)
-        low, high, checksum = bounds_and_sum(values)
-        if low < -largest or high > largest or not spec.word_format.spare_bits_are_zero(words):
+        values = spec.word_format.memory_for_values(words, spec.body_length)
+        facts = unmask_and_read(
+            words, values, streams, word_format=spec.word_format, offset=largest, threads=self._threads
+        )
+        if facts.low < -largest or facts.high > largest or not facts.spare_bits_are_zero:
             raise SumCheckFailed(SumCheckCode.RANGE)
-        if int(meta[1]) % (1 << 32) != checksum:
+        if int(meta[1]) % (1 << 32) != facts.checksum:
             raise SumCheckFailed(SumCheckCode.CHECKSUM)
         # a copy: a view of the meta words would keep the whole accumulator in memory
         return SummedVector(meta[OWN_META_WORDS:].copy(), values, participants, spec.lattice)

@@ -29,8 +29,6 @@ LatticeValues = NDArray[np.int32]
 LANE_BITS = 21
 LANE_MASK = np.uint64((1 << LANE_BITS) - 1)
 
-_CHUNK_WORDS = 1 << 15  # unpacking stays in cache and needs no second vector
-
 
 @dataclass(frozen=True)
 class WordFormat:
@@ -75,23 +73,22 @@ class WordFormat:
             # x + L >= 0 in each lane, so none borrows from its neighbour
             np.add(signed, sum(limit << LANE_BITS * k for k in range(self.lanes)), out=signed)
 
-    def unpack(self, words: Words, body_length: int, *, offset: int) -> LatticeValues:
-        """Read the coordinates of a sum back; ``offset`` = p·L is what the lanes carry on top (ignored by plain words).
+    def unpack(self, words: Words, values: LatticeValues, *, lane: int, offset: int) -> None:
+        """Read the coordinates of one lane of a sum; ``offset`` = p·L is what a packed lane carries on top.
 
-        Shapes: words (W,); the result (body_length,) int32, for 32-bit words a view of ``words``.
+        Shapes: words (m,); values (k,) int32 with k <= m, overwritten; for 32-bit words it may be a view of ``words``.
         """
-        if self.bits == 32:
-            return words.view("<i4")[:body_length]
-        if self.bits == 16:
-            return words.view("<i2").astype(np.int32)[:body_length]
-        values = np.empty(self.lanes * words.size, np.int32)
-        for lane in range(self.lanes):
-            plane = values[lane * words.size : (lane + 1) * words.size]
-            for start in range(0, words.size, _CHUNK_WORDS):
-                lanes = np.right_shift(words[start : start + _CHUNK_WORDS], np.uint64(LANE_BITS * lane))
-                np.bitwise_and(lanes, LANE_MASK, out=lanes)
-                np.subtract(lanes.view("<i8"), offset, out=plane[start : start + lanes.size], casting="same_kind")
-        return values[:body_length]
+        words = words[: values.size]
+        if self.bits == 21:
+            lanes = np.right_shift(words, np.uint64(LANE_BITS * lane))
+            np.bitwise_and(lanes, LANE_MASK, out=lanes)
+            np.subtract(lanes.view("<i8"), offset, out=values, casting="same_kind")
+        elif not np.may_share_memory(words, values):
+            np.copyto(values, words.view(f"<i{words.itemsize}"))
+
+    def memory_for_values(self, words: Words, body_length: int) -> LatticeValues:
+        """Return where the values of a sum go, (body_length,) int32: the words' own memory if they have 32 bits."""
+        return words.view("<i4")[:body_length] if self.bits == 32 else np.empty(body_length, np.int32)
 
     def spare_bits_are_zero(self, words: Words) -> bool:
         """Tell whether the bits that no lane uses (bit 63) are 0, as they are in every true sum."""

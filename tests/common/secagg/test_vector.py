@@ -97,6 +97,17 @@ def test_real_coordinates_come_back_as_their_mean_within_a_step(width):
     assert np.array_equal(result.decode_sum(), (result.body_sum * spec.lattice.step).astype(np.float32))
 
 
+@pytest.mark.parametrize("width", WIDTHS)
+def test_decoding_in_place_gives_the_same_and_uses_the_memory_of_the_sum(width):
+    spec = spec_for(width, 70_001, cohort=3)  # more than two chunks
+    result = summed(spec, [random_body(spec, u) for u in range(3)]).finish(3)
+    apart = result.decode_mean()
+    in_place = result.decode_mean(in_place=True)
+    assert np.array_equal(apart, in_place)
+    assert np.shares_memory(in_place, result.body_sum)
+    assert not np.shares_memory(apart, result.body_sum)
+
+
 def test_a_steady_drift_below_one_step_survives_16_bit_words():
     spec = spec_for(16, 200_000, cohort=10)
     drift = 0.01 * spec.lattice.step
@@ -353,5 +364,5 @@ def test_a_site_holds_two_copies_of_the_vector_and_the_server_two(width, traced)
     assert traced() <= 2 * spec.payload_bytes + some_chunks  # the accumulator and the incoming vector
     del payload
     tracemalloc.reset_peak()
-    total.finish(1).decode_mean()
-    assert traced() <= 2 * copy_bytes + some_chunks  # the integer sum and its float32 form
+    total.finish(1).decode_mean(in_place=True)
+    assert traced() <= spec.payload_bytes + (0 if width == 32 else copy_bytes) + some_chunks  # what became the mean
