@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from client.dicom.cache import Cache
 from client.policy import check_policy, read_policy
 from client.site_folder import SiteFolder
 from common.errors import FedwardError, NotEnrolledError, PlanInvalidError
 from common.files import replace_atomically
 from common.hash_chain import ChainLink, HashChain
-from common.identity import public_bytes, read_signing_key
+from common.identity import public_bytes, read_secret_file, read_signing_key
 from common.plan.fitting import check_fit
 from common.plan.guarantee import Guarantee, check_guarantee
 from common.plan.plan import StudyPlan
@@ -72,13 +73,16 @@ def check_for_site(folder: SiteFolder, plan_file: Path) -> CheckedPlan:
 def approve(folder: SiteFolder, plan_file: Path, *, approver: str) -> CheckedPlan:
     """Record that ``approver`` (a person's name) approves the plan; the plan is checked first and copied.
 
-    Doing it again changes nothing but adds a line to the audit log.
-    Raises: as ``check_for_site``; PlanInvalidError for an empty or overlong name.
+    The study's patients, strata and splits are frozen as they are in the cache now. Doing it again changes nothing but
+    adds a line to the audit log.
+    Raises: as ``check_for_site``; PlanInvalidError for an empty or overlong name; CacheInvalidError.
     """
     if not 1 <= len(approver.strip()) <= MAX_NAME_CHARACTERS or not approver.isprintable():
         raise PlanInvalidError(f"the approver's name must have 1 to {MAX_NAME_CHARACTERS} printable characters")
     checked = check_for_site(folder, plan_file)
     digest = checked.plan.digest()
+    if folder.cache.exists():
+        Cache.open(folder.cache, read_secret_file(folder.secret)).freeze(digest)
     target = folder.plan(digest)
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if plan_file.resolve() != target.resolve():

@@ -36,7 +36,7 @@ def session_policy(checked: CheckedPlan, policy: SitePolicyFile) -> SitePolicy:
         order_key=decode_base64(plan.study.order_key),
         plan_digest=bytes.fromhex(plan.digest()),
         phases=_phases(plan),
-        minimum_cohort=max(rules.cohort_size, policy.minimum_cohort),
+        minimum_cohort=max(rules.minimum_survivors, policy.minimum_cohort),
         minimum_survivors=max(rules.minimum_survivors, policy.minimum_survivors),
         colluders=max(rules.assumed_colluders, policy.assumed_colluders),
         maximum_session_s=policy.maximum_session_s,

@@ -20,7 +20,7 @@ def lazy_group(commands: Commands) -> type[TyperGroup]:
     class LazyGroup(TyperGroup):
         def __init__(self, **settings: Any) -> None:
             super().__init__(**settings)
-            self.commands |= {name: click.Command(name, help=line) for name, (_, line) in commands.items()}
+            self.commands = {name: click.Command(name, help=line) for name, (_, line) in commands.items()}
 
         def list_commands(self, ctx: click.Context) -> list[str]:
             del ctx

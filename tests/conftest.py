@@ -6,8 +6,14 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from common.roster import Roster
+from client.site_folder import SiteFolder
+from common.files import write_new
+from common.identity import create_secret_file
+from common.plan.reading import read_plan
+from common.plan.signing import sign_plan
+from common.roster import Roster, signed_roster
 from server.plan_template import new_plan_text
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -41,10 +47,15 @@ def order_key() -> Ed25519PrivateKey:
 
 
 @pytest.fixture(scope="session")
-def roster(coordinator_key: Ed25519PrivateKey) -> Roster:
+def site_keys() -> dict[str, Ed25519PrivateKey]:
+    """The identities of four hospitals."""
+    return {entry.partition("=")[0]: Ed25519PrivateKey.generate() for entry in PATIENTS}
+
+
+@pytest.fixture(scope="session")
+def roster(coordinator_key: Ed25519PrivateKey, site_keys: dict[str, Ed25519PrivateKey]) -> Roster:
     """Four hospitals with keys of their own."""
-    names = [entry.partition("=")[0] for entry in PATIENTS]
-    sites = {name: Ed25519PrivateKey.generate().public_key() for name in names}
+    sites = {name: key.public_key() for name, key in site_keys.items()}
     return Roster(federation="lungs", epoch=1, coordinator=coordinator_key.public_key(), sites=sites)
 
 
@@ -58,3 +69,27 @@ def plan_text(roster: Roster, order_key: Ed25519PrivateKey) -> str:
 def plan_document(plan_text: str) -> dict[str, Any]:
     """The same plan as plain values, fresh for each test to change."""
     return tomllib.loads(plan_text)
+
+
+@pytest.fixture
+def signed_plan(plan_text: str, coordinator_key: Ed25519PrivateKey, tmp_path: Path) -> Path:
+    """A plan file with the coordinator's signature beside it."""
+    file = tmp_path / "study.toml"
+    file.write_text(plan_text, encoding="utf-8")
+    sign_plan(read_plan(file), file, coordinator_key)
+    return file
+
+
+@pytest.fixture
+def north(
+    roster: Roster, site_keys: dict[str, Ed25519PrivateKey], coordinator_key: Ed25519PrivateKey, tmp_path: Path
+) -> SiteFolder:
+    """The site folder of one hospital: key, secret, roster and a strict policy; no scans, nothing approved."""
+    folder = SiteFolder(tmp_path / "north")
+    folder.path.mkdir(mode=0o700)
+    pem = site_keys["north"].private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    write_new(folder.key, pem, 0o600)
+    create_secret_file(folder.secret)
+    folder.roster.write_bytes(signed_roster(roster, coordinator_key))
+    folder.policy.write_text('format = "fedward-policy/1"\n')
+    return folder

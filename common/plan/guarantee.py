@@ -82,7 +82,7 @@ def guarantee(plan: StudyPlan) -> Guarantee | None:
             delta=delta,
             labelled=epsilon(labelled_events(plan), delta),
             unlabelled=epsilon(unlabelled_events(plan), delta),
-            validation=plan.evaluation.epsilon if plan.evaluation.validation_share > 0 else 0.0,
+            validation=plan.evaluation.epsilon if plan.evaluation.held_out else 0.0,
         )
     except AccountingError as error:
         raise PlanInvalidError(f"the plan's noise cannot be accounted: {error}") from None

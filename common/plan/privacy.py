@@ -47,12 +47,12 @@ class Privacy(PlanPart):
 class Evaluation(PlanPart):
     """How released models are scored on the sites' held-out patients: noised counts inside the masked vector.
 
-    ``validation_share``: share of each site's labelled patients held out (never trained on). ``epsilon``: the budget of
-    those patients over the whole study, with the study's delta. ``every_rounds``: a score every so many rounds, plus
+    ``held_out``: a fifth of each site's labelled patients (chosen by keyed hash) is scored and never trained on; without
+    it nothing is scored. ``epsilon``: the budget of those patients over the whole study, with the study's delta. ``every_rounds``: a score every so many rounds, plus
     one at the end. ``score_bins``: public bins of the score histogram.
     """
 
     every_rounds: Annotated[int, Field(ge=1, le=1000)] = 10
     epsilon: Annotated[float, Field(gt=0, le=50)] = 1.0
-    validation_share: Annotated[float, Field(ge=0, le=0.5)] = 0.2
+    held_out: bool = True
     score_bins: Annotated[int, Field(ge=4, le=256)] = 32

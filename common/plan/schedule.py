@@ -34,7 +34,7 @@ def is_closing(plan: StudyPlan, phase_index: int, round_number: int) -> bool:
 def is_evaluated(plan: StudyPlan, version: int) -> bool:
     """Tell whether a version is scored: every ``evaluation.every_rounds``, and the final one; never the start."""
     due = version % plan.evaluation.every_rounds == 0 or version == total_rounds(plan)
-    return version > 0 and due and plan.evaluation.validation_share > 0
+    return version > 0 and due and plan.evaluation.held_out
 
 
 def count_layout(plan: StudyPlan) -> CountLayout:

@@ -1,0 +1,79 @@
+"""A study's patients, read from the encrypted cache when they are sampled.
+
+Labelled patients that the split holds out are only scored; everybody else trains. An unlabelled patient has nothing to
+be scored by, so the split does not matter for them. The view is the frozen one: strata never change within a study.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from client.dicom.cache import Cache
+from client.dicom.record import RecordInfo, Split, Stratum
+from client.patients import UNKNOWN, PatientScans
+from common.errors import CacheInvalidError
+from common.plan.plan import StudyPlan
+from common.plan.task import TaskKind
+
+
+class CachedPatients:
+    """Training patients of one study (``client.patients.Patients``), and the held-out ones (``held_out``).
+
+    ``cache``: the study's frozen view. Raises: CacheInvalidError when it was made for other images than the plan's.
+    """
+
+    def __init__(self, cache: Cache, plan: StudyPlan) -> None:
+        if cache.settings.size_px != plan.image.size_px or cache.settings.kind is not plan.task.kind:
+            raise CacheInvalidError("the cache was made for another task or image size; ingest again for this plan")
+        self._cache, self._plan = cache, plan
+        self._records = cache.patients()
+        self._held_out = [key for key in self._records if self._is_held_out(key)]
+        held_out = set(self._held_out)
+        self._training: dict[Stratum, list[str]] = {stratum: [] for stratum in Stratum}
+        for key, records in self._records.items():
+            if records and key not in held_out:
+                self._training[records[0].stratum].append(key)
+
+    def keys(self, stratum: Stratum) -> Sequence[str]:
+        """Return the training patients of a stratum, in the cache's order.
+
+        A patient who opted out has no scans any more and is a null record: sampled or not, it contributes nothing.
+        """
+        return self._training[stratum]
+
+    def held_out(self) -> Sequence[str]:
+        """Return the patients that are only scored."""
+        return self._held_out
+
+    def read(self, patient_key: str) -> PatientScans:
+        """Return one patient's scans; a scan that cannot be decrypted is left out (and so weighs nothing)."""
+        scans = [scan for scan in map(self._read_scan, self._records[patient_key]) if scan is not None]
+        if not scans:
+            return PatientScans(torch.zeros(0, 1, *self._plan.image.size_px), torch.zeros(0, dtype=torch.int64))
+        images, labels = zip(*scans, strict=True)
+        return PatientScans(torch.stack(images), torch.stack(labels))
+
+    def _is_held_out(self, key: str) -> bool:
+        records = self._records[key]
+        labelled = bool(records) and records[0].stratum is Stratum.LABELLED
+        return self._plan.evaluation.held_out and labelled and records[0].split is Split.VALIDATION
+
+    def _read_scan(self, record: RecordInfo) -> tuple[Tensor, Tensor] | None:
+        try:
+            image = torch.from_numpy(self._cache.read(record.record_id)).unsqueeze(0)
+            return image, self._label(record)
+        except CacheInvalidError:
+            return None
+
+    def _label(self, record: RecordInfo) -> Tensor:
+        kind = self._plan.task.kind
+        if kind is TaskKind.SEGMENTATION:
+            if record.has_label_map:
+                return torch.from_numpy(self._cache.read_label_map(record.record_id).astype(np.int64))
+            return torch.full(record.shape, UNKNOWN, dtype=torch.int64)
+        if kind is TaskKind.MULTI_LABEL:
+            unknown = (UNKNOWN,) * len(self._plan.task.classes)
+            return torch.tensor(unknown if record.label is None else record.label, dtype=torch.int64)
+        return torch.tensor(UNKNOWN if record.label is None else record.label, dtype=torch.int64)

@@ -1,0 +1,58 @@
+"""The studies a site may work on now: approved, and still passing every check.
+
+Checking a plan costs a second (signatures, accountant, network). It is done again whenever any file it depends on has
+changed, and only then: staff may approve, withdraw or tighten the policy while the site runs.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from client.approval import CheckedPlan, approved_plans
+from client.policy import SitePolicyFile, read_policy
+from client.secagg_policy import SitePolicy
+from client.session_policy import session_policy
+from client.site_folder import SiteFolder
+
+
+@dataclass(frozen=True, eq=False)
+class OpenStudy:
+    """One approved study: the checked plan, the site's policy at that moment, and the rules of its sessions."""
+
+    checked: CheckedPlan
+    policy: SitePolicyFile
+    rules: SitePolicy
+
+
+class OpenStudies:
+    """The approved studies of a site folder, by plan digest (32 bytes)."""
+
+    def __init__(self, folder: SiteFolder) -> None:
+        self._folder = folder
+        self._seen: tuple[object, ...] = ()
+        self._studies: dict[bytes, OpenStudy] = {}
+
+    def current(self) -> dict[bytes, OpenStudy]:
+        """Return the studies as they stand now; unchanged studies are the same objects as before.
+
+        Raises: PolicyInvalidError, ChainBrokenError and what else keeps a site from working at all.
+        """
+        seen = tuple(_states(self._folder))
+        if seen != self._seen:
+            policy = read_policy(self._folder.policy)
+            found = approved_plans(self._folder)
+            self._studies = {
+                bytes.fromhex(digest): OpenStudy(checked, policy, session_policy(checked, policy))
+                for digest, checked in found.items()
+            }
+            self._seen = seen
+        return self._studies
+
+
+def _states(folder: SiteFolder) -> Iterator[object]:
+    """Yield what changes when a file changes: name, inode, size, times."""
+    plans: list[Path] = sorted(folder.plans.rglob("*")) if folder.plans.is_dir() else []
+    for path in (folder.key, folder.roster, folder.policy, folder.audit, *plans):
+        if path.exists():
+            state = path.stat()
+            yield (path.name, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)

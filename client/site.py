@@ -1,0 +1,175 @@
+"""One hospital as the network meets it: messages in, recorded messages out, everything else behind.
+
+    site = Site.open(folder)
+    packet = site.answer(Kind.ORDER, message, payload)     # never raises; what comes back may leave
+
+A message is handed to the session of the approved study it belongs to; the answer goes through the outbox, which
+records it before it leaves. One study at a time: an order of another study ends the session of the first. The site
+holds no open connection and obeys no message but those of ``common.secagg.stages``.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from client.open_studies import OpenStudies, OpenStudy
+from client.outbox import HELLO, Outbox
+from client.round_work import StudyWork
+from client.secagg import SiteSession
+from client.secagg_journal import SiteJournal
+from client.site_folder import SiteFolder
+from client.speed import Speed
+from common.errors import FedwardError, NotEnrolledError
+from common.identity import public_bytes, read_signing_key
+from common.provenance import code_digest
+from common.roster import read_roster
+from common.secagg.keys import sign
+from common.secagg.messages import Packet, Refusal, SignedOrder, decode, encode
+from common.secagg.order import decode_order
+from common.secagg.refusals import TABLE, Check, RefusedError
+from common.secagg.stages import SITE_RECEIVES, SITE_SENDS, Kind
+from common.secagg.statements import refusal_statement
+from common.secagg.wire import WireError
+
+_log = logging.getLogger("fedward.site")
+_UNSIGNED = bytes(64)
+
+WorkMaker = Callable[[SiteFolder, OpenStudy], StudyWork]
+
+
+@dataclass(frozen=True)
+class _Running:
+    """A study with its session; ``payload_bytes``: exactly what its masked vectors have."""
+
+    study: OpenStudy
+    session: SiteSession
+    payload_bytes: int
+
+
+class Site:
+    """A site folder in use. Safe to call from several threads; messages are worked on one after the other.
+
+    Raises (on opening): NotEnrolledError, KeyExposedError, RosterBadSignatureError, PolicyInvalidError,
+    ChainBrokenError: a site that is not in order does not start.
+    """
+
+    def __init__(self, folder: SiteFolder, work_for: WorkMaker, *, threads: int = 1) -> None:
+        folder.require()
+        self.folder = folder
+        self._identity = read_signing_key(folder.key)
+        self.site_id = _own_name(folder, public_bytes(self._identity.public_key()))
+        self.outbox = Outbox(folder.outbox)
+        self._journal = SiteJournal(folder.journal)
+        self._studies = OpenStudies(folder)
+        self._studies.current()
+        self._work_for, self._threads = work_for, threads
+        self._turn = threading.Lock()
+        self._sessions: dict[bytes, _Running] = {}
+        self._active: bytes | None = None
+
+    @classmethod
+    def open(cls, path: Path, *, speed: Speed | None = None) -> "Site":
+        """Open the site at ``path`` with its real training. ``speed``: settings that change nothing but time."""
+        chosen = speed or Speed()
+        return cls(
+            SiteFolder(path),
+            lambda folder, study: StudyWork.open(folder, study, chosen),
+            threads=chosen.masking_threads,
+        )
+
+    @property
+    def max_payload_bytes(self) -> int:
+        """The largest model that an order of an approved study may bring; more is refused before it is read."""
+        studies = self._studies.current().values()
+        return max((rule.model_bytes for study in studies for rule in study.rules.phases), default=0)
+
+    def hello(self) -> str:
+        """Record that this site says who it is, and return the digest of the code that it runs."""
+        self.outbox.release(HELLO, Packet(code_digest().encode()), study="")
+        return code_digest()
+
+    def answer(self, kind: Kind, message: bytes, payload: memoryview) -> Packet:
+        """Answer one message of the server; a refusal is an answer. Never raises for what a message holds.
+
+        Raises: OutboxRefusedError, ChainBrokenError, OSError when the answer cannot be recorded: nothing leaves then.
+        """
+        with self._turn:
+            if kind is Kind.ORDER:
+                self._active = self._route(message)
+            if self._active is None:
+                return self._release(self._refusal(Check.R0_PLAN), study="", most=0)
+            running = self._sessions[self._active]
+            packet = running.session.receive(message, payload)
+            return self._release(packet, study=self._active.hex(), most=running.payload_bytes)
+
+    def expire(self) -> None:
+        """Wipe sessions whose deadline has passed; the agent calls this now and then."""
+        for running in self._sessions.values():
+            running.session.expire()
+
+    def _route(self, message: bytes) -> bytes | None:
+        """Return the digest of the approved plan that an order names, with a session for it; None when there is none.
+
+        A paused site, a withdrawn approval and a tightened policy all show here, at each order.
+        """
+        if self._active is not None:
+            self._sessions[self._active].session.wipe()
+        if self.folder.paused.exists():
+            _log.warning("an order came while this site is paused")
+            return None
+        try:
+            _, signed = decode(message, SITE_RECEIVES)
+            plan = decode_order(signed.order).plan_digest if isinstance(signed, SignedOrder) else b""
+            study = self._studies.current().get(plan)
+            if study is None:
+                _log.warning("an order came for a plan that is not approved here")
+                return None
+            if plan not in self._sessions or self._sessions[plan].study is not study:
+                self._sessions[plan] = self._begin(study)
+        except (RefusedError, WireError):
+            _log.warning("an order came that could not be read")
+            return None
+        except FedwardError as error:
+            _log.error("this site cannot work on the study: code %d", error.exit_code)
+            return None
+        return plan
+
+    def _begin(self, study: OpenStudy) -> _Running:
+        work = self._work_for(self.folder, study)
+        session = SiteSession(
+            policy=study.rules, identity=self._identity, journal=self._journal, work=work, threads=self._threads
+        )
+        return _Running(study, session, work.payload_bytes)
+
+    def _release(self, packet: Packet, *, study: str, most: int) -> Packet:
+        kind, _ = decode(packet.message, SITE_SENDS)
+        return self.outbox.release(kind, packet, study=study, max_payload_bytes=most)
+
+    def _refusal(self, check: Check) -> Packet:
+        """Return a signed refusal of a message that belongs to no session."""
+        refusal = Refusal(
+            reference=bytes(32), site_id=self.site_id, code=TABLE[check].code, about="", signature=_UNSIGNED
+        )
+        signature = sign(self._identity, *refusal_statement(refusal))
+        return Packet(
+            encode(
+                Refusal(
+                    reference=refusal.reference,
+                    site_id=refusal.site_id,
+                    code=refusal.code,
+                    about=refusal.about,
+                    signature=signature,
+                )
+            )
+        )
+
+
+def _own_name(folder: SiteFolder, own_key: bytes) -> str:
+    """Return the name under which the roster lists this site's key."""
+    roster = read_roster(folder.roster)
+    names = [name for name, key in roster.sites.items() if public_bytes(key) == own_key]
+    if not names:
+        raise NotEnrolledError(f"{folder.roster}: this site's key is not in the roster; ask the coordinator")
+    return names[0]

@@ -1,0 +1,73 @@
+"""The outbox: the one door, its list, and its record."""
+
+import hashlib
+
+import pytest
+
+from client.outbox import HELLO, KINDS, MAX_HELLO_BYTES, Outbox
+from common import errors
+from common.secagg.messages import Packet
+from common.secagg.stages import Kind
+from common.secagg.wire import MAX_MESSAGE_BYTES
+
+STUDY = "ab" * 32
+
+
+@pytest.fixture
+def outbox(tmp_path):
+    return Outbox(tmp_path / "outbox.chain", clock=lambda: 1_000_000.5)
+
+
+def test_what_leaves_is_recorded_with_kind_size_and_digest_but_not_content(outbox, tmp_path):
+    packet = Packet(b"header", memoryview(b"masked words"))
+    assert outbox.release(Kind.MASKED, packet, study=STUDY, max_payload_bytes=12) is packet
+    entry = next(outbox.links()).entry
+    assert entry == {
+        "time": 1_000_000,
+        "kind": "masked",
+        "study": STUDY,
+        "message_bytes": 6,
+        "payload_bytes": 12,
+        "sha256": hashlib.sha256(b"headermasked words").hexdigest(),
+    }
+    assert b"masked words" not in (tmp_path / "outbox.chain").read_bytes()
+
+
+REFUSED = {
+    "a kind that only the server sends": (Kind.ORDER, Packet(b"x"), 0),
+    "a kind nobody knows": ("metrics", Packet(b'{"loss": 0.3}'), 0),
+    "a payload beside keys": (Kind.KEYS, Packet(b"x", memoryview(b"update")), 100),
+    "a payload beside a refusal": (Kind.REFUSAL, Packet(b"x", memoryview(b"update")), 100),
+    "a vector longer than the plan's": (Kind.MASKED, Packet(b"x", memoryview(bytes(13))), 12),
+    "a message over the limit": (Kind.SHARES, Packet(bytes(MAX_MESSAGE_BYTES + 1)), 0),
+    "a hello that tells a story": (HELLO, Packet(bytes(MAX_HELLO_BYTES + 1)), 0),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_not_on_the_list_does_not_leave_and_is_not_recorded(case, outbox):
+    kind, packet, most = REFUSED[case]
+    with pytest.raises(errors.OutboxRefusedError):
+        outbox.release(kind, packet, study=STUDY, max_payload_bytes=most)
+    assert list(outbox.links()) == []
+
+
+def test_no_kind_of_the_list_is_one_that_the_server_sends():
+    assert KINDS.isdisjoint({Kind.ORDER, Kind.KEYLIST, Kind.FORWARD, Kind.SURVIVORS, Kind.CERTIFICATE, Kind.RESULT})
+
+
+def test_totals_add_up_by_kind(outbox):
+    for _ in range(3):
+        outbox.release(Kind.KEYS, Packet(b"12345"), study=STUDY)
+    outbox.release(Kind.MASKED, Packet(b"1", memoryview(bytes(10))), study=STUDY, max_payload_bytes=10)
+    totals = outbox.totals()
+    assert totals.messages == {"keys": 3, "masked": 1}
+    assert totals.bytes == {"keys": 15, "masked": 11}
+
+
+def test_a_changed_record_stops_everything(outbox, tmp_path):
+    outbox.release(Kind.KEYS, Packet(b"12345"), study=STUDY)
+    path = tmp_path / "outbox.chain"
+    path.write_bytes(path.read_bytes().replace(b'"message_bytes":5', b'"message_bytes":4'))
+    with pytest.raises(errors.ChainBrokenError):
+        Outbox(path)
