@@ -47,6 +47,7 @@ class ExitCode(IntEnum):
     WEIGHTS_INVALID = 53
     ACCOUNTING_INVALID = 54
     LEDGER_BUSY = 55
+    NOISE_INVALID = 56
     # secure aggregation (60-69)
     PROTOCOL_REFUSED = 60
     PROTOCOL_ABORTED = 61
@@ -281,3 +282,9 @@ class StudyStoppedError(FedwardError):
     """A study ended before its last round: no cohort, no attempt left, or sums that cannot be right."""
 
     exit_code = ExitCode.STUDY_STOPPED
+
+
+class NoiseError(FedwardError):
+    """Privacy noise or sampling was asked for in a way that would not protect; nothing was released."""
+
+    exit_code = ExitCode.NOISE_INVALID

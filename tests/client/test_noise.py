@@ -1,0 +1,189 @@
+"""The noise has the promised width and shape, lies on the lattice, is drawn fresh, and no seed can steer it."""
+
+import hashlib
+import math
+import multiprocessing
+import os
+import random
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from client.noise import BLOCK, PrivacyRandomness
+from common.errors import NoiseError
+from common.lattice import lattice_step
+
+MANY = 400_000
+
+
+class Replay:
+    """Entropy that a test can repeat: SHA-256 of a counter."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.count = name, 0
+
+    def __call__(self, size: int) -> bytes:
+        self.count += 1
+        return (hashlib.sha256(f"{self.name}{self.count}".encode()).digest() * 2)[:size]
+
+
+def fixed(name: str = "fixed") -> PrivacyRandomness:
+    """Randomness whose statistics a test may judge without ever failing by chance."""
+    return PrivacyRandomness(Replay(name))
+
+
+def test_the_standard_deviation_is_the_one_that_was_asked_for():
+    step = lattice_step(1.0, MANY)
+    noise = fixed().lattice_noise(MANY, noise_stddev=1.7, step=step) * step
+    # chi-square on the variance: within 4 standard errors
+    assert np.mean(noise**2) == pytest.approx(1.7**2, rel=4 * math.sqrt(2 / MANY))
+    assert abs(np.mean(noise)) < 4 * 1.7 / math.sqrt(MANY)
+
+
+def test_the_noise_is_normal_tails_included():
+    noise = fixed().normals(MANY)
+    assert stats.kstest(noise, "norm").pvalue > 0.01
+    assert stats.normaltest(noise).pvalue > 0.01
+    for bound in (2.0, 3.0, 4.0):
+        expected = 2 * stats.norm.sf(bound) * MANY
+        assert abs((np.abs(noise) > bound).sum() - expected) < 4 * math.sqrt(expected) + 1
+
+
+def test_less_noise_than_asked_for_would_be_noticed():
+    noise = 0.99 * fixed().normals(MANY)
+    assert abs(np.mean(noise**2) - 1) > 4 * math.sqrt(2 / MANY)
+
+
+def test_values_of_one_call_are_independent_of_each_other():
+    noise = fixed().normals(MANY)
+    for lag in (1, 2, 16, MANY // 2):  # MANY // 2: the cosine and the sine of one pair
+        assert abs(np.corrcoef(noise[:-lag], noise[lag:])[0, 1]) < 4 / math.sqrt(MANY - lag)
+        assert abs(np.corrcoef(noise[:-lag] ** 2, noise[lag:] ** 2)[0, 1]) < 4 / math.sqrt(MANY - lag)
+
+
+def test_calls_blocks_and_objects_never_repeat_each_other():
+    randomness = PrivacyRandomness()
+    drawn = [randomness.normals(1000), randomness.normals(1000), PrivacyRandomness().normals(1000)]
+    long = randomness.lattice_noise(BLOCK + 1000, noise_stddev=1e6, step=1.0)
+    drawn += [long[:1000] / 1e6, long[BLOCK : BLOCK + 1000] / 1e6]
+    for first in range(len(drawn)):
+        for second in range(first):
+            assert abs(np.corrcoef(drawn[first], drawn[second])[0, 1]) < 0.2
+
+
+def _seeded_noise(queue: "multiprocessing.Queue[list[float]]") -> None:
+    random.seed(1)
+    np.random.seed(1)  # noqa: NPY002 (the global generator is what must not matter)
+    torch.manual_seed(1)
+    queue.put(PrivacyRandomness().normals(4).tolist())
+
+
+def test_no_seed_of_any_global_generator_has_an_influence_and_processes_differ():
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    for _ in range(2):
+        process = context.Process(target=_seeded_noise, args=(queue,))
+        process.start()
+        process.join()
+    assert queue.get() != queue.get()
+
+
+def test_global_generators_are_not_even_advanced():
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    PrivacyRandomness().noised(np.zeros(100), noise_stddev=1.0, step=2.0**-10)
+    PrivacyRandomness().chosen(100, 0.5)
+    after = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    assert torch.equal(before[0], after[0])
+    assert before[1:] == after[1:]
+
+
+def test_a_release_is_the_rounded_sum_plus_rounded_noise_so_its_low_bits_say_nothing():
+    step = lattice_step(1.0, 1000)
+    sums = np.linspace(-3, 3, 1000)
+    released = fixed().noised(sums, noise_stddev=2.0, step=step)
+    noise = fixed().noised(np.zeros(1000), noise_stddev=2.0, step=step)
+    assert released.dtype == np.int64
+    assert (released - noise == np.rint(sums / step)).all()
+
+
+def test_what_is_released_is_spread_over_all_residues_of_the_lattice():
+    released = fixed().noised(np.full(MANY, 0.1), noise_stddev=2.0, step=lattice_step(1.0, MANY))
+    counts = np.bincount(released % 16, minlength=16)
+    assert stats.chisquare(counts).pvalue > 0.01
+
+
+def test_the_same_entropy_gives_the_same_noise_and_only_a_test_can_pass_it():
+    assert (fixed("a").normals(10) == fixed("a").normals(10)).all()
+    assert (fixed("a").normals(10) != fixed("b").normals(10)).all()
+    assert PrivacyRandomness()._entropy is os.urandom
+
+
+def test_noised_counts_are_integers_with_the_promised_width():
+    counts = np.full(MANY, 7, dtype=np.int64)
+    noised = fixed().noised_counts(counts, noise_stddev=5.0)
+    assert noised.dtype == np.int64
+    # rounding to whole counts adds the variance of a uniform, 1/12
+    assert np.mean((noised - 7) ** 2.0) == pytest.approx(25 + 1 / 12, rel=4 * math.sqrt(2 / MANY))
+
+
+@pytest.mark.parametrize("rate", [1e-3, 0.1, 0.25, 0.9])
+def test_each_patient_is_chosen_with_the_rate_alone(rate):
+    population, steps = 200, 2000
+    randomness = fixed(f"rate {rate}")
+    chosen = np.zeros((steps, population))
+    for step in range(steps):
+        chosen[step, randomness.chosen(population, rate)] = 1
+    inclusions = chosen.sum(0)
+    sizes = chosen.sum(1)
+    deviation = (inclusions - steps * rate) ** 2 / (steps * rate * (1 - rate))
+    assert stats.chi2.sf(deviation.sum(), population) > 0.01
+    # Poisson sampling: the size varies as a binomial, which a fixed-size batch would not
+    assert sizes.var() == pytest.approx(population * rate * (1 - rate), rel=0.15)
+    if 0.05 < rate < 0.95:
+        correlation = np.corrcoef(chosen[:, :20].T)
+        assert np.abs(correlation[~np.eye(20, dtype=bool)]).max() < 5 / math.sqrt(steps)
+
+
+def test_a_rate_of_one_takes_everybody_and_an_empty_sample_is_valid():
+    assert PrivacyRandomness().chosen(1000, 1.0) == list(range(1000))
+    assert PrivacyRandomness().chosen(0, 0.5) == []
+    assert fixed().chosen(3, 1e-12) == []
+
+
+def test_uniforms_have_53_bits_and_stay_below_one():
+    ones = PrivacyRandomness(lambda size: b"\xff" * size)
+    assert (fixed().uniforms(1000) < 1).all()
+    assert len({float(value * 2**53) % 4 for value in fixed().uniforms(1000)}) == 4
+    assert np.isfinite(ones.normals(1000)).all()
+
+
+def test_scans_of_a_patient_are_chosen_without_repetition():
+    randomness = fixed()
+    picks = [tuple(randomness.chosen_of_own(5, 2)) for _ in range(2000)]
+    assert all(len(set(pick)) == 2 for pick in picks)
+    counts = np.unique([str(pick) for pick in picks], return_counts=True)[1]
+    assert len(counts) == 10
+    assert stats.chisquare(counts).pvalue > 0.01
+    assert randomness.chosen_of_own(2, 5) == [0, 1]
+
+
+REFUSED = {
+    "no noise": lambda r: r.noised(np.zeros(3), noise_stddev=0.0, step=1e-6),
+    "noise that is not a number": lambda r: r.noised(np.zeros(3), noise_stddev=math.nan, step=1e-6),
+    "infinite noise": lambda r: r.noised(np.zeros(3), noise_stddev=math.inf, step=1e-6),
+    "a lattice coarser than the noise": lambda r: r.noised(np.zeros(3), noise_stddev=0.1, step=1.0),
+    "a lattice of no width": lambda r: r.noised(np.zeros(3), noise_stddev=1.0, step=0.0),
+    "a sum that is not a number": lambda r: r.noised(np.array([math.nan]), noise_stddev=1.0, step=1e-6),
+    "a sum beyond the lattice": lambda r: r.noised(np.array([1e30]), noise_stddev=1.0, step=1e-6),
+    "a rate of zero": lambda r: r.chosen(10, 0.0),
+    "a rate that is not a number": lambda r: r.chosen(10, math.nan),
+    "counts with hardly any noise": lambda r: r.noised_counts(np.zeros(3, dtype=np.int64), noise_stddev=0.1),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_noise_that_would_not_protect_is_refused(name):
+    with pytest.raises(NoiseError):
+        REFUSED[name](PrivacyRandomness())
