@@ -195,7 +195,7 @@ def answer_keylist(site: SiteContext, keyed: KeyedState, message: Keylist) -> tu
     own, peers, sealed = site.policy.site_id, {}, []
     for peer_id, (sealing, masking) in agreed.items():
         if sealing is None or masking is None:
-            raise RefusedError(Check.R1_LOW_ORDER, peer_id)
+            raise TypeError("check R1.low_order let a peer without a shared secret through")
         key = sealing_key(sealing, sid, own, peer_id)
         text = seal(key, pairs[peer_id], session_id=sid, dealer=own, receiver=peer_id)
         sealed.append(SealedShares(site_id=peer_id, sealed=text))
