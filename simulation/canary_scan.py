@@ -64,13 +64,15 @@ class CanaryScanner:
     def _candidates(self, content: bytes) -> list[int]:
         """Return positions whose eight bytes begin a needle: all windows as numbers, compared at once."""
         found: list[int] = []
+        if not len(self._starts):
+            return found
         for shift in range(8):
             windows = np.frombuffer(
                 content, "<u8", count=max(0, len(content) - shift) // 8, offset=min(shift, len(content))
             )
             places = np.searchsorted(self._starts, windows)
             places[places == len(self._starts)] = 0
-            hits = np.flatnonzero(self._starts[places] == windows) if len(self._starts) else []
+            hits = np.flatnonzero(self._starts[places] == windows)
             found += [8 * int(hit) + shift for hit in hits]
         return sorted(found)
 
