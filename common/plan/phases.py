@@ -36,6 +36,8 @@ class Phase(PlanPart):
     ``noise_multiplier`` sigma: the noise of the whole sum has standard deviation sigma * C in each coordinate.
     ``maximum_attempts``: how often a round may be tried in all, and what the noise is computed for.
     ``local_steps``: private steps in one round (more than 1 only with noise = local).
+    ``teacher_decay``: 1 keeps the phase's first model as teacher, 0 takes the last released one. ``hidden_share``: of
+    the patches that reconstruction hides.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
@@ -56,6 +58,8 @@ class Phase(PlanPart):
     confidence_threshold: Annotated[float, Field(ge=0, le=1)] = 0.95
     unlabelled_weight: Annotated[float, Field(ge=0, le=10)] = 0.5
     unlabelled_from_round: Annotated[int, Field(ge=1, le=100_000)] = 1
+    teacher_decay: Annotated[float, Field(ge=0, le=1)] = 1.0
+    hidden_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
     class_weights: Annotated[tuple[ClassWeight, ...], Field(strict=False, max_length=64)] = ()
 
     @model_validator(mode="after")

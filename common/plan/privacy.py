@@ -47,9 +47,10 @@ class Privacy(PlanPart):
 class Evaluation(PlanPart):
     """How released models are scored on the sites' held-out patients: noised counts inside the masked vector.
 
-    ``held_out``: a fifth of each site's labelled patients (chosen by keyed hash) is scored and never trained on; without
-    it nothing is scored. ``epsilon``: the budget of those patients over the whole study, with the study's delta. ``every_rounds``: a score every so many rounds, plus
-    one at the end. ``score_bins``: public bins of the score histogram.
+    ``held_out``: a fifth of each site's labelled patients (chosen by keyed hash) is scored and never trained on;
+    without it nothing is scored. ``epsilon``: the budget of those patients over the whole study, with the study's
+    delta. ``every_rounds``: a score every so many rounds, plus one at the end. ``score_bins``: public bins of the
+    score histogram.
     """
 
     every_rounds: Annotated[int, Field(ge=1, le=1000)] = 10

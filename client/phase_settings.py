@@ -1,0 +1,44 @@
+"""From a phase of the plan to what one site's training needs: every number public, none from the site's data."""
+
+from client.training_settings import Method, Placement, Task, TrainingSettings
+from common.plan.phases import Phase
+from common.plan.plan import Site, StudyPlan
+
+
+def phase_settings(plan: StudyPlan, phase: Phase, site: Site) -> TrainingSettings:
+    """Return the training settings of ``phase`` at ``site``.
+
+    ``expected_batch`` is the site's own public divisor of local steps: declared counts times sampling rates; 1 where
+    nobody is expected (such a site adds noise only).
+    Raises: PlanInvalidError for settings against one another.
+    """
+    expected = (
+        phase.labelled_sampling_rate * site.labelled_patients
+        + phase.unlabelled_sampling_rate * site.unlabelled_patients
+    )
+    return TrainingSettings(
+        task=Task(plan.task.kind.value),
+        classes=len(plan.task.classes),
+        dimensions=plan.task.dimensions,
+        method=Method(phase.method.value),
+        placement=Placement(plan.privacy.noise.value),
+        trainable=phase.trainable.value,
+        labelled_sampling_rate=phase.labelled_sampling_rate,
+        unlabelled_sampling_rate=phase.unlabelled_sampling_rate,
+        clipping_norm=phase.clipping_norm,
+        unlabelled_clip_ratio=phase.unlabelled_clip_ratio,
+        noise_multiplier=phase.noise_multiplier,
+        honest_survivors=plan.secure_aggregation.honest_survivors,
+        expected_batch=expected or 1.0,
+        most_scans=plan.image.maximum_scans_per_patient,
+        views_per_scan=phase.views_per_scan,
+        class_weights=phase.class_weights,
+        confidence_threshold=phase.confidence_threshold,
+        unlabelled_weight=phase.unlabelled_weight,
+        unlabelled_from_round=phase.unlabelled_from_round,
+        teacher_decay=phase.teacher_decay,
+        hidden_share=phase.hidden_share,
+        local_steps=phase.local_steps,
+        local_learning_rate=phase.local_learning_rate,
+        proximal_weight=phase.proximal_weight,
+    )
