@@ -1,0 +1,113 @@
+"""What a report is made from: plain values out of the journal, the plan, the outboxes and the baselines."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from common.plan.plan import StudyPlan
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A value with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Outcome(StrEnum):
+    """What became of an attempt. EVALUATED: the closing one, which only scores the last model."""
+
+    APPLIED = "applied"
+    ABORTED = "aborted"
+    EVALUATED = "evaluated"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt at one round, as the coordinator's journal has it.
+
+    ``phase``: index in the plan. ``participants``: sites in the sum. ``charged``: sites whose ledger counts the
+    attempt as spent. ``absent``: site -> stage in which it was lost. ``refused``: site -> code of its refusal.
+    ``counts``: summed, noised evaluation counts (``common.metrics``) of the model of ``scored_round``, in patients;
+    empty where nothing was scored. ``counts_noise_stddev``: noise of each count, in patients.
+    """
+
+    number: int
+    phase: int
+    round_number: int
+    outcome: Outcome
+    participants: tuple[str, ...] = ()
+    charged: tuple[str, ...] = ()
+    absent: Mapping[str, str] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
+    reason: str = ""
+    seconds: float = 0.0
+    scored_round: int = 0
+    counts: tuple[float, ...] = ()
+    counts_noise_stddev: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class SentKind:
+    """What a site's outbox recorded for one kind of message."""
+
+    messages: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class SiteFacts:
+    """One hospital: its key's fingerprint, and what left it (kind -> totals of its own outbox)."""
+
+    fingerprint: str
+    sent: Mapping[str, SentKind]
+
+
+@dataclass(frozen=True, slots=True)
+class TestResult:
+    """The final model on public images that no hospital holds; outside the protocol, for research.
+
+    ``measure``: "AUC" or "Dice". ``curve``: ROC points (false positive rate, true positive rate), may be empty.
+    """
+
+    measure: str
+    estimate: Estimate
+    images: int
+    curve: tuple[tuple[float, float], ...] = ()
+
+
+class Role(StrEnum):
+    """What a model in the comparison stands for; decides its colour and its place."""
+
+    FEDERATION = "federation"
+    ALONE = "alone"
+    VARIANT = "variant"
+    CEILING = "ceiling"
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One row of "what it bought": the same test images, another way to train."""
+
+    key: str
+    label: str
+    role: Role
+    estimate: Estimate
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """Everything a report says, before any arithmetic. ``compared`` holds the federation itself first."""
+
+    plan: StudyPlan
+    attempts: tuple[Attempt, ...]
+    sites: Mapping[str, SiteFacts]
+    test: TestResult | None
+    compared: tuple[Compared, ...]
+    seconds: float
+    is_finished: bool
+    version: str
+    is_simulation: bool = True

@@ -1,0 +1,227 @@
+"""Every number that the report shows, by name, computed from the facts. The page prints these and computes nothing.
+
+Names: ``plan.epsilon``, ``rounds.applied``, ``round.12.auc``, ``final.sensitivity``, ``spent.north.labelled``,
+``sent.north.masked.bytes``, ``compared.pooled``, ... A test computes each of them a second time, from the journal.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, TypeAlias
+
+import numpy as np
+
+from common.accounting import COARSE_INTERVAL, SampledGaussian, epsilon
+from common.metrics import (
+    CountKind,
+    CountLayout,
+    Counts,
+    area_under_curve,
+    calibration_error,
+    mean_dice,
+    sensitivities,
+)
+from common.plan.guarantee import guarantee
+from common.plan.plan import StudyPlan
+from simulation.report.facts import Attempt, Outcome, RunFacts
+
+Figures: TypeAlias = dict[str, float]
+
+NORMAL_95: Final = 1.959964
+CURVE_POINTS: Final = 12  # of the epsilon curve; each costs a composition of privacy losses
+
+
+def figures(facts: RunFacts) -> Figures:
+    """Return all numbers of the report."""
+    numbers: Figures = {}
+    for part in (_plan, _progress, _scores, _sites, _test, _spending):
+        numbers.update(part(facts))
+    return numbers
+
+
+def count_layout(plan: StudyPlan) -> CountLayout:
+    """Return where each evaluation count of the plan lies."""
+    return CountLayout(CountKind(plan.task.kind.value), len(plan.task.classes), plan.evaluation.score_bins)
+
+
+def scored(facts: RunFacts) -> list[Attempt]:
+    """Return the attempts that carry evaluation counts, one for each model: the last where a round was repeated."""
+    last = {attempt.scored_round: attempt for attempt in facts.attempts if attempt.counts}
+    return [last[number] for number in sorted(last)]
+
+
+def tables_of(plan: StudyPlan, attempt: Attempt) -> Mapping[str, Counts]:
+    """Return the evaluation tables of an attempt, in patients."""
+    return count_layout(plan).tables(np.array(attempt.counts))
+
+
+def roc_points(histogram: Counts) -> list[tuple[float, float]]:
+    """Return (false positive rate, true positive rate) for each bin edge, from strict to lenient, starting at (0, 0).
+
+    Noise can make counts negative: rates are kept within [0, 1] and never fall. Shapes: histogram (2, bins).
+    """
+    falling = np.cumsum(histogram[:, ::-1], axis=1)
+    totals = np.maximum(falling[:, -1:], 1.0)
+    rates = np.maximum.accumulate(np.clip(falling / totals, 0, 1), axis=1)
+    return [(0.0, 0.0), *((float(false), float(true)) for false, true in rates.T)]
+
+
+def calibration_points(confidence: Counts) -> list[tuple[float, float, float]]:
+    """Return (confidence, share answered right, patients) for each bin with at least one patient (after noise)."""
+    counts, points = np.maximum(confidence, 0), []
+    bins = counts.shape[1]
+    for index, (wrong, right) in enumerate(counts.T):
+        if wrong + right >= 1:
+            points.append(((index + 0.5) / bins, float(right / (wrong + right)), float(wrong + right)))
+    return points
+
+
+def spent_events(plan: StudyPlan, steps_of_phase: Mapping[int, int], stratum: str) -> Sequence[SampledGaussian]:
+    """Return what a patient of a stratum has been through, given the charged attempts of each phase.
+
+    Noise relative to the stratum's clipping norm: sigma for labelled patients, sigma / clip ratio for the others.
+    """
+    events = []
+    for index, steps in steps_of_phase.items():
+        phase = plan.phases[index]
+        is_labelled = stratum == "labelled"
+        rate = phase.labelled_sampling_rate if is_labelled else phase.unlabelled_sampling_rate
+        noise = phase.noise_multiplier / (1.0 if is_labelled else phase.unlabelled_clip_ratio)
+        if rate > 0 and steps > 0:
+            events.append(SampledGaussian(rate, noise, steps * phase.local_steps))
+    return events
+
+
+def curve_attempts(facts: RunFacts) -> list[int]:
+    """Return the training attempts at which the epsilon curve has a point: first, last, evenly between."""
+    numbers = [attempt.number for attempt in facts.attempts if attempt.outcome is not Outcome.EVALUATED]
+    if not numbers:
+        return []
+    places = np.linspace(0, len(numbers) - 1, min(CURVE_POINTS, len(numbers)))
+    return [numbers[index] for index in sorted({round(place) for place in places})]
+
+
+def _plan(facts: RunFacts) -> Figures:
+    plan, rules = facts.plan, facts.plan.secure_aggregation
+    numbers: Figures = {
+        "plan.sites": len(plan.sites),
+        "plan.patients": plan.declared_patients,
+        "plan.labelled": sum(site.labelled_patients for site in plan.sites),
+        "plan.rounds": sum(phase.rounds for phase in plan.phases),
+        "plan.minimum_survivors": rules.minimum_survivors,
+        "plan.colluders": rules.assumed_colluders,
+    }
+    bought = guarantee(plan)
+    if bought is not None and plan.privacy.epsilon is not None:
+        numbers |= {
+            "plan.epsilon": plan.privacy.epsilon,
+            "plan.delta": bought.delta,
+            "bought.labelled": bought.labelled,
+            "bought.unlabelled": bought.unlabelled,
+            "bought.validation": bought.validation,
+        }
+    return numbers
+
+
+def _progress(facts: RunFacts) -> Figures:
+    outcomes = [attempt.outcome for attempt in facts.attempts]
+    return {
+        "rounds.applied": outcomes.count(Outcome.APPLIED),
+        "attempts": len(outcomes),
+        "attempts.aborted": outcomes.count(Outcome.ABORTED),
+        "seconds": facts.seconds,
+    }
+
+
+def _scores(facts: RunFacts) -> Figures:
+    numbers: Figures = {}
+    attempts = scored(facts)
+    for attempt in attempts:
+        found = dict(_score(facts.plan, attempt))
+        numbers |= {f"round.{attempt.scored_round}.{name}": value for name, value in found.items()}
+        if attempt is attempts[-1]:
+            numbers |= {f"final.{name}": value for name, value in found.items()}
+    return numbers
+
+
+def _score(plan: StudyPlan, attempt: Attempt) -> Iterator[tuple[str, float]]:
+    """Yield what the counts of one model say; a value that they cannot give (nobody in a class) is left out."""
+    tables = tables_of(plan, attempt)
+    if "dice" in tables:
+        for name, dice in zip(plan.task.classes[1:], mean_dice(dict(tables)), strict=True):
+            if math.isfinite(dice):
+                yield f"dice.{name}", float(dice)
+        return
+    for name, histogram in zip(scored_classes(plan), tables["histograms"], strict=True):
+        area = area_under_curve(histogram, noise_stddev=attempt.counts_noise_stddev)
+        if area is not None:
+            reach = NORMAL_95 * area.standard_error + area.binning_error
+            yield f"auc.{name}", area.value
+            yield f"auc.{name}.low", max(0.0, area.value - reach)
+            yield f"auc.{name}.high", min(1.0, area.value + reach)
+    if "confusion" in tables:
+        for name, share in zip(plan.task.classes, sensitivities(tables["confusion"]), strict=True):
+            if math.isfinite(share):
+                yield f"sensitivity.{name}", float(np.clip(share, 0, 1))
+        error = calibration_error(tables["confidence"])
+        if math.isfinite(error):
+            yield "calibration_error", error
+
+
+def scored_classes(plan: StudyPlan) -> tuple[str, ...]:
+    """Return the classes that have a score histogram (of two exclusive classes only the second)."""
+    classes = plan.task.classes
+    return classes[1:] if len(classes) == 2 and plan.task.kind.value == "classification" else classes
+
+
+def _sites(facts: RunFacts) -> Figures:
+    numbers: Figures = {}
+    for site, known in facts.sites.items():
+        numbers[f"site.{site}.rounds"] = sum(site in attempt.participants for attempt in facts.attempts)
+        numbers[f"site.{site}.missed"] = sum(site in attempt.absent for attempt in facts.attempts)
+        numbers[f"site.{site}.refused"] = sum(site in attempt.refused for attempt in facts.attempts)
+        for kind, sent in known.sent.items():
+            numbers[f"sent.{site}.{kind}.bytes"] = sent.bytes
+            numbers[f"sent.{site}.{kind}.messages"] = sent.messages
+        numbers[f"sent.{site}.bytes"] = sum(sent.bytes for sent in known.sent.values())
+    return numbers
+
+
+def _test(facts: RunFacts) -> Figures:
+    numbers: Figures = {}
+    if facts.test:
+        estimate = facts.test.estimate
+        numbers |= {"test": estimate.value, "test.low": estimate.low, "test.high": estimate.high}
+        numbers["test.images"] = facts.test.images
+    for row in facts.compared:
+        numbers[f"compared.{row.key}"] = row.estimate.value
+        numbers[f"compared.{row.key}.low"] = row.estimate.low
+        numbers[f"compared.{row.key}.high"] = row.estimate.high
+    return numbers
+
+
+def _spending(facts: RunFacts) -> Figures:
+    """Epsilon so far (the site that was charged most), and of each site at the end; by stratum.
+
+    The curve uses the coarse upper bound, the ends the accountant of record.
+    """
+    delta, numbers = facts.plan.privacy.delta, Figures()
+    if delta is None:
+        return numbers
+    for stratum in ("labelled", "unlabelled"):
+        for number in curve_attempts(facts):
+            steps = max((_steps(facts, site, number) for site in facts.sites), key=lambda taken: sum(taken.values()))
+            events = spent_events(facts.plan, steps, stratum)
+            numbers[f"spent_by.{number}.{stratum}"] = epsilon(events, delta, interval=COARSE_INTERVAL)
+        for site in facts.sites:
+            steps = _steps(facts, site, max((attempt.number for attempt in facts.attempts), default=0))
+            numbers[f"spent.{site}.{stratum}"] = epsilon(spent_events(facts.plan, steps, stratum), delta)
+    return numbers
+
+
+def _steps(facts: RunFacts, site: str, until: int) -> dict[int, int]:
+    """Count the attempts of each phase, up to number ``until``, that a site's ledger counts as spent."""
+    steps: dict[int, int] = {}
+    for attempt in facts.attempts:
+        if site in attempt.charged and attempt.number <= until and attempt.outcome is not Outcome.EVALUATED:
+            steps[attempt.phase] = steps.get(attempt.phase, 0) + 1
+    return steps

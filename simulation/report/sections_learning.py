@@ -1,0 +1,204 @@
+"""The parts of the page about the model: what it bought, how it grew, how good the final one is."""
+
+from html import escape
+
+from simulation.report.charts import Frame, Line, Point, Row, interval_chart, line_chart, square_chart
+from simulation.report.facts import Attempt, Role, RunFacts
+from simulation.report.figures import Figures, calibration_points, roc_points, scored, scored_classes, tables_of
+from simulation.report.words import drawing, figure, interval, legend, pairs, section
+
+STYLES = ("federation", "variant", "ceiling", "alone")
+MOST_LINES = 4
+
+
+def bought(facts: RunFacts, numbers: Figures) -> str:
+    """Compare the federation with every other way to train, on the same test images."""
+    if len(facts.compared) < 2 or facts.test is None:
+        return ""
+    rows = [Row(f"compared.{row.key}", row.label, row.role.value, row.estimate) for row in facts.compared]
+    measure = facts.test.measure
+    chart = interval_chart(rows, x_title=f"{measure} on the test images", label=f"{measure} of each way to train")
+    caption = (
+        f"Each dot is one trained model, judged on the same {figure(numbers, 'test.images', '{:.0f}')} test images "
+        "that no hospital holds. The line through it is the 95 % interval. The shaded band is the federation's."
+    )
+    return section(
+        "bought",
+        "What working together bought",
+        f"<p>{_verdict(facts)}</p>",
+        drawing(chart, caption),
+        legend(_roles(facts)),
+        _notes(facts),
+    )
+
+
+def _verdict(facts: RunFacts) -> str:
+    federation = facts.compared[0].estimate
+    alone = [row for row in facts.compared if row.role is Role.ALONE]
+    if not alone:
+        return ""
+    best = max(alone, key=lambda row: row.estimate.value)
+    if federation.low > best.estimate.value:
+        return (
+            f"The shared model is better than every hospital alone: the lower end of its interval "
+            f"({federation.low:.3f}) lies above the best single hospital ({best.estimate.value:.3f}, "
+            f"{escape(best.label)})."
+        )
+    if federation.value > best.estimate.value:
+        return (
+            f"The shared model scores higher than every hospital alone, but the intervals overlap: the best single "
+            f"hospital ({escape(best.label)}) reaches {best.estimate.value:.3f}."
+        )
+    return f"In this run the shared model is not better than the best single hospital ({escape(best.label)})."
+
+
+def _roles(facts: RunFacts) -> list[tuple[str, str]]:
+    words = {
+        Role.FEDERATION: "all hospitals together, this run",
+        Role.ALONE: "one hospital alone, the same privacy",
+        Role.VARIANT: "all hospitals, one thing changed",
+        Role.CEILING: "all scans in one place: not allowed in reality, shown as the ceiling",
+    }
+    present = {row.role for row in facts.compared}
+    return [(role.value, text) for role, text in words.items() if role in present]
+
+
+def _notes(facts: RunFacts) -> str:
+    noted = [(row.label, escape(row.note)) for row in facts.compared if row.note]
+    return f"<details><summary>How each model was trained</summary>{pairs(noted)}</details>" if noted else ""
+
+
+def growth(facts: RunFacts, numbers: Figures) -> str:
+    """Show the scores of each released model, from the hospitals' own held-out patients."""
+    attempts = scored(facts)
+    lines = [*_area_lines(facts, numbers, attempts), *_dice_lines(facts, numbers, attempts)]
+    if not any(line.points for line in lines):
+        return ""
+    values = [bound for line in lines for point in line.points for bound in (point.interval or (point.y, point.y))]
+    last = max(attempt.scored_round for attempt in attempts)
+    frame = Frame((0, max(last, 1)), (max(0.0, min(values) - 0.05), 1.0), width=820)
+    title = "Dice" if facts.plan.task.kind.value == "segmentation" else "AUC"
+    parts = [
+        drawing(
+            line_chart(frame, lines, x_title="round", y_title=title, label=f"{title} by round"),
+            "Scores of the shared model on patients whom the hospitals held back from training. The hospitals sent "
+            "only sums of counts, with noise, inside the encrypted update; nobody sees one hospital's score. The "
+            "shaded band is the 95 % interval, noise included.",
+        ),
+        legend([(line.style, line.title) for line in lines]),
+    ]
+    lines = _sensitivity_lines(facts, numbers, attempts)
+    if lines:
+        below = Frame((0, max(last, 1)), (0, 1), width=820, height=240)
+        chart = line_chart(below, lines, x_title="round", y_title="share found", label="sensitivity by round")
+        caption = "Of the patients of each class, the share that the model answers correctly."
+        parts += [drawing(chart, caption), legend([(line.style, line.title) for line in lines])]
+    return section("growth", "How the model grew", *parts)
+
+
+def _area_lines(facts: RunFacts, numbers: Figures, attempts: list[Attempt]) -> list[Line]:
+    if facts.plan.task.kind.value == "segmentation":
+        return []
+    lines = []
+    for style, name in zip(STYLES, scored_classes(facts.plan)[:MOST_LINES], strict=False):
+        points = []
+        for number in (attempt.scored_round for attempt in attempts):
+            key = f"round.{number}.auc.{name}"
+            if key in numbers:
+                between = (numbers[f"{key}.low"], numbers[f"{key}.high"])
+                tip = f"round {number}: AUC {numbers[key]:.3f} ({between[0]:.3f} to {between[1]:.3f})"
+                points.append(Point(key, number, numbers[key], tip, between))
+        lines.append(Line(f"AUC for {name}", style, points))
+    return lines
+
+
+def _dice_lines(facts: RunFacts, numbers: Figures, attempts: list[Attempt]) -> list[Line]:
+    return _plain_lines(facts.plan.task.classes[1:], "dice", "Dice of", numbers, attempts)
+
+
+def _sensitivity_lines(facts: RunFacts, numbers: Figures, attempts: list[Attempt]) -> list[Line]:
+    classes = facts.plan.task.classes
+    lines = _plain_lines(classes, "sensitivity", "found among", numbers, attempts)
+    return [line for line in lines if line.points]
+
+
+def _plain_lines(
+    names: tuple[str, ...], score: str, words: str, numbers: Figures, attempts: list[Attempt]
+) -> list[Line]:
+    lines = []
+    for style, name in zip(STYLES, names[:MOST_LINES], strict=False):
+        keys = {attempt.scored_round: f"round.{attempt.scored_round}.{score}.{name}" for attempt in attempts}
+        points = [
+            Point(key, number, numbers[key], f"round {number}: {numbers[key]:.3f}")
+            for number, key in keys.items()
+            if key in numbers
+        ]
+        lines.append(Line(f"{words} {name}", style, points))
+    return [line for line in lines if line.points]
+
+
+def final(facts: RunFacts, numbers: Figures) -> str:
+    """Show the last scored model in detail."""
+    attempts = scored(facts)
+    rows = _final_rows(facts, numbers)
+    if not attempts or not rows:
+        return ""
+    tables = tables_of(facts.plan, attempts[-1])
+    charts = []
+    if "histograms" in tables:
+        points = roc_points(tables["histograms"][0])
+        name = scored_classes(facts.plan)[0]
+        charts.append(_roc(points, f"ROC for {name}"))
+    if "confidence" in tables:
+        charts.append(_calibration(calibration_points(tables["confidence"])))
+    shown = f'<div class="pair">{"".join(charts)}</div>' if charts else ""
+    words = f"The model after round {attempts[-1].scored_round}, on the patients whom the hospitals held back."
+    return section("final", "The final model", f"<p>{words}</p>", pairs(rows), shown)
+
+
+def _final_rows(facts: RunFacts, numbers: Figures) -> list[tuple[str, str]]:
+    rows = []
+    if facts.test:
+        rows.append((f"{facts.test.measure}, public test images", interval(numbers, "test")))
+    rows += [
+        (f"AUC for {name}, held-out patients", interval(numbers, f"final.auc.{name}"))
+        for name in facts.plan.task.classes
+        if f"final.auc.{name}" in numbers
+    ]
+    for name in facts.plan.task.classes:
+        if f"final.dice.{name}" in numbers:
+            rows.append((f"Dice of {name}, held-out patients", figure(numbers, f"final.dice.{name}")))
+        if f"final.sensitivity.{name}" in numbers:
+            is_normal = len(facts.plan.task.classes) == 2 and name == facts.plan.task.classes[0]
+            word = "Specificity" if is_normal else "Sensitivity"
+            rows.append((f"{word} ({name} recognised)", figure(numbers, f"final.sensitivity.{name}")))
+    if "final.calibration_error" in numbers:
+        rows.append(("Calibration error", figure(numbers, "final.calibration_error")))
+    return rows
+
+
+def _roc(points: list[tuple[float, float]], title: str) -> str:
+    marks = [Point(f"roc.{i}", x, y, f"{x:.3f} / {y:.3f}") for i, (x, y) in enumerate(points)]
+    chart = square_chart(Line(title, "federation", marks), x_title="false alarms", y_title="sensitivity", label=title)
+    caption = (
+        "Each point is a threshold: how many ill patients are found, and how many healthy ones raise a false alarm."
+    )
+    return drawing(chart, caption)
+
+
+def _calibration(points: list[tuple[float, float, float]]) -> str:
+    most = max((patients for _, _, patients in points), default=1.0)
+    marks = [
+        Point(f"calibration.{i}", x, y, f"says {x:.2f}, right in {y:.2f} of {patients:.0f} patients")
+        for i, (x, y, patients) in enumerate(points)
+    ]
+    radii = [2 + 7 * (patients / most) ** 0.5 for _, _, patients in points]
+    chart = square_chart(
+        Line("calibration", "federation", marks),
+        x_title="how sure the model says it is",
+        y_title="how often it is right",
+        label="calibration",
+        sizes=radii,
+    )
+    caption = "A model that knows what it knows lies on the dashed line. Larger dots stand for more patients."
+    return drawing(chart, caption)
