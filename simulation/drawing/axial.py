@@ -30,7 +30,7 @@ def ct(cast: Cast, labels: np.ndarray, contrast: float) -> tuple[Field, Field]:
     )
     nodule = nodule * column((labels == 1).astype(np.float32), len(cast.shape))
     hounsfield = tissue(cast, z, y, x, body) * (1 - lungs) + parenchyma(cast, z, y, x) * lungs
-    density = np.float32(contrast) * cast.image(400, 1000) * (1 - 0.9 * (1 - lungs))
+    density = np.float32(contrast) * cast.image(150, 1200) * (1 - 0.9 * (1 - lungs))
     return window(hounsfield + density * nodule), nodule.astype(np.float32)
 
 
@@ -52,7 +52,7 @@ def mr(cast: Cast, labels: np.ndarray, contrast: float) -> tuple[Field, Field]:
     lesion = lesion * column((labels == 1).astype(np.float32), len(cast.shape))
     image = 0.5 * head - 0.42 * ellipsoid((z, y, x), (0.95, long * 0.94, wide * 0.93), 0.05) + 0.42 * brain
     image = image - 0.16 * white + 0.4 * horns * brain + 0.05 * ridges(folds, 0.5) * brain + 0.02 * folds * head
-    image = image + np.float32(contrast) * cast.image(0.15, 0.4) * lesion * brain
+    image = image + np.float32(contrast) * cast.image(0.03, 0.45) * lesion * brain
     coil = 1 + cast.image(-0.2, 0.2) * x + cast.image(-0.2, 0.2) * y
     return (image * coil).astype(np.float32), (lesion * (brain > 0.5)).astype(np.float32)
 

@@ -25,7 +25,7 @@ def chest(cast: Cast, labels: np.ndarray, contrast: float) -> tuple[Field, Field
         ]
     )
     image = torso(cast, y, x, dome) + bones(cast, y, x, lungs) + airspace(cast, y, x, lungs)
-    brightness = np.float32(contrast) * cast.image(0.04, 0.55)
+    brightness = np.float32(contrast) * cast.image(0.05, 0.62)
     return (image + brightness * lesions).astype(np.float32), lesions.astype(np.float32)
 
 
