@@ -6,7 +6,6 @@ fixed when the plan is approved. Keys are the site's keyed hashes; they stay in 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final, Protocol
 
 import numpy as np
@@ -14,14 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from client.dicom.record import Stratum
+
 UNKNOWN: Final = -1  # a scan, or a voxel, that nobody has labelled
-
-
-class Stratum(StrEnum):
-    """Which of the two disjoint groups a patient is accounted in."""
-
-    LABELLED = "labelled"
-    UNLABELLED = "unlabelled"
 
 
 @dataclass(frozen=True)
@@ -39,6 +33,10 @@ class PatientScans:
     def chosen(self, indices: Tensor) -> "PatientScans":
         """Return the scans at ``indices`` (n,) int64."""
         return PatientScans(self.images[indices], self.labels[indices])
+
+    def to(self, device: torch.device) -> "PatientScans":
+        """Return the scans on ``device``."""
+        return PatientScans(self.images.to(device), self.labels.to(device))
 
 
 class Patients(Protocol):

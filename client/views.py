@@ -4,7 +4,7 @@ No flips: left and right mean something in a patient. Each scan has its own draw
 view is free under patient-level privacy. Two and three dimensions, any floating type, any device.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -90,15 +90,17 @@ def view(images: Tensor, draws: ViewDraws, limits: ViewRange) -> Tensor:
     return apply_intensity(apply_geometry(images, draws, limits), draws, limits)
 
 
-def joined(draws: list[ViewDraws]) -> ViewDraws:
-    """Put the draws of several patients under one another; the noise seed becomes that of the first.
+def hide_patches(images: Tensor, share: float, *, generator: torch.Generator, side: int = 4) -> Tensor:
+    """Set about ``share`` of the square patches of each scan to the scan's mean: (scans, 1, *size) -> the same shape.
 
-    Used only where no noise follows (geometry), because one seed cannot stand for several patients.
+    ``side``: of a patch in pixels. Source: He et al. 2022 (masked autoencoders).
     """
-    return ViewDraws(
-        *(torch.cat([getattr(draw, field.name) for draw in draws]) for field in fields(ViewDraws)[:3]),
-        noise_seed=draws[0].noise_seed,
-    )
+    coarse = tuple(-(-length // side) for length in images.shape[2:])
+    kept = (torch.rand(len(images), 1, *coarse, generator=generator) >= share).to(images)
+    shown = functional.interpolate(kept, scale_factor=float(side), mode="nearest")
+    shown = shown[(slice(None), slice(None), *(slice(length) for length in images.shape[2:]))]
+    mean = images.flatten(1).mean(1).view(-1, *(1,) * (images.ndim - 1))
+    return torch.where(shown > 0, images, mean)
 
 
 def _inverse_affine(geometry: Tensor, limits: ViewRange, *, dimensions: int) -> Tensor:

@@ -1,0 +1,56 @@
+"""The teacher: a copy of the network whose weights follow the released models. It costs no privacy.
+
+Released models are public, and an average of public values is public (post-processing). The teacher never sees a
+gradient, and it answers for one scan from that scan alone.
+"""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from common.parameters import Layout
+
+
+class Teacher:
+    """An exponential average of the released models: teacher <- decay * teacher + (1 - decay) * released.
+
+    ``decay`` 1: the phase's first model for ever (teacher and student); 0: the last released model (FixMatch).
+    """
+
+    def __init__(self, network: nn.Module, *, decay: float) -> None:
+        self.network = copy.deepcopy(network).requires_grad_(requires_grad=False)
+        self._decay = decay
+
+    def follow(self, order: Layout, released: Tensor) -> None:
+        """Move towards a released model: (num_parameters,) float32 in the order of the phase's layout."""
+        parameters = dict(self.network.named_parameters())
+        with torch.no_grad():
+            for entry in order.entries:
+                value = released[entry.offset : entry.offset + entry.size].view(entry.shape)
+                parameters[entry.name].lerp_(value.to(parameters[entry.name]), 1 - self._decay)
+
+    def probabilities(self, images: Tensor, *, several_labels: bool = False) -> Tensor:
+        """Return class probabilities: (scans, 1, *size) -> (scans, classes) or (scans, classes, *size) float32.
+
+        ``several_labels``: each class on its own (sigmoid) instead of one class of all (softmax).
+        """
+        with torch.no_grad():
+            logits = self.network(images).float()
+        return torch.sigmoid(logits) if several_labels else torch.softmax(logits, 1)
+
+
+def good_enough(teacher: Teacher, images: Tensor, classes: Tensor, *, least_balanced_accuracy: float) -> bool:
+    """Return whether the teacher's balanced accuracy on *public* images reaches the gate.
+
+    Where it is below about 0.7 to 0.8 pseudo-labels hurt (docs/privacy.md). Balanced accuracy is the mean over classes
+    present of the share answered right; private images must not be used here without a budget.
+    Shapes: images (n, 1, *size), classes (n,) int64. No images: the gate is shut.
+    """
+    if least_balanced_accuracy == 0:
+        return True
+    if len(images) == 0:
+        return False
+    answers = torch.cat([teacher.probabilities(part).argmax(1) for part in torch.split(images, 256)])
+    shares = [float((answers[classes == index] == index).float().mean()) for index in torch.unique(classes)]
+    return sum(shares) / len(shares) >= least_balanced_accuracy

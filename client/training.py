@@ -1,0 +1,202 @@
+"""One round of private training at one site, read from top to bottom.
+
+    y = sum over strata a, over Poisson-sampled patients i of a:  g_i min(1, C_a / |g_i|)          (one clip a patient)
+    distributed:  leaves  round(y / step) + rounded N(0, s^2 / h)        integers, masked afterwards; one sum a round
+    local:        theta <- theta - eta (noised y / B + mu (theta - theta_0)), E times; leaves  theta - theta_0
+
+    C_a clipping norm of the stratum   s = noise multiplier times C   h guaranteed honest survivors
+    B expected batch, a public constant, never the realised one   mu proximal weight, applied after clip and noise
+
+What leaves depends on a patient only through y. Nothing else is returned: no loss, no count, no time, no exception of
+the data. The caller has reserved the step in the ledger before it calls (docs/privacy.md section 4).
+Source: Abadi et al. 2016 (clip, noise), Li et al. 2020 (proximal term), Sohn et al. 2020 (pseudo-labels on views).
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from client.dicom.record import Stratum
+from client.feature_moments import FeatureMoments
+from client.lessons import Lesson, lesson_for
+from client.patients import Patients
+from client.private_gradients.engine import PrivateGradient, SpeedSettings
+from client.private_gradients.stacks import PatientRows, PatientStack, stack_patients
+from client.round_randomness import RoundRandomness
+from client.teacher import Teacher, good_enough
+from client.training_settings import Method, Placement, TrainingSettings
+from common.parameters import flatten, layout, load
+
+
+class LatticeNoise(Protocol):
+    """Gaussian noise from a cryptographic source, rounded to integers."""
+
+    def integers(self, length: int, stddev: float) -> NDArray[np.int64]:
+        """Return round(stddev * z), z standard normal: (length,) int64."""
+
+
+@dataclass(frozen=True)
+class LatticeUpdate:
+    """What may leave: ``values`` int64 (num_parameters,), each worth ``step``."""
+
+    values: NDArray[np.int64]
+    step: float
+
+    @property
+    def vector(self) -> NDArray[np.float64]:
+        """Return the real numbers."""
+        return self.values.astype(np.float64) * self.step
+
+
+@dataclass(frozen=True)
+class PublicImages:
+    """Images on which the gate judges the teacher; they belong to nobody. images (n, 1, *size), classes (n,) int64."""
+
+    images: Tensor = field(default_factory=lambda: torch.zeros(0, 1, 1, 1))
+    classes: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+
+
+class PhaseTraining:
+    """One phase at one site: what stays the same from round to round.
+
+    ``network`` is trained where it lives (processor or GPU). ``lattice_step``: worth of one integer, from the plan's
+    fixed point; None chooses the finest that privacy.md section 2 names (local placement, experiments).
+    ``patients_at_once``: speed setting, bounds memory. ``noise``: None only for placement ``none``.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        patients: Patients,
+        settings: TrainingSettings,
+        *,
+        noise: LatticeNoise | None,
+        lattice_step: float | None = None,
+        public: PublicImages | None = None,
+        speed: SpeedSettings | None = None,
+        patients_at_once: int = 16,
+    ) -> None:
+        if noise is None and settings.placement is not Placement.NONE:
+            raise ValueError("a private phase needs a source of noise")
+        self.settings, self.patients, self.noise = settings, patients, noise
+        self.network, self.order = network, layout(network, settings.trainable)
+        self.teacher = Teacher(network, decay=settings.teacher_decay)
+        self.public = public or PublicImages()
+        self.patients_at_once = patients_at_once
+        self.step_size = lattice_step or finest_step(settings.clipping_norm, self.order.num_parameters)
+        moments = FeatureMoments(network) if settings.method is Method.STANDARDISE else None
+        self.gradient = PrivateGradient(moments or network, moments.order if moments else self.order, speed)
+        self.lessons = {stratum: lesson_for(stratum, settings, self.teacher) for stratum in Stratum}
+
+    def train_round(
+        self, round_number: int, released: Tensor, *, randomness: RoundRandomness | None = None
+    ) -> LatticeUpdate:
+        """Train one round from the ``released`` model and return what may leave.
+
+        Shapes: released (num_parameters,) float32 in the layout's order. The released model of a phase's first round
+        is also its first teacher (decay 1).
+        Guarantee: docs/privacy.md section 2; one patient more or less moves the un-noised sum by at most its clipping
+        norm, and changes nothing else. ``randomness``: only tests pass it.
+        Raises: WeightsInvalidError for a released vector that does not fit.
+        """
+        settings = self.settings
+        randomness = randomness or RoundRandomness()
+
+        # 1. The released model becomes the network; the teacher follows released models only.
+        load(self.network, self.order, released)
+        self.teacher.follow(self.order, released)
+        strata = self._taking_part(round_number)
+
+        for step in range(settings.local_steps):
+            # 2. Sample patients, prepare their views and targets one by one, clip each patient's gradient, add up.
+            total = torch.zeros(self.order.num_parameters, dtype=torch.float64)
+            for stratum in strata:
+                sampled = randomness.sampled(
+                    self.patients.keys(stratum), sampling_rate=settings.sampling_rate(stratum), step=step
+                )
+                stacks = self._stacks(sampled, self.lessons[stratum], randomness, step)
+                clipping_norm = settings.clipping_norm_of(stratum)
+                total += self.gradient.clipped_sum(
+                    stacks, self.lessons[stratum].loss, clipping_norm=clipping_norm
+                ).cpu()
+
+            # 3. Round to the lattice and add this site's noise; an empty sample is noise alone.
+            update = self._noised(total)
+            del total
+            if settings.placement is not Placement.LOCAL:
+                return update
+
+            # 4. Local steps: the public divisor, the proximal term after clip and noise.
+            mean = torch.from_numpy(update.vector) / settings.expected_batch
+            here = flatten(self.network, self.order)
+            pull = settings.proximal_weight * (here - released)
+            load(self.network, self.order, (here - settings.local_learning_rate * (mean + pull)).float())
+
+        difference = (flatten(self.network, self.order) - released).numpy().astype(np.float64)
+        return LatticeUpdate(np.rint(difference / self.step_size).astype(np.int64), self.step_size)
+
+    def _taking_part(self, round_number: int) -> list[Stratum]:
+        """Return the strata that teach in this round: a function of the plan, the round and the released model."""
+        settings = self.settings
+        strata = [stratum for stratum in Stratum if settings.sampling_rate(stratum) > 0]
+        if settings.label_free:
+            return strata
+        late_enough = settings.pseudo_labels and round_number >= settings.unlabelled_from_round
+        gate = settings.gate_balanced_accuracy
+        public = self.public
+        if late_enough and good_enough(self.teacher, public.images, public.classes, least_balanced_accuracy=gate):
+            return strata
+        return [stratum for stratum in strata if stratum is Stratum.LABELLED]
+
+    def _stacks(
+        self, sampled: Sequence[str], lesson: Lesson, randomness: RoundRandomness, step: int
+    ) -> Iterator[PatientStack]:
+        """Yield stacks of fixed shape; patients are read, augmented and labelled when their stack is due."""
+        rows_per_patient = self.settings.most_scans * self.settings.views_per_scan
+        for start in range(0, len(sampled), self.patients_at_once):
+            keys = sampled[start : start + self.patients_at_once]
+            rows = [self._rows(key, lesson, randomness.generator("views", step=step, patient_key=key)) for key in keys]
+            present = [row for row in rows if row is not None]
+            yield from stack_patients(
+                present, patients_per_stack=self.patients_at_once, rows_per_patient=rows_per_patient
+            )
+
+    def _rows(self, patient_key: str, lesson: Lesson, generator: torch.Generator) -> PatientRows | None:
+        """Prepare one patient: at most k scans, chosen at random, then the lesson; None contributes zero."""
+        scans = self.patients.read(patient_key)
+        count = len(scans.images)
+        if count == 0:
+            return None
+        chosen = torch.randperm(count, generator=generator)[: self.settings.most_scans]
+        device = next(self.network.parameters()).device
+        rows = lesson.rows(scans.chosen(chosen).to(device), generator)
+        return rows and PatientRows(rows.inputs, rows.targets, rows.weights.to(device))
+
+    def _noised(self, total: Tensor) -> LatticeUpdate:
+        """Return the sum on the lattice plus this site's share of the noise.
+
+        Rounding moves the sum by at most step sqrt(d) more for a patient; the noise is scaled up for it (by at most one
+        per cent, or the plan is refused).
+        """
+        values = np.rint(total.numpy() / self.step_size).astype(np.int64)
+        if self.noise is not None and self.settings.placement is not Placement.NONE:
+            stddev = self.settings.noise_stddev * (1 + self._rounding_share()) / self.step_size
+            values = values + self.noise.integers(len(values), stddev)
+        return LatticeUpdate(values, self.step_size)
+
+    def _rounding_share(self) -> float:
+        """Return step sqrt(d) over the smallest clipping norm in use."""
+        settings = self.settings
+        ratio = settings.unlabelled_clip_ratio if settings.unlabelled_sampling_rate > 0 else 1.0
+        return self.step_size * math.sqrt(self.order.num_parameters) / (settings.clipping_norm * ratio)
+
+
+def finest_step(clipping_norm: float, num_parameters: int) -> float:
+    """Return the power of two 2^floor(log2(C 2^-20 / sqrt(d))): rounding then adds at most 2^-20 C."""
+    return float(2.0 ** math.floor(math.log2(clipping_norm * 2.0**-20 / math.sqrt(num_parameters))))

@@ -1,0 +1,66 @@
+"""A study of one site without a federation: phases of private training and the server's step, in one process.
+
+It drives the production code (``client.training``, ``common.standardisation``) and adds only what the server does with a
+sum: divide by the public expected batch, take a step, average the models.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from client.patients import Patients
+from client.training import LatticeNoise, PhaseTraining
+from client.training_settings import Method, TrainingSettings
+from common.parameters import flatten, load
+from common.standardisation import standardised
+
+
+@dataclass(frozen=True)
+class PooledPhase:
+    """A phase: training settings, rounds, and the server's rule (learning rate, momentum, average of models).
+
+    ``average_from``: the phase ends with the mean of the models from this share of its rounds on; 1 = the last model.
+    """
+
+    settings: TrainingSettings
+    rounds: int
+    learning_rate: float = 1.0
+    momentum: float = 0.0
+    average_from: float = 0.5
+
+
+def run_phase(
+    network: nn.Module,
+    patients: Patients,
+    phase: PooledPhase,
+    *,
+    noise: LatticeNoise | None,
+    after_round: Callable[[int, Tensor], None] | None = None,
+) -> None:
+    """Train ``network`` in place through one phase; the result is the averaged model."""
+    training = PhaseTraining(network, patients, phase.settings, noise=noise, patients_at_once=16)
+    model = flatten(network, training.order)
+    velocity, average, averaged = torch.zeros_like(model), torch.zeros_like(model), 0
+    for round_number in range(1, phase.rounds + 1):
+        update = training.train_round(round_number, model)
+        mean = torch.from_numpy(update.vector).float() / phase.settings.expected_batch
+        if phase.settings.method is Method.STANDARDISE:
+            model = standardised(model, mean)
+        else:
+            velocity = phase.momentum * velocity + mean
+            model = model - phase.learning_rate * velocity
+        if round_number > phase.average_from * phase.rounds:
+            average, averaged = average + model, averaged + 1
+        if after_round is not None:
+            after_round(round_number, model)
+    keeps_last = phase.settings.method is Method.STANDARDISE or averaged == 0
+    load(network, training.order, model if keeps_last else average / averaged)
+
+
+def without_privacy(phase: PooledPhase) -> PooledPhase:
+    """Return the phase with neither clip nor noise."""
+    from client.training_settings import Placement  # noqa: PLC0415
+
+    return replace(phase, settings=replace(phase.settings, placement=Placement.NONE, noise_multiplier=0.0))
