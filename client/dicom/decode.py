@@ -31,12 +31,10 @@ jpeg_plugin.register()
 
 
 def check_stream(dataset: Dataset, module: ImageModule) -> None:
-    """Check that the pixel data is there and as long as its description says, compressed or not.
+    """Check that the pixel data is as long as its description says, compressed or not.
 
     Raises: Rejected.
     """
-    if "PixelData" not in dataset:
-        raise Rejected(RejectCode.NO_PIXELS)
     syntax = dataset.file_meta.TransferSyntaxUID
     if syntax in ENCAPSULATED:
         frames = frames_of(dataset, module)

@@ -86,6 +86,15 @@ def check_kind(dataset: Dataset, modalities: tuple[str, ...]) -> str:
     return modality
 
 
+def check_has_pixels(dataset: Dataset) -> None:
+    """Refuse an object without integer pixels (float pixel data is of parametric maps, not of these modalities).
+
+    Raises: Rejected(no_pixels).
+    """
+    if "PixelData" not in dataset:
+        raise Rejected(RejectCode.NO_PIXELS)
+
+
 def check_image_module(dataset: Dataset, modality: str) -> ImageModule:
     """Read and check the image pixel module.
 

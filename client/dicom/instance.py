@@ -10,7 +10,7 @@ from client.dicom.decode import check_stream
 from client.dicom.describe import describe, pixel_spacing_mm
 from client.dicom.facts import Facts
 from client.dicom.header import read_header
-from client.dicom.image_module import ImageModule, check_image_module, check_kind
+from client.dicom.image_module import ImageModule, check_has_pixels, check_image_module, check_kind
 from client.dicom.intensity import Levels, to_levels, window_of
 from client.dicom.pixels import read_frame
 from client.dicom.pseudonyms import Pseudonyms
@@ -28,6 +28,7 @@ def read_images(content: bytes, settings: IngestSettings, pseudonyms: Pseudonyms
     dataset = read_header(content)
     modality = check_kind(dataset, settings.modalities)
     facts = describe(dataset, modality, pseudonyms)
+    check_has_pixels(dataset)
     module = check_image_module(dataset, modality)
     check_stream(dataset, module)
     for index in module.chosen_frames:

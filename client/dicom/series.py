@@ -111,7 +111,7 @@ def ordered(slices: Sequence[Slice]) -> tuple[list[Slice], Geometry]:
         raise Rejected(RejectCode.SERIES_TOO_LARGE)
     _refuse_mixed(slices)
     positions = [slice_.position for slice_ in slices]
-    _, places = get_volume_positions(positions, slices[0].orientation)
+    _, places = get_volume_positions(positions, slices[0].orientation, index_convention="RD")
     if places is None:
         raise Rejected(_diagnosis(slices))
     by_place = sorted(zip(places, range(len(slices)), strict=True))

@@ -11,7 +11,7 @@ from client.dicom.describe import describe
 from client.dicom.facts import Facts
 from client.dicom.grid import Grid
 from client.dicom.header import read_header
-from client.dicom.image_module import ImageModule, check_image_module, check_kind
+from client.dicom.image_module import ImageModule, check_has_pixels, check_image_module, check_kind
 from client.dicom.intensity import Levels, to_levels, window_of
 from client.dicom.limits import MAX_VOLUME_VOXELS
 from client.dicom.pixels import Frame, read_frame
@@ -51,6 +51,7 @@ class SeriesFiles:
         """Decode one frame."""
         if self._opened is None or self._opened[0] != file_index:
             dataset = read_header(self._read(file_index))
+            check_has_pixels(dataset)
             module = check_image_module(dataset, check_kind(dataset, self._settings.modalities))
             check_stream(dataset, module)
             self._opened = (file_index, dataset, module)

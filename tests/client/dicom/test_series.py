@@ -1,0 +1,125 @@
+"""Which slices form a volume: the gatekeeper's verdicts, and the two real lung series against an independent reader."""
+
+import csv
+import random
+from dataclasses import replace
+
+import highdicom
+import numpy as np
+import pytest
+from pydicom import dcmread
+
+from client.dicom.pseudonyms import Pseudonyms
+from client.dicom.reject import RejectCode, Rejected
+from client.dicom.series import Slice, ordered
+from client.dicom.volume import SeriesFiles, build_volume
+
+NAMES = Pseudonyms(b"k" * 32)
+
+
+def stack_of(count: int = 12, spacing_mm: float = 2.5) -> list[Slice]:
+    return [
+        Slice(
+            file_index=index,
+            frame_index=0,
+            instance_key=f"{index:032x}",
+            rows=16,
+            columns=16,
+            position=(-100.0, -120.0, 40.0 + spacing_mm * index),
+            orientation=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0),
+            spacing_mm=(0.7, 0.7),
+            frame_of_reference="1.2",
+        )
+        for index in range(count)
+    ]
+
+
+def moved(index: int, **changes):
+    def change(stack: list[Slice]) -> list[Slice]:
+        stack[index] = replace(stack[index], **changes)
+        return stack
+
+    return change
+
+
+def tilted(stack: list[Slice]) -> list[Slice]:
+    return [replace(s, position=(s.position[0], s.position[1] + 0.6 * i, s.position[2])) for i, s in enumerate(stack)]
+
+
+DEFECTS = {
+    "a slice in the middle is missing": (lambda stack: stack[:5] + stack[6:], RejectCode.SERIES_MISSING_SLICE),
+    "two neighbouring slices are missing": (lambda stack: stack[:5] + stack[7:], RejectCode.SERIES_MISSING_SLICE),
+    "two slices lie at one place": (
+        moved(3, position=(-100.0, -120.0, 50.0)),
+        RejectCode.SERIES_DUPLICATE_POSITION,
+    ),
+    "the gantry is tilted": (tilted, RejectCode.SERIES_TILTED),
+    "one slice lies off its place": (moved(4, position=(-100.0, -120.0, 50.9)), RejectCode.SERIES_GEOMETRY),
+    "one slice has another orientation": (
+        moved(4, orientation=(1.0, 0.0, 0.0, 0.0, 0.0, 1.0)),
+        RejectCode.SERIES_MIXED,
+    ),
+    "one slice has another pixel spacing": (moved(4, spacing_mm=(0.8, 0.8)), RejectCode.SERIES_MIXED),
+    "one slice has another size": (moved(4, rows=32), RejectCode.SERIES_MIXED),
+    "one slice has another frame of reference": (moved(4, frame_of_reference="1.3"), RejectCode.SERIES_MIXED),
+    "there are only two slices": (lambda stack: stack[:2], RejectCode.SERIES_TOO_SHORT),
+}
+
+
+@pytest.mark.parametrize("defect", DEFECTS)
+def test_a_series_that_is_no_volume_is_refused_with_its_code(defect):
+    change, code = DEFECTS[defect]
+    with pytest.raises(Rejected) as refused:
+        ordered(change(stack_of()))
+    assert refused.value.code is code
+
+
+def test_slices_are_ordered_by_position_whatever_the_order_of_the_files():
+    stack = stack_of()
+    shuffled = random.Random(3).sample(stack, len(stack))
+    in_order, geometry = ordered(shuffled)
+    assert [s.position for s in in_order] == [s.position for s in stack]
+    assert geometry.spacing_mm == pytest.approx((2.5, 0.7, 0.7))
+
+
+def test_a_series_scanned_from_head_to_feet_gives_the_same_grid():
+    upwards = ordered(stack_of())[1]
+    downwards = ordered(list(reversed(stack_of())))[1]
+    assert np.array_equal(upwards.affine, downwards.affine)
+
+
+REAL = {"series_nlst_ct": 143, "series_acrin_nsclc_ct": 135}
+
+
+@pytest.mark.parametrize("folder", REAL)
+def test_a_real_lung_series_becomes_one_volume_in_the_right_order_with_the_right_hounsfield_units(
+    folder, shared_data, settings_with
+):
+    """Oracle: highdicom's own volume of the same files, and the value ranges of the manifest."""
+    paths = random.Random(7).sample(sorted((shared_data / "dicom" / folder).glob("*.dcm")), REAL[folder])
+    datasets = [dcmread(path) for path in paths]
+    theirs = highdicom.get_volume_from_series(datasets, dtype=np.float32).to_patient_orientation("HPL")
+    mm = [float(value) for value in theirs.spacing]
+    settings = settings_with(
+        volume=True, size_px=theirs.shape, spacing_mm=mm, window_hu=(0.0, 10000.0), classes=("a", "b")
+    )
+    files = SeriesFiles(len(paths), lambda index: paths[index].read_bytes(), settings, NAMES)
+    built = build_volume(files, settings, lambda: None)
+    assert (built.facts.slices, built.levels.shape) == (REAL[folder], theirs.shape)
+    ours = built.levels.astype(np.float32) * np.float32(10000 / 65535) - 5000
+    low, high = manifest_range(shared_data, folder)
+    padding = theirs.array == datasets[0].get("PixelPaddingValue", np.nan)  # we give it the lowest value instead
+    assert padding.mean() < 0.3
+    assert np.abs(ours - theirs.array)[~padding].max() < 0.1, "HU of a voxel"
+    assert (round(float(ours.min())), round(float(ours.max()))) == (low, high)
+
+
+def manifest_range(shared_data, folder: str) -> tuple[int, int]:
+    """Smallest and largest value in HU of a series, by the manifest (its values are stored ones; rescale is 1, 0)."""
+    with (shared_data / "dicom" / "manifest.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["file"].startswith(folder + "/")]
+    assert len(rows) == REAL[folder]
+    for row in rows:
+        header = dcmread(shared_data / "dicom" / row["file"], stop_before_pixels=True)
+        assert (header.RescaleSlope, header.RescaleIntercept) == (1, 0)
+    return min(int(row["min"]) for row in rows), max(int(row["max"]) for row in rows)
