@@ -8,8 +8,7 @@ Source: ``flwr/client/mod/secure_aggregation/secaggplus_mod.py`` (site) and
 the mod are called as they are; the workflow needs a running grid, so its loops are repeated here, line by line.
 """
 
-import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,8 +37,6 @@ from flwr.common.secure_aggregation.secaggplus_constants import Key
 from flwr.common.secure_aggregation.secaggplus_utils import pseudo_rand_gen
 from flwr.supercore.primitives.asymmetric import bytes_to_private_key, bytes_to_public_key
 from numpy.typing import NDArray
-
-from simulation.benchmarks.cpu_time import best_seconds
 
 CLIPPING_RANGE = 8.0
 QUANTISATION_RANGE = 1 << 22
@@ -138,19 +135,22 @@ class FlowerSecAgg:
 
 
 @dataclass(frozen=True)
-class FlowerControl:
-    """CPU seconds of what surrounds Flower's arithmetic, and the bytes of a masked vector."""
+class FlowerSteps:
+    """What surrounds Flower's arithmetic, ready to be timed again and again.
 
-    site_s: float
-    server_s: float
+    Attributes:
+        site: the four stages of one site, arithmetic and serialisation included.
+        server: recovery of secrets and keys, which comes on top of the arithmetic.
+        masked_bytes: bytes that carry one masked vector.
+    """
+
+    site: Mapping[str, Callable[[], Any]]
+    server: Mapping[str, Callable[[], Any]]
     masked_bytes: int
 
 
-def time_flower_round(flower: FlowerSecAgg, update: NDArray[np.float32], *, repeats: int) -> FlowerControl:
-    """Time the four stages of one site, and the server's recovery of secrets and keys, by the CPU time of the process.
-
-    ``site_s`` is the whole site, arithmetic and serialisation included; ``server_s`` comes on top of the arithmetic.
-    """
+def flower_steps(flower: FlowerSecAgg, update: NDArray[np.float32]) -> FlowerSteps:
+    """Prepare a round of which every step can be repeated, after ``flower.exchange_keys()``."""
     spare = FlowerSecAgg(len(flower.node_ids), len(flower.dead), flower.threshold)
     spare.exchange_keys()
     node_id, parameters = flower.node_ids[0], ndarrays_to_parameters([update])
@@ -161,19 +161,17 @@ def time_flower_round(flower: FlowerSecAgg, update: NDArray[np.float32], *, repe
     recovered = flower.recovered_secrets(replies)
     if recovered != flower.true_secrets():
         raise RuntimeError("Flower's secret sharing rebuilt another secret: the comparison would be of nothing")
-    site = {
-        "share_keys": lambda: spare.share_keys(node_id),
-        "setup": lambda: spare.setup(spare.node_ids[1]),
-        "collect": lambda: flower.collect(node_id, parameters),
-        "unmask": lambda: flower.unmask_reply(node_id),
-    }
-    server = {
-        "recover": lambda: flower.recovered_secrets(replies),
-        "agree": lambda: flower.masks_to_remove(recovered),
-    }
-    return FlowerControl(
-        site_s=sum(best_seconds(site, repeats=repeats, clock=time.process_time).values()),
-        server_s=sum(best_seconds(server, repeats=repeats, clock=time.process_time).values()),
+    return FlowerSteps(
+        site={
+            "setup": lambda: spare.setup(spare.node_ids[1]),
+            "share keys": lambda: spare.share_keys(node_id),
+            "collect": lambda: flower.collect(node_id, parameters),
+            "unmask": lambda: flower.unmask_reply(node_id),
+        },
+        server={
+            "recover": lambda: flower.recovered_secrets(replies),
+            "agree": lambda: flower.masks_to_remove(recovered),
+        },
         masked_bytes=sum(map(len, flower.collect(node_id, parameters))),
     )
 

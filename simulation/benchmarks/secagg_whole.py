@@ -1,7 +1,8 @@
-"""Our whole round in one process: all that a site and the server compute, from the ORDER to the decoded mean.
+"""Whole rounds in one process: all that a site and the server compute, from the first message to the decoded mean.
 
-Through the real state machines: signatures, key agreement, sealed shares, Shamir, SHA-256 of the model, of every masked
-vector and of the sum, the SQLite journal. CPU time of the process. Training is not in it: the updates are ready.
+Ours through the real state machines: signatures, key agreement, sealed shares, Shamir, SHA-256 of the model, of every
+masked vector and of the sum, the SQLite journal. Flower's through its mod's stages. CPU time of the process, because
+Flower's Shamir starts threads. Training is not in it: the updates are ready.
 """
 
 import secrets
@@ -24,6 +25,8 @@ from common.secagg.order import Order, model_digest
 from common.secagg.thresholds import default_threshold, least_survivors
 from common.secagg.vector import VectorSpec
 from server.secagg import ServerSession
+from simulation.benchmarks.cpu_time import best_seconds
+from simulation.benchmarks.flower_secagg import FlowerSteps
 from simulation.benchmarks.secagg_arithmetic import NO_META, benchmark_body
 
 COLLUDERS = 1
@@ -36,16 +39,16 @@ Result = TypeVar("Result")
 
 
 class CpuAccount:
-    """The CPU seconds of one party, over many calls."""
+    """The CPU seconds of each call of one party, in order."""
 
     def __init__(self) -> None:
-        self.seconds = 0.0
+        self.seconds: list[float] = []
 
     def charge(self, step: Callable[[], Result]) -> Result:
         """Run ``step`` on this account."""
         start_s = time.process_time()
         result = step()
-        self.seconds += time.process_time() - start_s
+        self.seconds.append(time.process_time() - start_s)
         return result
 
 
@@ -75,12 +78,11 @@ class ReadyUpdate:
 
 @dataclass(frozen=True)
 class WholeRound:
-    """CPU seconds of the first site and of the server, and the bytes that carry one masked vector."""
+    """CPU seconds of each call of the first site and of the server, and the bytes that carry one masked vector."""
 
-    site_s: float
-    server_s: float
+    site_s: list[float]
+    server_s: list[float]
     masked_bytes: int
-    participants: int
 
 
 class OurFederation:
@@ -172,7 +174,7 @@ class OurFederation:
             packets = server_cpu.charge(server.advance) if stage < 4 else {}
         opened = server_cpu.charge(server.finish)
         server_cpu.charge(lambda: opened.total.decode_mean(in_place=True))
-        return WholeRound(site_cpu.seconds, server_cpu.seconds, masked_bytes, len(opened.participants))
+        return WholeRound(site_cpu.seconds, server_cpu.seconds, masked_bytes)
 
     def _ask(self, name: str, packet: Packet, site_cpu: CpuAccount) -> Packet:
         session = self._sessions[name]
@@ -180,13 +182,34 @@ class OurFederation:
         return account.charge(partial(session.receive, packet.message, packet.payload))
 
 
-def time_our_round(spec: VectorSpec, *, sites: int, dropped: int, folder: Path, repeats: int) -> WholeRound:
-    """Return the least CPU seconds of several whole rounds."""
-    federation = OurFederation(spec, sites=sites, dropped=dropped, folder=folder)
-    rounds = [federation.run_round() for _ in range(repeats)]
-    return WholeRound(
-        site_s=min(each.site_s for each in rounds),
-        server_s=min(each.server_s for each in rounds),
+@dataclass(frozen=True)
+class WholeTimes:
+    """CPU seconds of whole rounds; ``flower_server_extra_s`` is what Flower's server does beside its arithmetic."""
+
+    site_s: float
+    server_s: float
+    masked_bytes: int
+    flower_site_s: float
+    flower_server_extra_s: float
+    flower_masked_bytes: int
+
+
+def _sum_of_least(rounds: list[list[float]]) -> float:
+    """Return the sum over calls of the least seconds a call took in any round."""
+    total: float = sum(min(call) for call in zip(*rounds, strict=True))
+    return total
+
+
+def time_whole(federation: OurFederation, flower: FlowerSteps, *, repeats: int) -> WholeTimes:
+    """Run whole rounds of ours and the steps of Flower's in turn; keep the least seconds of each call or step."""
+    rounds: list[WholeRound] = []
+    steps = {"ours": lambda: rounds.append(federation.run_round()), **flower.site, **flower.server}
+    best = best_seconds(steps, repeats=repeats, clock=time.process_time)
+    return WholeTimes(
+        site_s=_sum_of_least([each.site_s for each in rounds]),
+        server_s=_sum_of_least([each.server_s for each in rounds]),
         masked_bytes=rounds[0].masked_bytes,
-        participants=rounds[0].participants,
+        flower_site_s=sum(best[name] for name in flower.site),
+        flower_server_extra_s=sum(best[name] for name in flower.server),
+        flower_masked_bytes=flower.masked_bytes,
     )
