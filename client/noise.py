@@ -2,12 +2,12 @@
 
 Gaussian noise is drawn on a lattice, so that no floating-point bit can tell data from noise:
 
-    S   clipped sum (d,)        s   standard deviation of the noise on S        g   step (``common.lattice``)
+    S   clipped sum (d,)        s   standard deviation of the noise on S        g   step of the lattice
     out = round(S / g) + round(s / g z),   z ~ N(0, I)                          (64-bit integers, in units of g)
 
 Rounding an integer plus a real rounds the real: round(m + x) = m + round(x). So ``out`` is the exact Gaussian
 mechanism on the integer-valued query round(S / g), rounded afterwards (post-processing); its support is the same
-lattice whatever the data. Rounding S adds at most g sqrt(d) to the sensitivity (``common.lattice``).
+lattice whatever the data. Rounding S adds at most g sqrt(d) to the sensitivity; whoever rounds charges it.
 
 z comes from an AES-256-CTR keystream through Box and Muller in float64 with 53-bit uniforms: no rejection loop whose
 time could be measured, tails to 8.5 standard deviations (the rest has probability 1e-17).
@@ -27,7 +27,6 @@ from common.errors import NoiseError
 
 Entropy = Callable[[int], bytes]
 BLOCK: Final = 1 << 18  # values drawn at a time: 4 MiB of keystream, so memory does not grow with the vector
-MOST_UNITS: Final = float(1 << 52)  # of the lattice: sums and noise stay exact in float64
 
 
 class PrivacyRandomness:
@@ -70,18 +69,6 @@ class PrivacyRandomness:
         for start in range(0, count, BLOCK):
             block = noise[start : start + BLOCK]
             block[:] = np.rint(units * self.normals(len(block)))
-        return noise
-
-    def noised(self, values: NDArray[np.float64], *, noise_stddev: float, step: float) -> NDArray[np.int64]:
-        """Return round(values / g) + round(s / g z): the private release, in units of ``step``. Shape (d,).
-
-        Raises: NoiseError if a value is not finite or beyond 2^52 steps, or if the noise does not fit the lattice.
-        """
-        noise = self.lattice_noise(len(values), noise_stddev=noise_stddev, step=step)
-        scaled = values / step
-        if not bool((np.abs(scaled) <= MOST_UNITS).all()):
-            raise NoiseError("a sum to be noised is not finite or too large for its lattice; nothing was released")
-        noise += np.rint(scaled).astype(np.int64)
         return noise
 
     def noised_counts(self, counts: NDArray[np.int64], *, noise_stddev: float) -> NDArray[np.int64]:

@@ -13,9 +13,9 @@ from scipy import stats
 
 from client.noise import BLOCK, PrivacyRandomness
 from common.errors import NoiseError
-from common.lattice import lattice_step
 
 MANY = 400_000
+STEP = 2.0**-30
 
 
 class Replay:
@@ -35,8 +35,7 @@ def fixed(name: str = "fixed") -> PrivacyRandomness:
 
 
 def test_the_standard_deviation_is_the_one_that_was_asked_for():
-    step = lattice_step(1.0, MANY)
-    noise = fixed().lattice_noise(MANY, noise_stddev=1.7, step=step) * step
+    noise = fixed().lattice_noise(MANY, noise_stddev=1.7, step=STEP) * STEP
     # chi-square on the variance: within 4 standard errors
     assert np.mean(noise**2) == pytest.approx(1.7**2, rel=4 * math.sqrt(2 / MANY))
     assert abs(np.mean(noise)) < 4 * 1.7 / math.sqrt(MANY)
@@ -92,26 +91,29 @@ def test_no_seed_of_any_global_generator_has_an_influence_and_processes_differ()
 
 def test_global_generators_are_not_even_advanced():
     before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
-    PrivacyRandomness().noised(np.zeros(100), noise_stddev=1.0, step=2.0**-10)
+    PrivacyRandomness().lattice_noise(100, noise_stddev=1.0, step=2.0**-10)
     PrivacyRandomness().chosen(100, 0.5)
     after = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
     assert torch.equal(before[0], after[0])
     assert before[1:] == after[1:]
 
 
-def test_a_release_is_the_rounded_sum_plus_rounded_noise_so_its_low_bits_say_nothing():
-    step = lattice_step(1.0, 1000)
-    sums = np.linspace(-3, 3, 1000)
-    released = fixed().noised(sums, noise_stddev=2.0, step=step)
-    noise = fixed().noised(np.zeros(1000), noise_stddev=2.0, step=step)
-    assert released.dtype == np.int64
-    assert (released - noise == np.rint(sums / step)).all()
+def test_the_noise_covers_all_residues_of_the_lattice_alike_so_low_bits_say_nothing():
+    noise = fixed().lattice_noise(MANY, noise_stddev=2.0, step=STEP)
+    assert noise.dtype == np.int64
+    for residues in (2, 16):
+        assert stats.chisquare(np.bincount(noise % residues, minlength=residues)).pvalue > 0.01
 
 
-def test_what_is_released_is_spread_over_all_residues_of_the_lattice():
-    released = fixed().noised(np.full(MANY, 0.1), noise_stddev=2.0, step=lattice_step(1.0, MANY))
-    counts = np.bincount(released % 16, minlength=16)
-    assert stats.chisquare(counts).pvalue > 0.01
+@pytest.mark.parametrize("width", [0.5, 1.0, 3.0])
+def test_on_a_coarse_lattice_each_integer_has_the_mass_of_the_gaussian_around_it(width):
+    noise = fixed().lattice_noise(MANY, noise_stddev=width, step=1.0)
+    most = 3 + int(3 * width)
+    values = np.arange(-most, most + 1)
+    expected = MANY * (stats.norm.cdf((values + 0.5) / width) - stats.norm.cdf((values - 0.5) / width))
+    counts = np.array([(noise == value).sum() for value in values])
+    common = expected > 5
+    assert ((counts - expected)[common] ** 2 / expected[common]).sum() < stats.chi2.isf(1e-3, common.sum())
 
 
 def test_the_same_entropy_gives_the_same_noise_and_only_a_test_can_pass_it():
@@ -170,13 +172,11 @@ def test_scans_of_a_patient_are_chosen_without_repetition():
 
 
 REFUSED = {
-    "no noise": lambda r: r.noised(np.zeros(3), noise_stddev=0.0, step=1e-6),
-    "noise that is not a number": lambda r: r.noised(np.zeros(3), noise_stddev=math.nan, step=1e-6),
-    "infinite noise": lambda r: r.noised(np.zeros(3), noise_stddev=math.inf, step=1e-6),
-    "a lattice coarser than the noise": lambda r: r.noised(np.zeros(3), noise_stddev=0.1, step=1.0),
-    "a lattice of no width": lambda r: r.noised(np.zeros(3), noise_stddev=1.0, step=0.0),
-    "a sum that is not a number": lambda r: r.noised(np.array([math.nan]), noise_stddev=1.0, step=1e-6),
-    "a sum beyond the lattice": lambda r: r.noised(np.array([1e30]), noise_stddev=1.0, step=1e-6),
+    "no noise": lambda r: r.lattice_noise(3, noise_stddev=0.0, step=1e-6),
+    "noise that is not a number": lambda r: r.lattice_noise(3, noise_stddev=math.nan, step=1e-6),
+    "infinite noise": lambda r: r.lattice_noise(3, noise_stddev=math.inf, step=1e-6),
+    "a lattice coarser than the noise": lambda r: r.lattice_noise(3, noise_stddev=0.1, step=1.0),
+    "a lattice of no width": lambda r: r.lattice_noise(3, noise_stddev=1.0, step=0.0),
     "a rate of zero": lambda r: r.chosen(10, 0.0),
     "a rate that is not a number": lambda r: r.chosen(10, math.nan),
     "counts with hardly any noise": lambda r: r.noised_counts(np.zeros(3, dtype=np.int64), noise_stddev=0.1),

@@ -1,0 +1,158 @@
+"""From the ledger's entries to epsilon: what each study cost each stratum, and the worst any patient can have spent.
+
+Within a study the strata are disjoint and frozen, so their costs do not add up; attempts of one stratum compose. Over
+several studies a patient may have been in any stratum of each: the ceiling is judged against the worst choice of one
+stratum a study. All studies are assumed to touch the same patients (fails closed), at the smallest delta among them.
+"""
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final
+
+from common.accounting import COARSE_INTERVAL, FINE_INTERVAL, SampledGaussian, epsilon, exceeds, merge
+from common.errors import LedgerInvalidError
+
+MOST_CHOICES: Final = 27  # histories judged one by one; beyond, the oldest studies count with all strata at once
+GROWTHS: Final = (2.0, 1.25, 1.0)  # look ahead so far, so that not every step pays for the accountant
+
+History = tuple[SampledGaussian, ...]
+
+
+class EntryKind(StrEnum):
+    """What an entry says about an attempt."""
+
+    RESERVED = "reserved"
+    SPENT = "spent"
+    VOID = "void"
+
+
+class Stratum(StrEnum):
+    """A patient is in exactly one stratum of a study, with all scans."""
+
+    LABELLED = "labelled"
+    UNLABELLED = "unlabelled"
+    VALIDATION = "validation"
+
+
+@dataclass(frozen=True)
+class Charge:
+    """What one attempt costs the patients of one stratum."""
+
+    stratum: Stratum
+    event: SampledGaussian
+
+
+@dataclass
+class Spending:
+    """What one study has cost so far: events that count, by stratum, and its attempts by what became of them."""
+
+    study: str
+    delta: float
+    events: dict[Stratum, list[SampledGaussian]] = field(default_factory=dict)
+    attempts: dict[int, EntryKind] = field(default_factory=dict)
+
+    def epsilon(self, stratum: Stratum, *, delta: float | None = None) -> float:
+        """Return the epsilon of one stratum in this study alone, at the study's delta unless another is given."""
+        return epsilon(self.events.get(stratum, []), delta or self.delta)
+
+
+def add_up(bodies: Iterable[Mapping[str, Any]]) -> list[Spending]:
+    """Return the spending of each study. A reservation counts unless a VOID follows it.
+
+    Raises: LedgerInvalidError for an entry that says something else than this version understands.
+    """
+    studies: dict[str, Spending] = {}
+    charges: dict[tuple[str, int], list[Charge]] = {}
+    try:
+        for body in bodies:
+            study, attempt, kind = body["study"], body["attempt"], EntryKind(body["kind"])
+            if kind is EntryKind.RESERVED:
+                spending = studies.setdefault(study, Spending(study, body["delta"]))
+                spending.delta = min(spending.delta, body["delta"])
+                charges[study, attempt] = [_charge(packed) for packed in body["charges"]]
+            if kind is EntryKind.VOID:
+                del charges[study, attempt]
+            studies[study].attempts[attempt] = kind
+    except (KeyError, TypeError, ValueError) as error:
+        raise LedgerInvalidError(f"a ledger entry cannot be understood ({error!r:.60}); nothing is spent") from None
+    for (study, _), of_attempt in charges.items():
+        for each in of_attempt:
+            studies[study].events.setdefault(each.stratum, []).append(each.event)
+    return list(studies.values())
+
+
+def _charge(packed: Mapping[str, Any]) -> Charge:
+    event = SampledGaussian(packed["sampling_rate"], packed["noise_multiplier"], packed["steps"])
+    return Charge(Stratum(packed["stratum"]), event)
+
+
+class Affordable:
+    """The ceiling, and a memory of histories known to stay below it.
+
+    A history costs no more than another that has the same mechanisms at least as often; so once a longer history is
+    known to fit, the steps up to it need no accountant.
+    """
+
+    def __init__(self, ceiling: float) -> None:
+        self.ceiling = ceiling
+        self._known: list[tuple[float, dict[tuple[float, float], int]]] = []
+
+    def allows(self, spending: Sequence[Spending]) -> bool:
+        """Say whether no patient can have passed the ceiling."""
+        delta = _smallest_delta(spending)
+        return all(self._fits(history, delta) for history in histories(spending))
+
+    def epsilon(self, spending: Sequence[Spending]) -> float:
+        """Return the largest epsilon of any possible patient (0 for an empty ledger)."""
+        delta = _smallest_delta(spending)
+        coarse = {history: epsilon(history, delta, interval=COARSE_INTERVAL) for history in histories(spending)}
+        close = [history for history, spent in coarse.items() if spent >= 0.9 * max(coarse.values())]
+        return max((epsilon(history, delta, interval=FINE_INTERVAL) for history in close), default=0.0)
+
+    def _fits(self, history: History, delta: float) -> bool:
+        if any(known_delta <= delta and _within(history, known) for known_delta, known in self._known):
+            return True
+        for growth in GROWTHS:
+            grown = tuple(
+                SampledGaussian(event.sampling_rate, event.noise_multiplier, math.ceil(event.steps * growth))
+                for event in history
+            )
+            if growth > 1 and epsilon(grown, delta, interval=COARSE_INTERVAL) > self.ceiling:
+                continue
+            if growth > 1 or not exceeds(grown, delta=delta, ceiling=self.ceiling):
+                self._known.append((delta, _steps(grown)))
+                return True
+        return False
+
+
+def histories(spending: Sequence[Spending]) -> Iterator[History]:
+    """Yield every history that a patient may have: one stratum of each study, and so of all studies together.
+
+    Where that would be more than ``MOST_CHOICES``, the oldest studies count with all their strata: more than the truth.
+    """
+    choices = [sorted({merge(events) for events in each.events.values()}) for each in spending]
+    for place, options in enumerate(choices):
+        if math.prod(max(1, len(later)) for later in choices) <= MOST_CHOICES:
+            break
+        choices[place] = [merge(event for option in options for event in option)]
+    seen = set()
+    for choice in itertools.product(*[options or [()] for options in choices]):
+        history = merge(event for part in choice for event in part)
+        if history not in seen:
+            seen.add(history)
+            yield history
+
+
+def _smallest_delta(spending: Sequence[Spending]) -> float:
+    return min((each.delta for each in spending), default=1e-6)
+
+
+def _steps(history: History) -> dict[tuple[float, float], int]:
+    return {(event.sampling_rate, event.noise_multiplier): event.steps for event in history}
+
+
+def _within(history: History, known: Mapping[tuple[float, float], int]) -> bool:
+    return all(event.steps <= known.get((event.sampling_rate, event.noise_multiplier), 0) for event in history)
