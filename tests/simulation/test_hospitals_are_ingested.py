@@ -1,0 +1,115 @@
+"""Writer and reader were written apart: what one wrote the other must read back to the number."""
+
+import io
+
+import numpy as np
+import pytest
+from pydicom import dcmread
+
+from client.dicom.cache import Cache
+from client.dicom.ingest import ingest
+from client.dicom.settings import IngestSettings
+from simulation.dicom_syntaxes import SYNTAXES
+from simulation.drawing.scanners import Scanner
+from simulation.hospitals import Holdings, write_hospital
+from simulation.phantoms import CLASSES, render, render_segmented
+
+SECRET = bytes(range(32))
+DEPTH, SIDE = 12, 32
+SPACING_MM = (5.0, 2.0, 2.0)
+RADIOGRAPHS = {
+    "kind": "classification",
+    "classes": CLASSES["xray"],
+    "modalities": ("DX",),
+    "dimensions": 2,
+    "size_px": (SIDE, SIDE),
+    "intensity": "percentiles",
+    "percentiles": (0.0, 100.0),
+}
+VOLUMES = {
+    "kind": "segmentation",
+    "classes": ("background", "lesion"),
+    "modalities": ("CT",),
+    "dimensions": 3,
+    "size_px": (DEPTH, SIDE, SIDE),
+    "spacing_mm": SPACING_MM,
+    "intensity": "ct_window",
+    "window_hu": (0.0, 2048.0),
+}
+
+
+def ingested(folder, cache, settings, labels=None) -> Cache:
+    report = ingest(folder, cache, settings=IngestSettings(**settings), secret=SECRET, labels=labels)
+    assert not report.rejected
+    return Cache.open(cache, SECRET)
+
+
+@pytest.fixture(scope="module")
+def radiographs(tmp_path_factory):
+    """Four radiographs in each syntax, as MONOCHROME2 and as its negative: all different, ingested in one run."""
+    folder = tmp_path_factory.mktemp("radiographs")
+    forms = [(syntax, negative) for syntax in SYNTAXES for negative in (False, True)]
+    labels = np.tile([0, 1, 2, 3], len(forms))
+    images = render("xray", labels, np.random.default_rng(7), SIDE)
+    table = ["key_type,key,label"]
+    for number, (syntax, negative) in enumerate(forms):
+        part = slice(4 * number, 4 * number + 4)
+        holdings = Holdings(images[part], labels[part], np.arange(4), labels[part] > 0, CLASSES["xray"], "DX")
+        site = folder / "sites" / f"site-{number}"
+        write_hospital(site, holdings, Scanner(monochrome1=negative, syntax=syntax), seed=1)
+        table += (site / "labels.csv").read_text().splitlines()[1:]
+        (site / "labels.csv").unlink()
+        (site / "description.json").unlink()
+    (folder / "labels.csv").write_text("\n".join(table))
+    cache = ingested(folder / "sites", folder / "cache", RADIOGRAPHS, folder / "labels.csv")
+    return forms, images, labels, [(record, cache.read(record.record_id)) for record in cache.records]
+
+
+@pytest.mark.parametrize("form", range(2 * len(SYNTAXES)), ids=[f"{s}-{n}" for s in SYNTAXES for n in ("", "negative")])
+def test_a_radiograph_comes_back_to_the_grey_level_with_its_label(form, radiographs):
+    _, images, labels, records = radiographs
+    assert len(records) == len(images)
+    for image, label in list(zip(images, labels, strict=True))[4 * form : 4 * form + 4]:
+        expected = (image - image.min()) / np.ptp(image)  # what the percentiles 0 and 100 make of it
+        near = [record.label for record, seen in records if np.abs(expected - seen).max() < 2 / 4095 / np.ptp(image)]
+        assert near == [label or None]
+
+
+@pytest.fixture(scope="module")
+def volumes(tmp_path_factory):
+    """Three CT volumes, one without a lesion, one without an expert's segmentation."""
+    labels, labelled = np.array([1, 0, 1]), np.array([True, True, False])
+    images, found = render_segmented("ct", labels, np.random.default_rng(3), (DEPTH, SIDE, SIDE))
+    holdings = Holdings(images, labels, np.arange(3), labelled, ("background", "lesion"), "CT", found, SPACING_MM)
+    folder = tmp_path_factory.mktemp("volumes")
+    write_hospital(folder / "site", holdings, Scanner(syntax="jpeg_ls"), seed=1)
+    return images * 2048 - 1024, found, ingested(folder / "site/scans", folder / "cache", VOLUMES)
+
+
+def test_a_series_comes_back_as_one_volume_in_order_and_in_hu(volumes):
+    hounsfield, _, cache = volumes
+    assert len(cache.records) == 3
+    seen = np.stack([cache.read_values(record.record_id) for record in cache.records])
+    distances = np.array([[np.abs(one - other).max() for other in hounsfield] for one in seen])
+    assert (distances.min(axis=1) <= 1).all()
+    assert sorted(distances.argmin(axis=1)) == [0, 1, 2]
+
+
+def test_a_dicom_segmentation_comes_back_on_the_voxels_of_its_volume(volumes):
+    hounsfield, found, cache = volumes
+    for record in cache.records:
+        seen = cache.read_values(record.record_id)
+        number = int(np.argmin([np.abs(seen - other).max() for other in hounsfield]))
+        assert record.has_label_map == (number != 2)
+        if record.has_label_map:
+            assert np.array_equal(cache.read_label_map(record.record_id), found[number])
+
+
+def test_a_hospital_file_says_nothing_that_pydicom_finds_odd(tmp_path):
+    images = render("xray", [0], np.random.default_rng(0), SIDE)
+    holdings = Holdings(images, np.zeros(1, int), np.arange(1), np.ones(1, bool), CLASSES["xray"], "DX")
+    write_hospital(tmp_path / "site", holdings, Scanner(), seed=0)
+    (path,) = (tmp_path / "site").rglob("*.dcm")
+    again = io.BytesIO()
+    dcmread(path).save_as(again, enforce_file_format=True)
+    assert dcmread(io.BytesIO(again.getvalue())) == dcmread(path)
