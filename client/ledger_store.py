@@ -48,7 +48,7 @@ class Row:
 
 
 class LedgerStore:
-    """One ledger file in use by this process. Not for several threads.
+    """One ledger file in use by this process. One thread at a time, whichever.
 
     Raises (every method): LedgerInvalidError when the file is missing, damaged, changed or older than its anchor;
     LedgerBusyError when another process holds it for longer than a minute.
@@ -65,7 +65,11 @@ class LedgerStore:
                     "for a new site only, run: fedward-site ledger --create"
                 )
             self._database = sqlite3.connect(
-                f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=BUSY_TIMEOUT_S
+                f"{path.absolute().as_uri()}?mode=rw",
+                uri=True,
+                isolation_level=None,
+                timeout=BUSY_TIMEOUT_S,
+                check_same_thread=False,  # one thread at a time uses it, but not always the same one (client.site)
             )
             self._prepare()
             self._catch_up()

@@ -63,6 +63,7 @@ class StudyWork:
         self._counts_multiplier = evaluation_noise_multiplier(plan)
         self._training: tuple[int, PhaseTraining] | None = None
         self._reserved: Reservation | None = None
+        self._has_begun = False
 
     @classmethod
     def open(cls, folder: SiteFolder, study: OpenStudy, speed: Speed) -> "StudyWork":
@@ -94,6 +95,7 @@ class StudyWork:
         version = version_before(self._plan, order.phase, order.round_number)
         evaluated = is_evaluated(self._plan, version)
         self._reserved = self._charges.reserve(phase, order.attempt, evaluated=evaluated)
+        self._has_begun = True
         training = self._phase_training(order.phase)
         released = torch.from_numpy(np.frombuffer(model, dtype="<f4").astype(np.float32))
         meta = self._score(training, released) if evaluated else np.zeros(self._counts.length, np.int64)
@@ -103,17 +105,18 @@ class StudyWork:
     def spend(self, order: Order) -> None:
         """Make SPENT durable; the masked vector leaves next."""
         del order
-        if self._reserved is None:
-            raise RuntimeError("nothing was reserved for this order")
-        self._charges.spend(self._reserved)
-        self._reserved = None
+        if not self._has_begun:
+            raise RuntimeError("nothing was begun for this order")
+        if self._reserved is not None:
+            self._charges.spend(self._reserved)
+        self._reserved, self._has_begun = None, False
 
     def abandon(self, order: Order) -> None:
         """Give the reservation back: this process is alive, nothing left, and the reason was not the site's data."""
         del order
         if self._reserved is not None:
             self._charges.void(self._reserved)
-            self._reserved = None
+        self._reserved, self._has_begun = None, False
 
     def ledger_head(self, order: Order) -> bytes:
         """Return the 32-byte head of the ledger's chain, which travels with KEYS as an anchor against old copies."""
