@@ -278,6 +278,12 @@ class StudyFolderInvalidError(FedwardError):
     exit_code = ExitCode.RUN_INVALID
 
 
+class RunInvalidError(FedwardError):
+    """The folder of a simulated run is incomplete or damaged, or belongs to another scenario."""
+
+    exit_code = ExitCode.RUN_INVALID
+
+
 class StudyStoppedError(FedwardError):
     """A study ended before its last round: no cohort, no attempt left, or sums that cannot be right."""
 
