@@ -1,16 +1,23 @@
-"""The tables of ``common.secagg.stages`` as two Mermaid diagrams, for ``docs/protocol.md`` (a test compares).
+"""The tables of ``stages`` and ``refusals`` as Markdown, for ``docs/protocol.md`` (a test compares).
 
 python -m common.secagg.diagram
 """
 
 import sys
 
+from common.secagg.refusals import TABLE
 from common.secagg.stages import SERVER_TRANSITIONS, SITE_TRANSITIONS, Kind, SiteStage
 
 
 def stage_diagram() -> str:
     """Return both diagrams as Markdown: the site's stages, then the server's."""
     return f"```mermaid\n{_site_diagram()}\n```\n\n```mermaid\n{_server_diagram()}\n```\n"
+
+
+def check_table() -> str:
+    """Return every check with its code and what it stops, as a Markdown table."""
+    rows = [f"| `{check}` | {row.code} | {row.stops} |" for check, row in TABLE.items()]
+    return "\n".join(["| check | code | stops |", "|---|---|---|", *rows]) + "\n"
 
 
 def _site_diagram() -> str:
@@ -35,4 +42,4 @@ def _server_diagram() -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(stage_diagram())
+    sys.stdout.write(f"{stage_diagram()}\n{check_table()}")
