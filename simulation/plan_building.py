@@ -1,0 +1,167 @@
+"""From a draft to a whole study plan: sites, thresholds, layout hashes, and the noise that buys the promise."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from common.accounting import COARSE_INTERVAL, LEAST_NOISE_MULTIPLIER, SampledGaussian, epsilon
+from common.errors import PlanWeakPrivacyError, ScenarioInvalidError
+from common.initialisation import available
+from common.plan.fitting import check_fit, phase_layout, plan_network
+from common.plan.guarantee import check_guarantee, labelled_events, unlabelled_events
+from common.plan.plan import FORMAT, StudyPlan
+from common.plan.privacy import NoisePlacement
+from common.plan.reading import parse_plan
+from common.plan.start import SEEDED
+from simulation.scenario import MOST_ATTEMPTS, NOT_SET, Scenario
+
+SPARE_ATTEMPTS = 1.1
+SPARE_MORE = 2
+SOURCE = "the scenario's study"
+MOST_NOISE = 2000.0
+NOISE_PRECISION = 2e-4  # relative; the noise found is rounded up
+
+
+def build_plan(
+    scenario: Scenario, counts: Mapping[str, tuple[int, int]], *, roster_digest: str, order_key: str
+) -> StudyPlan:
+    """Return the plan of a scenario for sites with declared counts (labelled, unlabelled patients).
+
+    Raises: ScenarioInvalidError, and what reading and checking a plan raises (the sentence names the place).
+    """
+    document = _document(scenario, counts)
+    document["study"] = {
+        "name": scenario.name,
+        "title": scenario.title,
+        "roster_digest": roster_digest,
+        "order_key": order_key,
+    }
+    plan = _with_noise(scenario, _with_layouts(parse_plan(document, SOURCE)))
+    check_guarantee(plan, SOURCE)
+    check_fit(plan, SOURCE)
+    return plan
+
+
+def declared(patients: int) -> int:
+    """Round a count as a hospital does when it joins: to two digits, so that no single patient shows."""
+    step: int = max(1, 10 ** (len(str(patients)) - 2))
+    return round(patients / step) * step
+
+
+def default_thresholds(sites: int) -> dict[str, int]:
+    """Return thresholds for a number of sites: one colluder from four sites on, a quarter may drop out."""
+    colluders = 1 if sites >= 4 else 0
+    return {
+        "cohort_size": sites,
+        "assumed_colluders": colluders,
+        "threshold": (sites + colluders) // 2 + 1,
+        "minimum_survivors": max(3, sites - sites // 4),
+    }
+
+
+def plan_toml(plan: StudyPlan) -> str:
+    """Return a plan as TOML that reads back as the same plan."""
+    return "\n".join(_toml_lines(plan.model_dump(mode="json"), "")) + "\n"
+
+
+def _document(scenario: Scenario, counts: Mapping[str, tuple[int, int]]) -> dict[str, Any]:
+    draft, sites = scenario.study, len(counts)
+    document = draft.model_dump(mode="json", exclude={"phases": {"__all__": {"noise_ratio"}}})
+    document = {name: part for name, part in document.items() if part is not None}
+    document["format"] = FORMAT
+    document["network"]["initialisation"] = _initialisation(scenario)
+    document["sites"] = [
+        {"name": name, "labelled_patients": labelled, "unlabelled_patients": unlabelled}
+        for name, (labelled, unlabelled) in sorted(counts.items())
+    ]
+    document.setdefault("secure_aggregation", default_thresholds(sites) | {"coordinate_range": 16.0})
+    for phase in document["phases"]:
+        if phase["maximum_attempts"] == MOST_ATTEMPTS:
+            phase["maximum_attempts"] = int(phase["rounds"] * SPARE_ATTEMPTS) + SPARE_MORE
+        if draft.privacy.noise is NoisePlacement.NONE:
+            phase["noise_multiplier"] = 0.0
+    return document
+
+
+def _initialisation(scenario: Scenario) -> str:
+    """Return the digest of the shipped start weights that fit the network."""
+    network, dimensions = scenario.study.network, scenario.study.task.dimensions
+    if network.initialisation == SEEDED:
+        return SEEDED
+    wanted = (network.name, dimensions, network.width)
+    for entry in available():
+        if (entry.network, entry.dimensions, entry.width) == wanted:
+            return entry.digest
+    shipped = ", ".join(f"{entry.network} {entry.dimensions}-D width {entry.width}" for entry in available())
+    raise ScenarioInvalidError(
+        f"study.network: no public start weights for {network.name} {dimensions}-D width {network.width}; shipped: "
+        f'{shipped}; or set initialisation = "seeded"'
+    )
+
+
+def _with_layouts(plan: StudyPlan) -> StudyPlan:
+    """Fill in the layout hashes that the draft left out."""
+    network = plan_network(plan)
+    phases = tuple(
+        phase.model_copy(update={"layout_hash": phase_layout(network, phase).digest})
+        if phase.layout_hash == NOT_SET
+        else phase
+        for phase in plan.phases
+    )
+    return plan.model_copy(update={"phases": phases})
+
+
+def _with_noise(scenario: Scenario, plan: StudyPlan) -> StudyPlan:
+    """Compute the noise of the phases that do not name it: one factor for all, found by bisection."""
+    drafts = scenario.study.phases
+    open_phases = [index for index, draft in enumerate(drafts) if "noise_multiplier" not in draft.model_fields_set]
+    if plan.privacy.epsilon is None or not open_phases:
+        return plan
+
+    def with_factor(factor: float) -> StudyPlan:
+        phases = [
+            phase.model_copy(update={"noise_multiplier": round(factor * drafts[index].noise_ratio, 4)})
+            if index in open_phases
+            else phase
+            for index, phase in enumerate(plan.phases)
+        ]
+        return plan.model_copy(update={"phases": tuple(phases)})
+
+    low, high = 0.2, 1.0
+    while not _keeps_promise(with_factor(high)):
+        low, high = high, 2 * high
+        if high > MOST_NOISE:
+            raise PlanWeakPrivacyError(f"{SOURCE}: no noise buys epsilon {plan.privacy.epsilon:g}; sample less often")
+    while high - low > NOISE_PRECISION * high:
+        middle = (low + high) / 2
+        low, high = (low, middle) if _keeps_promise(with_factor(middle)) else (middle, high)
+    return with_factor(high * (1 + NOISE_PRECISION))
+
+
+def _keeps_promise(plan: StudyPlan) -> bool:
+    """Whether both strata stay within the promise, by the fast upper bound."""
+    privacy = plan.privacy
+    if privacy.epsilon is None or privacy.delta is None:
+        return True
+    strata: list[list[SampledGaussian]] = [labelled_events(plan), unlabelled_events(plan)]
+    if any(event.noise_multiplier < LEAST_NOISE_MULTIPLIER for events in strata for event in events):
+        return False
+    return all(epsilon(events, privacy.delta, interval=COARSE_INTERVAL) <= privacy.epsilon for events in strata)
+
+
+def _toml_lines(values: Mapping[str, Any], place: str) -> list[str]:
+    """Return the lines of one table: plain values first, then tables, then lists of tables."""
+    known = {key: value for key, value in values.items() if value is not None}
+    lines = [f"{key} = {json.dumps(value)}" for key, value in known.items() if not _is_table(value)]
+    for key, value in known.items():
+        name = f"{place}{key}"
+        if isinstance(value, dict):
+            lines += ["", f"[{name}]", *_toml_lines(value, f"{name}.")]
+        elif _is_table(value):
+            for row in value:
+                lines += ["", f"[[{name}]]", *_toml_lines(row, f"{name}.")]
+    return lines
+
+
+def _is_table(value: object) -> bool:
+    return isinstance(value, dict) or (isinstance(value, list) and bool(value) and isinstance(value[0], dict))
