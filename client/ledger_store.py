@@ -71,9 +71,13 @@ class LedgerStore:
                 timeout=BUSY_TIMEOUT_S,
                 check_same_thread=False,  # one thread at a time uses it, but not always the same one (client.site)
             )
-            self._prepare()
-            self._catch_up()
-            self._compare_anchor()
+            try:
+                self._prepare()
+                self._catch_up()
+                self._compare_anchor()
+            except BaseException:
+                self._database.close()
+                raise
 
     @classmethod
     def create(cls, path: Path) -> "LedgerStore":
