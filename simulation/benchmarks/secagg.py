@@ -50,8 +50,8 @@ class SecaggBenchmark:
     site_ratio: encode + masks, from float32 to the bytes that leave. server_ratio: add + unmask + decode, from the
     bytes that arrive to the mean. ``..._arrays``: without Flower's ``ndarray_to_bytes`` and ``bytes_to_ndarray`` (ours
     needs neither, so its time is the same). ``..._whole_ratio``: all that a round computes, with signatures, Shamir,
-    digests and journal. mask_ns_per_parameter_per_peer: one mask made and added. keystream_floor_ns: one keystream made and
-    thrown away. exact: the integer sum equals the one computed without our encoder.
+    digests and journal. mask_ns_per_parameter_per_peer: one mask made and added. keystream_floor_ns: one keystream made
+    and thrown away. exact: the integer sum equals the one computed without our encoder.
     """
 
     parameters: int
