@@ -61,7 +61,7 @@ def check_plan(checks: CheckSet, policy: SitePolicy, order: Order, now_s: float)
     return phase
 
 
-def check_cohort(checks: CheckSet, policy: SitePolicy, order: Order) -> None:
+def check_cohort(checks: CheckSet, policy: SitePolicy, order: Order, *, phase: PhaseRules) -> None:
     """R0: who takes part, and the arithmetic of ``common.secagg.thresholds``."""
     n, t, c, s_min = len(order.cohort), order.threshold, order.colluders, order.minimum_survivors
     checks.demand(Check.R0_COHORT_SORTED, lambda: is_strictly_sorted(order.cohort))
@@ -74,6 +74,9 @@ def check_cohort(checks: CheckSet, policy: SitePolicy, order: Order) -> None:
     checks.demand(Check.R0_REACHABLE, lambda: is_reachable(n, t) and s_min <= n)
     checks.demand(Check.R0_SURVIVORS, lambda: s_min >= max(least_survivors(c), policy.minimum_survivors))
     checks.demand(Check.R0_HONEST, lambda: s_min - c >= policy.guaranteed_honest)
+    # Two sums over one model need 2t openings, and a site gives one for a model (R0.released) unless it colludes.
+    is_noiseless = phase.second_attempt is SecondAttempt.NEVER
+    checks.demand(Check.R0_TWO_SUMS, lambda: not is_noiseless or never_both_kinds(len(policy.identities), t, c))
 
 
 def check_vector(checks: CheckSet, phase: PhaseRules, order: Order) -> None:
@@ -106,14 +109,14 @@ def check_model(checks: CheckSet, phase: PhaseRules, order: Order, model: memory
 
 def check_history(checks: CheckSet, phase: PhaseRules, journal: SiteJournal, order: Order) -> None:
     """R0: what this site did before. The last check also writes: the attempt is on disk when it returns."""
-    plan = order.plan_digest
+    plan, is_noiseless = order.plan_digest, phase.second_attempt is SecondAttempt.NEVER
     announced = journal.result_of(plan, phase=order.phase, round_number=order.round_number - 1)
     checks.demand(Check.R0_RESULT, lambda: announced in {None, order.model_digest})
     checks.demand(Check.R0_ATTEMPT_MAXIMUM, lambda: journal.attempts_in(plan, order.phase) < phase.maximum_attempts)
     # With noise, a model may be ordered again: at a higher attempt (below), with fresh noise (R0.fresh), and charged.
     checks.demand(
         Check.R0_RELEASED,
-        lambda: phase.second_attempt is not SecondAttempt.NEVER or journal.released_in(plan, order.model_digest) == 0,
+        lambda: not is_noiseless or journal.released_in(plan, order.model_digest) == 0,
     )
     checks.demand(Check.R0_ATTEMPT, lambda: journal.record_attempt(plan, order.phase, order.attempt))
 

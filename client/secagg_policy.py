@@ -87,7 +87,7 @@ class SitePolicy:
     def __post_init__(self) -> None:
         """Refuse a policy that could not protect anybody."""
         floor = least_survivors(self.colluders)
-        if self.minimum_survivors < floor or self.minimum_cohort < SMALLEST_SUM:
+        if self.colluders < 0 or self.minimum_survivors < floor or self.minimum_cohort < SMALLEST_SUM:
             raise PlanWeakThresholdError(
                 f"minimum_survivors is {self.minimum_survivors} and minimum_cohort {self.minimum_cohort}; with "
                 f"{self.colluders} colluding sites they must be at least {floor} and {SMALLEST_SUM}"

@@ -40,6 +40,7 @@ from client.secagg_state import (
     UnmaskedState,
 )
 from common.errors import FedwardError
+from common.secagg.encoding import DIGEST_BYTES
 from common.secagg.keys import (
     KEY_BYTES,
     agree,
@@ -97,7 +98,7 @@ class RoundWork(Protocol):
     """What the protocol asks of the rest of the site: the training and the privacy ledger."""
 
     def contribute(self, order: Order, model: memoryview) -> Contribution:
-        """Train on the received model and return the noised vector.
+        """Train on the received model (valid during this call only) and return the noised vector.
 
         The ledger's RESERVED must be durable before the first gradient. Sampling and noise must be fresh each time.
         Any exception refuses the order with one fixed code.
@@ -136,7 +137,7 @@ def answer_order(site: SiteContext, message: SignedOrder, model: memoryview) -> 
     started_s = site.clock()
     order = read_order(site.checks, site.policy, message)
     phase = check_plan(site.checks, site.policy, order, started_s)
-    check_cohort(site.checks, site.policy, order)
+    check_cohort(site.checks, site.policy, order, phase=phase)
     check_vector(site.checks, phase, order)
     check_model(site.checks, phase, order, model)
     check_history(site.checks, phase, site.journal, order)
@@ -173,13 +174,16 @@ def _slot_remainder(elapsed_s: float, slot_s: float) -> float:
 
 
 def _signed_keys(site: SiteContext, order: Order, ph: bytes, secrets: OwnSecrets) -> Keys:
+    ledger_head = site.work.ledger_head(order)
+    if len(ledger_head) != DIGEST_BYTES:
+        raise ValueError("the head of the ledger's chain must have 32 bytes")
     keys = Keys(
         order_digest=ph,
         site_id=site.policy.site_id,
         sealing_key=public_key(secrets.sealing_secret),
         mask_key=public_key(secrets.mask_secret),
         seed_commitment=seed_commitment(ph, site.policy.site_id, secrets.seed),
-        ledger_head=site.work.ledger_head(order),
+        ledger_head=ledger_head,
         signature=_UNSIGNED,
     )
     return replace(keys, signature=sign(site.identity, *keys_statement(keys)))

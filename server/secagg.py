@@ -13,6 +13,7 @@ It holds one accumulator and the one vector that is being received. It does no w
 """
 
 import logging
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -44,6 +45,7 @@ from server.secagg_opening import OpenedSum, open_sum
 from server.secagg_transcript import Transcript
 
 _log = logging.getLogger("fedward.secagg")
+_MOST_REJECTED = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ class ServerSession:
     """One attempt at one round; not safe for several threads at once.
 
     Attributes:
-        refusals: what sites refused (site -> refusal). rejected: answers that this side refused, in order.
+        refusals: what sites refused (site -> refusal). rejected: the last answers that this side refused.
         transcript: the signed messages so far.
     """
 
@@ -110,7 +112,7 @@ class ServerSession:
         self._opened: OpenedSum | None = None
         self._announced = b""
         self.refusals: dict[str, SiteRefusal] = {}
-        self.rejected: list[Receipt] = []
+        self.rejected: deque[Receipt] = deque(maxlen=_MOST_REJECTED)
         self.recorded: set[str] = set()
         self.transcript = Transcript()
 
@@ -218,12 +220,14 @@ class ServerSession:
         checks.demand(Check.C_SITE, lambda: incoming.site_id in self._expected)
         checks.demand(Check.ANY_PAYLOAD, lambda: kind is Kind.MASKED or payload.nbytes == 0)
         if kind is Kind.REFUSAL:
+            checks.demand(Check.C_ONCE, lambda: incoming.site_id not in self.refusals)
             check_refusal(checks, facts, incoming)
             self.refusals[incoming.site_id] = SiteRefusal(self._stage, incoming.check, incoming.about)
             return
         if kind is not Kind.KEYS:
             checks.demand(Check.ANY_SESSION, lambda: incoming.session_id == facts.session_id)
         if kind is Kind.RECORDED:
+            checks.demand(Check.C_ONCE, lambda: incoming.site_id not in self.recorded)
             check_recorded(checks, facts, incoming, self._announced)
             self.recorded.add(incoming.site_id)
             return

@@ -84,6 +84,10 @@ ORDERS: dict[str, tuple[Check, Callable[[Federation], dict[str, Any]]]] = {
     "with a lower attempt": (Check.R0_ATTEMPT, lambda f: {"attempt": _journal_attempt(f, 8) - 5}),
     "after all attempts are used": (Check.R0_ATTEMPT_MAXIMUM, lambda f: {"attempt": _use_up_attempts(f)}),
     "for an opened model without noise": (Check.R0_RELEASED, lambda f: {"attempt": _release_without_noise(f)}),
+    "that could open a second sum without noise": (
+        Check.R0_TWO_SUMS,
+        _in_a_small_cohort_without_noise,
+    ),
     "whose model is not the last result": (Check.R0_RESULT, lambda f: {"round_number": _after_a_result(f)}),
     "for a vector that was sent before": (Check.R0_FRESH, lambda f: {"attempt": _repeat_the_vector(f)}),
 }
@@ -112,6 +116,11 @@ def _release_without_noise(federation: Federation) -> int:
     order = federation.order
     federation.journals[VICTIM].record_release(order.plan_digest, order.model_digest, 1)
     return 2
+
+
+def _in_a_small_cohort_without_noise(federation: Federation) -> dict[str, Any]:
+    _change_phase(federation, second_attempt=SecondAttempt.NEVER)
+    return {"cohort": federation.names[:3], "threshold": 3}
 
 
 def _after_a_result(federation: Federation) -> int:

@@ -47,6 +47,18 @@ def test_the_sum_is_exact_when_nobody_drops_out(size: int, folder: Path) -> None
 
 
 @pytest.mark.parametrize("stage", STAGES)
+def test_three_sites_without_colluders_tolerate_no_dropout_before_the_sum_is_fixed(stage: Kind, folder: Path) -> None:
+    federation = new_federation(3, folder, colluders=0)
+    assert_exact(federation, {})
+    silent = {"site-003": stage}
+    if stage is Kind.CERTIFICATE:  # all three are in the sum, and two shares open it
+        assert_exact(federation, silent)
+        return
+    with pytest.raises(RoundAbortedError):
+        federation.run_round(federation.new_order(), silent_from=silent)
+
+
+@pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("size", [4, 5, 10])
 def test_the_sum_is_exact_when_one_site_drops_out_at_any_stage(size: int, stage: Kind, folder: Path) -> None:
     assert_exact(new_federation(size, folder), {"site-002": stage})

@@ -232,6 +232,9 @@ def test_a_site_that_refuses_is_waited_for_no_longer_and_its_reason_is_known(fol
     federation.deliver(server, server.start())
     assert server.refusals["site-003"].check is Check.R0_ATTEMPT
     assert server.waiting_for == frozenset()
+    again = federation.sign_order(replace(server._facts.order, nonce=bytes([7]) * 32))
+    second = federation.sites["site-003"].receive(again.message, again.payload)
+    assert server.receive(second.message).check is Check.C_ONCE
 
 
 def test_a_forged_or_foreign_refusal_pushes_nobody_out(folder: Path) -> None:
@@ -240,6 +243,17 @@ def test_a_forged_or_foreign_refusal_pushes_nobody_out(folder: Path) -> None:
     forged = Refusal(reference=server._facts.order_digest, site_id="site-003", code=127, about="", signature=bytes(64))
     assert server.receive(encode(forged)).check is Check.C_SIGNATURE
     assert server.receive(encode(replace(forged, reference=bytes(32)))).check is Check.ANY_SESSION
+    assert "site-003" in server.waiting_for
+
+
+def test_a_busy_site_is_not_counted_out(folder: Path) -> None:
+    federation = new_federation(4, folder)
+    server = federation.new_server(federation.new_order())
+    site = federation.sites["site-003"]
+    with site._turn:
+        busy = site.receive(server.start()["site-003"].message)
+    assert decode(busy.message, SITE_SENDS)[1].check is Check.ANY_BUSY
+    assert not server.receive(busy.message).is_taken
     assert "site-003" in server.waiting_for
 
 
