@@ -1,14 +1,17 @@
-"""Every hostile DICOM case, and how to write them: the input that no hospital folder may be broken by.
+"""Every hostile DICOM case, and how to write them: the input that no hospital's ingest may be broken by.
 
 The list follows published corpora and our own measurements (decoders that panic, loop, or allocate by the header's
-word). Run ``fedward-sim adversarial OUT``; a test ingests the result and compares each verdict.
+word). ``CASES`` are for a study of single images, ``SERIES_CASES`` for one of volumes with segmentations.
+Run ``fedward-sim adversarial OUT``; a test ingests the result and compares each verdict.
 """
 
 from pathlib import Path
 
 from simulation.hospitals import new_output
-from simulation.hostile import codestreams, containers, file_systems, headers, pixel_modules
+from simulation.hostile import codestreams, containers, file_systems, headers, pixel_modules, series
 from simulation.hostile.case import HostileCase
+
+SERIES_CASES: tuple[HostileCase, ...] = series.CASES
 
 CASES: tuple[HostileCase, ...] = (
     *containers.CASES,

@@ -61,7 +61,7 @@ class Names:
     study_uid: str
     series_uid: str
     instance_uid: str
-    patient_name: str = "Phantom"
+    patient_name: str = "Phantom^One"
     accession: str = ""
     study_date: str = "20240102"
     instance_number: int = 1

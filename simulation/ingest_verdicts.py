@@ -4,7 +4,10 @@ import os
 from pathlib import Path
 
 from client.dicom.cache_folder import open_folder
+from client.dicom.index import FileEntry, Index
+from client.dicom.reject import RejectCode
 from client.dicom.segments import read_index
+from client.dicom.settings import FileKind
 from client.dicom.store import Store
 from client.dicom.walk import walk
 from simulation.hostile.case import ACCEPTED
@@ -23,6 +26,18 @@ def verdicts(source: Path, cache: Path, secret: bytes) -> dict[str, str]:
     found = {}
     for file in walk(source):
         entry = store.known(file)
-        code = file.code if entry is None else entry.code
-        found[os.fsdecode(file.name)] = str(code or (NOT_READ if entry is None else ACCEPTED))
+        code = (file.code or NOT_READ) if entry is None else entry.code or verdict_of_stacks(entry, index)
+        found[os.fsdecode(file.name)] = str(code or ACCEPTED)
     return found
+
+
+def verdict_of_stacks(entry: FileEntry, index: Index) -> str:
+    """Return the code that a file has as a part of its series (volumes), or as a segmentation of series; "" = taken."""
+    stacks = [index.stacks[key] for key in entry.links if key in index.stacks]
+    if entry.kind == FileKind.SEGMENTATION:
+        if all(stack.code for stack in stacks):
+            return RejectCode.SEGMENTATION_UNMATCHED
+        return next((stack.segmentation_code for stack in stacks if stack.segmentation_code), "")
+    if stacks and entry.file_key in stacks[0].duplicates:
+        return RejectCode.DUPLICATE_INSTANCE
+    return stacks[0].code if stacks else ""

@@ -45,11 +45,14 @@ def write_segmentation(
 
 
 def describe(number: int, name: str) -> hd.seg.SegmentDescription:
-    """Describe one segment: its label is the class name of the study plan."""
+    """Describe one segment: its label is the class name of the study plan, its type a lesion or an organ."""
+    is_lesion = "lesion" in name
     return hd.seg.SegmentDescription(
         segment_number=number,
         segment_label=name,
-        segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
-        segmented_property_type=codes.SCT.Lesion,
+        segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure
+        if is_lesion
+        else codes.SCT.AnatomicalStructure,
+        segmented_property_type=codes.SCT.Lesion if is_lesion else codes.SCT.Organ,
         algorithm_type=hd.seg.SegmentAlgorithmTypeValues.MANUAL,
     )

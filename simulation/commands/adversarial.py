@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from common.terminal import JsonOption, output, print_json
-from simulation.adversarial_dicom import CASES, write_cases
-from simulation.adversarial_trial import try_ingest
+from simulation.adversarial_dicom import CASES, SERIES_CASES
+from simulation.adversarial_trial import try_ingest, write_all
 
 
 def adversarial(
@@ -22,10 +22,9 @@ def adversarial(
 
     Harmless unless opened; a careless reader may hang, crash or use up the memory.
     """
-    write_cases(out)
-    result: dict[str, object] = {
-        "cases": {case.name: [sorted(right) for right in case.outcomes] for case in CASES},
-    }
+    write_all(out)
+    cases = (*CASES, *SERIES_CASES)
+    result: dict[str, object] = {"cases": {case.name: [sorted(right) for right in case.outcomes] for case in cases}}
     if ingest:
         with tempfile.TemporaryDirectory() as cache:
             trial = try_ingest(out, Path(cache) / "cache", secrets.token_bytes(32))
@@ -33,7 +32,7 @@ def adversarial(
     if as_json:
         print_json(result)
         return
-    output.print(f"{len(CASES)} hostile cases written")
+    output.print(f"{len(cases)} hostile cases written")
     if ingest:
         output.print(f"{len(trial.wrong)} with a wrong verdict; largest process {trial.peak_memory_bytes >> 20} MiB")
         for name in trial.wrong:

@@ -7,10 +7,17 @@ import pytest
 from pydicom import dcmread
 
 from client.dicom.reject import RejectCode
-from simulation.adversarial_dicom import CASES
+from simulation.adversarial_dicom import CASES as IMAGE_CASES
+from simulation.adversarial_dicom import SERIES_CASES
 from simulation.hostile.case import ACCEPTED
 from simulation.hostile.raw_file import RawFile, frame, plain
 
+CASES = (*IMAGE_CASES, *SERIES_CASES)
+# Seen here first and reported; take the entry out when the ingest refuses the case.
+WEAKNESSES = {
+    "slices_an_atom_apart": "a series of 0.0000001 mm spacing passes highdicom's gatekeeper",
+    "a_segmentation_of_another_size": "the length of a SEG's pixels is not held against its rows and columns",
+}
 MAX_MEMORY_BYTES = 1536 << 20  # the largest process of a whole ingest
 
 
@@ -26,7 +33,9 @@ def trial(tmp_path_factory, repository):
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_a_hostile_file_gets_one_of_its_right_verdicts(case, trial):
+def test_a_hostile_file_gets_one_of_its_right_verdicts(case, trial, request):
+    if case.name in WEAKNESSES:
+        request.applymarker(pytest.mark.xfail(reason=WEAKNESSES[case.name], strict=False))
     verdicts = trial["verdicts"][case.name]
     assert len(verdicts) == len(case.outcomes), "every file of the case is counted"
     for verdict, right in zip(verdicts, case.outcomes, strict=True):
