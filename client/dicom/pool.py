@@ -36,7 +36,6 @@ class Request:
 
     task: str
     items: list[Any]
-    wall_s: float = FILE_WALL_S
 
 
 @dataclass(slots=True)
@@ -73,15 +72,15 @@ class WorkerProcess:
         assert process.stdin is not None  # noqa: S101 (for the type checker; started with a pipe)
         send(process.stdin.fileno(), {"task": request.task, "files": remaining})
         for _ in remaining:
-            outcomes.append(self._next_outcome(request.wall_s))
+            outcomes.append(self._next_outcome())
             self._answered += 1
         if self._answered >= FILES_BEFORE_RENEWAL or any(o.code is RejectCode.MEMORY for o in outcomes):
             self.close()
 
-    def _next_outcome(self, wall_s: float) -> Outcome:
+    def _next_outcome(self) -> Outcome:
         outcome = Outcome()
         while True:
-            head, body = receive(self._replies, max_body_bytes=self._max_record_bytes, timeout_s=wall_s)
+            head, body = receive(self._replies, max_body_bytes=self._max_record_bytes, timeout_s=FILE_WALL_S)
             if head.get("end") is True:
                 outcome.end = head
                 outcome.code = _code(head.get("code"))

@@ -1,6 +1,7 @@
 """What a stored value means: rescaled, never inverted, padding and text beside the picture taken out."""
 
 from io import BytesIO
+from pathlib import Path
 
 import highdicom
 import numpy as np
@@ -37,8 +38,7 @@ def real_file(name: str) -> bytes:
     path = get_testdata_file(name, download=False)
     if path is None:
         pytest.skip(f"pydicom-data, which holds {name}, is not installed")
-    with open(path, "rb") as file:
-        return file.read()
+    return Path(path).read_bytes()
 
 
 def test_hounsfield_units_are_stored_value_times_slope_plus_intercept(scan):
