@@ -86,7 +86,7 @@ ORDERS: dict[str, tuple[Check, Callable[[Federation], dict[str, Any]]]] = {
     "for an opened model without noise": (Check.R0_RELEASED, lambda f: {"attempt": _release_without_noise(f)}),
     "that could open a second sum without noise": (
         Check.R0_TWO_SUMS,
-        _in_a_small_cohort_without_noise,
+        lambda f: {"threshold": 3, "cohort": _three_sites_without_noise(f)},
     ),
     "whose model is not the last result": (Check.R0_RESULT, lambda f: {"round_number": _after_a_result(f)}),
     "for a vector that was sent before": (Check.R0_FRESH, lambda f: {"attempt": _repeat_the_vector(f)}),
@@ -118,9 +118,9 @@ def _release_without_noise(federation: Federation) -> int:
     return 2
 
 
-def _in_a_small_cohort_without_noise(federation: Federation) -> dict[str, Any]:
+def _three_sites_without_noise(federation: Federation) -> tuple[str, ...]:
     _change_phase(federation, second_attempt=SecondAttempt.NEVER)
-    return {"cohort": federation.names[:3], "threshold": 3}
+    return federation.names[:3]
 
 
 def _after_a_result(federation: Federation) -> int:
