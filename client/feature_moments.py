@@ -3,8 +3,8 @@
     output of one scan = (spread . (y^2 - 1) + shift . y) / sqrt(F)     y standardised features, F of them
     its gradient with respect to (spread, shift) = (y^2 - 1, y) / sqrt(F)
 
-``spread`` and ``shift`` stand for scale and shift of ``feature_norm``: they are never changed here, the server turns the
-noised mean of the gradient into both (``common.standardisation``). No label is used: every patient may take part.
+``spread`` and ``shift`` stand for scale and shift of ``feature_norm``: they are never changed here, the server turns
+the noised mean of the gradient into both (``common.standardisation``). No label is used: every patient may take part.
 """
 
 import math

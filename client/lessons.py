@@ -1,10 +1,11 @@
-"""What one patient's scans teach, for each method: rows of (view, target, weight) and the loss they go through.
+"""What each patient's scans teach, for each method: rows of (view, target, weight) and the loss they go through.
 
 Everything here is a function of one patient's record, of public values (settings, released teacher) and of that
-patient's own random numbers. This is the line that nothing may cross; the neighbour replay test watches it.
+patient's own random numbers. Patients are worked on side by side for speed, but no operation looks from one scan to
+another's. This is the line that nothing may cross; the neighbour replay test watches it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,14 +17,59 @@ from client.patients import UNKNOWN, PatientScans
 from client.private_gradients.stacks import PatientRows
 from client.teacher import Teacher
 from client.training_settings import Method, Placement, Task, TrainingSettings
-from client.views import STRONG, WEAK, apply_geometry, apply_intensity, draw_views, hide_patches, view
+from client.views import (
+    STRONG,
+    WEAK,
+    ViewDraws,
+    apply_geometry,
+    apply_intensity,
+    draw_views,
+    hide_patches,
+    joined,
+    view,
+)
 
-Rows = Callable[[PatientScans, torch.Generator], PatientRows | None]
+
+@dataclass(frozen=True)
+class Batch:
+    """Scans of several patients under one another, with each patient's own source of (public) randomness.
+
+    Shapes: images (scans, 1, *size), labels (scans, ...); counts: scans of each patient, in order, each at least 1.
+    """
+
+    images: Tensor
+    labels: Tensor
+    counts: tuple[int, ...]
+    generators: Sequence[torch.Generator]
+
+    @classmethod
+    def of(cls, patients: Sequence[PatientScans], generators: Sequence[torch.Generator]) -> "Batch":
+        """Join patients, each with at least one scan."""
+        images = torch.cat([patient.images for patient in patients])
+        labels = torch.cat([patient.labels for patient in patients])
+        return cls(images, labels, tuple(len(patient.images) for patient in patients), generators)
+
+    def draws(self, dimensions: int) -> ViewDraws:
+        """Draw one view of every scan, each patient from their own generator."""
+        pairs = zip(self.counts, self.generators, strict=True)
+        return joined([draw_views(count, dimensions=dimensions, generator=generator) for count, generator in pairs])
+
+    def shares(self, taking_part: Tensor) -> Tensor:
+        """Return 1 / number of a patient's scans that take part, where they do, else 0: (scans,) bool -> (scans,)."""
+        by_patient = torch.split(taking_part.float(), self.counts)
+        return torch.cat([part / part.sum().clamp(min=1) for part in by_patient])
+
+    def any_of_patient(self, scans: Tensor) -> Tensor:
+        """Return for each scan whether any scan of the same patient is marked: (scans,) bool -> (scans,) bool."""
+        return torch.cat([part.any().expand(len(part)) for part in torch.split(scans, self.counts)])
+
+
+Rows = Callable[[Batch], list[PatientRows]]
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """How a stratum's patients teach: ``rows`` prepares one patient (None: nothing to learn from), ``loss`` judges."""
+    """How a stratum's patients teach: ``rows`` prepares them, one entry a patient in order; ``loss`` judges a row."""
 
     rows: Rows
     loss: losses.ScanLoss
@@ -46,67 +92,62 @@ def lesson_for(stratum: Stratum, settings: TrainingSettings, teacher: Teacher) -
 
 @dataclass(frozen=True)
 class Learner:
-    """Prepares rows. Shapes: see ``PatientRows``; a patient has views_per_scan rows for each scan."""
+    """Prepares rows. A patient has views_per_scan rows for each scan; a row of weight 0 contributes exactly nothing."""
 
     settings: TrainingSettings
     teacher: Teacher
 
-    def labels_and_pseudo_labels(self, scans: PatientScans, generator: torch.Generator) -> PatientRows | None:
+    def labels_and_pseudo_labels(self, batch: Batch) -> list[PatientRows]:
         """Known labels with weak views; where there is none, the teacher's label of the weak view with strong views.
 
-        Weights: labelled scans share 1, the others share ``unlabelled_weight`` (1 for an unlabelled patient under
-        privacy: there the ratio of the clips decides), times the class weight; an unsure scan weighs 0.
+        Weights: a patient's labelled scans share 1, the others share ``unlabelled_weight`` (1 for an unlabelled patient
+        under privacy: there the ratio of the clips decides), times the class weight; an unsure scan weighs 0.
         """
-        known = _any_label(scans.labels)
-        targets, sure = scans.labels, known
+        known = _any_label(batch.labels)
+        targets, sure = batch.labels, known
         if self.settings.pseudo_labels and not bool(known.all()):
-            answer = self._answers(self._view(scans.images, generator, strong=False))
+            answer = self._answers(self._view(batch, strong=False))
             column = known.view(-1, *(1,) * (targets.ndim - 1))
             targets = torch.where(column, targets, answer.pseudo_label)
             sure = known | answer.confident
-        if not bool(sure.any()):
-            return None
-        weights = self._shares(known) * sure * self._class_weights(targets)
-        inputs = [self._views_for(scans.images, known, generator) for _ in range(self.settings.views_per_scan)]
-        return self._repeated(inputs, targets, weights)
+        shares = batch.shares(known) + self._other_weight(batch, known) * batch.shares(~known)
+        weights = shares * sure * self._class_weights(targets)
+        views = [self._views_for(batch, known) for _ in range(self.settings.views_per_scan)]
+        return self._by_patient(batch, views, [targets] * len(views), weights)
 
-    def label_maps(self, scans: PatientScans, generator: torch.Generator) -> PatientRows | None:
+    def label_maps(self, batch: Batch) -> list[PatientRows]:
         """Segmentation with an expert's label map: geometry moves image and map alike, intensity the image only."""
-        known = _any_label(scans.labels)
-        if not bool(known.any()):
-            return None
-        images, labels = scans.images[known], scans.labels[known]
-        inputs, targets = [], []
+        views, targets = [], []
         for _ in range(self.settings.views_per_scan):
-            draws = draw_views(len(images), dimensions=self.settings.dimensions, generator=generator)
-            inputs.append(apply_intensity(apply_geometry(images, draws, WEAK), draws, WEAK))
-            moved = apply_geometry(labels.unsqueeze(1).float(), draws, WEAK, mode="nearest")
+            draws = batch.draws(self.settings.dimensions)
+            views.append(apply_intensity(apply_geometry(batch.images, draws, WEAK), draws, WEAK))
+            moved = apply_geometry(batch.labels.unsqueeze(1).float(), draws, WEAK, mode="nearest")
             targets.append(moved.squeeze(1).round().long())
-        rows = len(images) * self.settings.views_per_scan
-        return PatientRows(torch.cat(inputs), (torch.cat(targets),), torch.full((rows,), 1 / rows))
+        return self._by_patient(batch, views, targets, batch.shares(_any_label(batch.labels)))
 
-    def voxel_consistency(self, scans: PatientScans, generator: torch.Generator) -> PatientRows | None:
+    def voxel_consistency(self, batch: Batch) -> list[PatientRows]:
         """The teacher's probabilities on the weak view; the student sees the same geometry, stronger intensity."""
-        inputs, targets = [], []
+        views, targets = [], []
         for _ in range(self.settings.views_per_scan):
-            draws = draw_views(len(scans.images), dimensions=self.settings.dimensions, generator=generator)
-            moved = apply_geometry(scans.images, draws, WEAK)
+            draws = batch.draws(self.settings.dimensions)
+            moved = apply_geometry(batch.images, draws, WEAK)
             targets.append(self.teacher.probabilities(apply_intensity(moved, draws, WEAK)))
-            inputs.append(apply_intensity(moved, draws, STRONG))
-        rows = len(scans.images) * self.settings.views_per_scan
-        return PatientRows(torch.cat(inputs), (torch.cat(targets),), torch.full((rows,), 1 / rows))
+            views.append(apply_intensity(moved, draws, STRONG))
+        return self._by_patient(batch, views, targets, self._equal(batch))
 
-    def reconstruction(self, scans: PatientScans, generator: torch.Generator) -> PatientRows | None:
+    def reconstruction(self, batch: Batch) -> list[PatientRows]:
         """Weak views with hidden patches; the target is the whole view."""
-        views = [self._view(scans.images, generator, strong=False) for _ in range(self.settings.views_per_scan)]
-        whole = torch.cat(views)
-        shown = hide_patches(whole, self.settings.hidden_share, generator=generator)
-        return PatientRows(shown, (whole,), torch.full((len(whole),), 1 / len(whole)))
+        views, targets = [], []
+        for _ in range(self.settings.views_per_scan):
+            draws = batch.draws(self.settings.dimensions)
+            targets.append(view(batch.images, draws, WEAK))
+            views.append(hide_patches(targets[-1], self.settings.hidden_share, draws))
+        return self._by_patient(batch, views, targets, self._equal(batch))
 
-    def plain(self, scans: PatientScans, _: torch.Generator) -> PatientRows | None:
+    def plain(self, batch: Batch) -> list[PatientRows]:
         """The scans as they are; the target is not used."""
-        count = len(scans.images)
-        return PatientRows(scans.images, (torch.zeros(count),), torch.full((count,), 1 / count))
+        targets = torch.zeros(len(batch.images), device=batch.images.device)
+        return self._by_patient(batch, [batch.images], [targets], self._equal(batch))
 
     def _answers(self, weak_view: Tensor) -> pseudo_labels.PseudoLabels:
         several = self.settings.task is Task.MULTI_LABEL
@@ -114,36 +155,47 @@ class Learner:
         probabilities = self.teacher.probabilities(weak_view, several_labels=several)
         return answer(probabilities, self.settings.confidence_threshold)
 
-    def _shares(self, known: Tensor) -> Tensor:
-        """Return (scans,) weights before classes: means over the labelled and over the other scans of this patient."""
-        labelled, others = int(known.sum()), int((~known).sum())
-        clip_decides = labelled == 0 and self.settings.placement is not Placement.NONE
-        other_weight = 1.0 if clip_decides else self.settings.unlabelled_weight
-        return torch.where(known, 1 / max(labelled, 1), other_weight / max(others, 1))
+    def _other_weight(self, batch: Batch, known: Tensor) -> Tensor:
+        """Return what the scans without a label share: the loss weight, or 1 where a clip of its own decides."""
+        loss_weight = torch.full(known.shape, self.settings.unlabelled_weight, device=known.device)
+        if self.settings.placement is Placement.NONE:
+            return loss_weight
+        return torch.where(batch.any_of_patient(known), loss_weight, 1.0)
 
     def _class_weights(self, targets: Tensor) -> Tensor:
         if not self.settings.class_weights or self.settings.task is not Task.CLASSIFICATION:
-            return torch.ones(len(targets))
-        return torch.tensor(self.settings.class_weights)[targets.clamp(min=0).cpu()]
+            return torch.ones(len(targets), device=targets.device)
+        weights = torch.tensor(self.settings.class_weights, device=targets.device)
+        return weights[targets.clamp(min=0)]
 
-    def _views_for(self, images: Tensor, known: Tensor, generator: torch.Generator) -> Tensor:
+    def _views_for(self, batch: Batch, known: Tensor) -> Tensor:
         """Weak views of labelled scans, strong views of the others."""
         if bool(known.all()):
-            return self._view(images, generator, strong=False)
-        strong = self._view(images, generator, strong=True)
+            return self._view(batch, strong=False)
+        strong = self._view(batch, strong=True)
         if not bool(known.any()):
             return strong
-        column = known.view(-1, *(1,) * (images.ndim - 1))
-        return torch.where(column, self._view(images, generator, strong=False), strong)
+        column = known.view(-1, *(1,) * (strong.ndim - 1))
+        return torch.where(column, self._view(batch, strong=False), strong)
 
-    def _view(self, images: Tensor, generator: torch.Generator, *, strong: bool) -> Tensor:
-        draws = draw_views(len(images), dimensions=self.settings.dimensions, generator=generator)
-        return view(images, draws, STRONG if strong else WEAK)
+    def _view(self, batch: Batch, *, strong: bool) -> Tensor:
+        return view(batch.images, batch.draws(self.settings.dimensions), STRONG if strong else WEAK)
 
-    def _repeated(self, inputs: list[Tensor], targets: Tensor, weights: Tensor) -> PatientRows:
-        views = len(inputs)
-        repeated = targets.repeat(views, *(1,) * (targets.ndim - 1))
-        return PatientRows(torch.cat(inputs), (repeated,), weights.repeat(views) / views)
+    def _equal(self, batch: Batch) -> Tensor:
+        return batch.shares(torch.ones(len(batch.images), dtype=torch.bool, device=batch.images.device))
+
+    def _by_patient(
+        self, batch: Batch, views: Sequence[Tensor], targets: Sequence[Tensor], weights: Tensor
+    ) -> list[PatientRows]:
+        """Cut views, targets and weights up by patient; the weights are shared between the views."""
+        view_parts = [torch.split(part, batch.counts) for part in views]
+        target_parts = [torch.split(part, batch.counts) for part in targets]
+        rows = []
+        for patient, weight in enumerate(torch.split(weights, batch.counts)):
+            inputs = torch.cat([parts[patient] for parts in view_parts])
+            answers = torch.cat([parts[patient] for parts in target_parts])
+            rows.append(PatientRows(inputs, (answers,), weight.repeat(len(views)) / len(views)))
+        return rows
 
 
 def _any_label(labels: Tensor) -> Tensor:

@@ -69,11 +69,14 @@ class ArrayPatients:
         self._rows: dict[str, list[int]] = {}
         for row, owner in enumerate(owners):
             self._rows.setdefault(owner, []).append(row)
+        self._strata: dict[Stratum, list[str]] = {stratum: [] for stratum in Stratum}
+        for key, rows in self._rows.items():
+            labelled = bool((self._labels[rows] != UNKNOWN).any())
+            self._strata[Stratum.LABELLED if labelled else Stratum.UNLABELLED].append(key)
 
     def keys(self, stratum: Stratum) -> list[str]:
         """Return the patients of a stratum in the order of their first scan."""
-        wanted = stratum is Stratum.LABELLED
-        return [key for key, rows in self._rows.items() if bool((self._labels[rows] != UNKNOWN).any()) == wanted]
+        return self._strata[stratum]
 
     def read(self, patient_key: str) -> PatientScans:
         """Return one patient's scans."""

@@ -5,11 +5,14 @@ gradient, and it answers for one scan from that scan alone.
 """
 
 import copy
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 
 from common.parameters import Layout
+
+BLOCK: Final = 16
 
 
 class Teacher:
@@ -35,9 +38,19 @@ class Teacher:
 
         ``several_labels``: each class on its own (sigmoid) instead of one class of all (softmax).
         """
-        with torch.no_grad():
-            logits = self.network(images).float()
+        logits = torch.cat([self._logits(block) for block in torch.split(images, BLOCK)])
         return torch.sigmoid(logits) if several_labels else torch.softmax(logits, 1)
+
+    def _logits(self, images: Tensor) -> Tensor:
+        """Answer a block of one fixed shape (padded with zeros): (n <= BLOCK, 1, *size) -> (n, classes, ...).
+
+        With a fixed shape the processor does the same arithmetic for a scan whoever else is in the block. A confidence
+        next to the threshold could otherwise flip with somebody else's presence.
+        """
+        padded = torch.zeros(BLOCK, *images.shape[1:], dtype=images.dtype, device=images.device)
+        padded[: len(images)] = images
+        with torch.no_grad():
+            return self.network(padded)[: len(images)].float()
 
 
 def good_enough(teacher: Teacher, images: Tensor, classes: Tensor, *, least_balanced_accuracy: float) -> bool:

@@ -24,10 +24,10 @@ from torch import Tensor, nn
 
 from client.dicom.record import Stratum
 from client.feature_moments import FeatureMoments
-from client.lessons import Lesson, lesson_for
-from client.patients import Patients
+from client.lessons import Batch, Lesson, lesson_for
+from client.patients import Patients, PatientScans
 from client.private_gradients.engine import PrivateGradient, SpeedSettings
-from client.private_gradients.stacks import PatientRows, PatientStack, stack_patients
+from client.private_gradients.stacks import PatientStack, stack_patients
 from client.round_randomness import RoundRandomness
 from client.teacher import Teacher, good_enough
 from client.training_settings import Method, Placement, TrainingSettings
@@ -160,23 +160,24 @@ class PhaseTraining:
         """Yield stacks of fixed shape; patients are read, augmented and labelled when their stack is due."""
         rows_per_patient = self.settings.most_scans * self.settings.views_per_scan
         for start in range(0, len(sampled), self.patients_at_once):
-            keys = sampled[start : start + self.patients_at_once]
-            rows = [self._rows(key, lesson, randomness.generator("views", step=step, patient_key=key)) for key in keys]
-            present = [row for row in rows if row is not None]
-            yield from stack_patients(
-                present, patients_per_stack=self.patients_at_once, rows_per_patient=rows_per_patient
-            )
+            generators, scans = [], []
+            for key in sampled[start : start + self.patients_at_once]:
+                generator = randomness.generator("views", step=step, patient_key=key)
+                patient = self._chosen_scans(key, generator)
+                if len(patient.images) > 0:
+                    scans.append(patient)
+                    generators.append(generator)
+            if scans:
+                rows = lesson.rows(Batch.of(scans, generators))
+                yield from stack_patients(
+                    rows, patients_per_stack=self.patients_at_once, rows_per_patient=rows_per_patient
+                )
 
-    def _rows(self, patient_key: str, lesson: Lesson, generator: torch.Generator) -> PatientRows | None:
-        """Prepare one patient: at most k scans, chosen at random, then the lesson; None contributes zero."""
+    def _chosen_scans(self, patient_key: str, generator: torch.Generator) -> PatientScans:
+        """Read one patient: at most k scans, chosen at random, on the network's device."""
         scans = self.patients.read(patient_key)
-        count = len(scans.images)
-        if count == 0:
-            return None
-        chosen = torch.randperm(count, generator=generator)[: self.settings.most_scans]
-        device = next(self.network.parameters()).device
-        rows = lesson.rows(scans.chosen(chosen).to(device), generator)
-        return rows and PatientRows(rows.inputs, rows.targets, rows.weights.to(device))
+        chosen = torch.randperm(len(scans.images), generator=generator)[: self.settings.most_scans]
+        return scans.chosen(chosen).to(next(self.network.parameters()).device)
 
     def _noised(self, total: Tensor) -> LatticeUpdate:
         """Return the sum on the lattice plus this site's share of the noise.

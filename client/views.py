@@ -4,6 +4,7 @@ No flips: left and right mean something in a patient. Each scan has its own draw
 view is free under patient-level privacy. Two and three dimensions, any floating type, any device.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -38,13 +39,14 @@ class ViewDraws:
     """The random part of a view, one row a scan.
 
     Shapes: geometry (scans, dimensions + 1 + angles) in [-1, 1] (shift, scale, angles; 1 angle in 2-D, 3 in 3-D);
-    intensity (scans, 4) in [-1, 1] (gain, offset, gamma, noise); cutout (scans, dimensions) in [0, 1]; noise_seed.
+    intensity (scans, 4) in [-1, 1] (gain, offset, gamma, noise); cutout (scans, dimensions) in [0, 1]; noise_seeds:
+    (seed, number of scans) of each patient, because noise must not depend on who else is in the batch.
     """
 
     geometry: Tensor
     intensity: Tensor
     cutout: Tensor
-    noise_seed: int
+    noise_seeds: tuple[tuple[int, int], ...]
 
 
 def draw_views(scans: int, *, dimensions: int, generator: torch.Generator) -> ViewDraws:
@@ -54,7 +56,17 @@ def draw_views(scans: int, *, dimensions: int, generator: torch.Generator) -> Vi
     uniform = torch.rand(scans, columns + 4 + dimensions, generator=generator)
     seed = int(torch.randint(0, 2**62, (1,), generator=generator))
     symmetric = 2 * uniform[:, : columns + 4] - 1
-    return ViewDraws(symmetric[:, :columns], symmetric[:, columns:], uniform[:, columns + 4 :], seed)
+    return ViewDraws(symmetric[:, :columns], symmetric[:, columns:], uniform[:, columns + 4 :], ((seed, scans),))
+
+
+def joined(draws: Sequence[ViewDraws]) -> ViewDraws:
+    """Put the draws of several patients under one another, so that their views are made in one go."""
+    return ViewDraws(
+        torch.cat([draw.geometry for draw in draws]),
+        torch.cat([draw.intensity for draw in draws]),
+        torch.cat([draw.cutout for draw in draws]),
+        tuple(seed for draw in draws for seed in draw.noise_seeds),
+    )
 
 
 def apply_geometry(images: Tensor, draws: ViewDraws, limits: ViewRange, *, mode: str = "bilinear") -> Tensor:
@@ -76,9 +88,7 @@ def apply_intensity(images: Tensor, draws: ViewDraws, limits: ViewRange) -> Tens
     if limits.gamma:
         changed = changed.clamp(0, 1) ** torch.exp(limits.gamma * gamma)
     if limits.noise:
-        generator = torch.Generator(device="cpu").manual_seed(draws.noise_seed)
-        white = torch.randn(images.shape, generator=generator).to(images)
-        changed = changed + limits.noise * noise.abs() * white
+        changed = changed + limits.noise * noise.abs() * _white_noise(draws.noise_seeds, images)
     if limits.cutout:
         inside = _box(draws.cutout.to(images), images.shape[2:], limits.cutout)
         changed = torch.where(inside, mean, changed)
@@ -90,17 +100,30 @@ def view(images: Tensor, draws: ViewDraws, limits: ViewRange) -> Tensor:
     return apply_intensity(apply_geometry(images, draws, limits), draws, limits)
 
 
-def hide_patches(images: Tensor, share: float, *, generator: torch.Generator, side: int = 4) -> Tensor:
+def hide_patches(images: Tensor, share: float, draws: ViewDraws, *, side: int = 4) -> Tensor:
     """Set about ``share`` of the square patches of each scan to the scan's mean: (scans, 1, *size) -> the same shape.
 
     ``side``: of a patch in pixels. Source: He et al. 2022 (masked autoencoders).
     """
     coarse = tuple(-(-length // side) for length in images.shape[2:])
-    kept = (torch.rand(len(images), 1, *coarse, generator=generator) >= share).to(images)
+    parts = [
+        torch.rand(scans, 1, *coarse, generator=torch.Generator(device="cpu").manual_seed(seed))
+        for seed, scans in draws.noise_seeds
+    ]
+    kept = (torch.cat(parts) >= share).to(images)
     shown = functional.interpolate(kept, scale_factor=float(side), mode="nearest")
     shown = shown[(slice(None), slice(None), *(slice(length) for length in images.shape[2:]))]
     mean = images.flatten(1).mean(1).view(-1, *(1,) * (images.ndim - 1))
     return torch.where(shown > 0, images, mean)
+
+
+def _white_noise(seeds: tuple[tuple[int, int], ...], images: Tensor) -> Tensor:
+    """Return standard normal noise like ``images``, each patient's from that patient's own seed."""
+    parts = [
+        torch.randn(scans, *images.shape[1:], generator=torch.Generator(device="cpu").manual_seed(seed))
+        for seed, scans in seeds
+    ]
+    return torch.cat(parts).to(images)
 
 
 def _inverse_affine(geometry: Tensor, limits: ViewRange, *, dimensions: int) -> Tensor:

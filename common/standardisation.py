@@ -4,9 +4,9 @@
     v = 1 + sqrt(F) w - m^2   their variance                       see client/feature_moments.py
     scale <- scale / sqrt(v)        shift <- (shift - m) / sqrt(v)
 
-A private head learns from standardised features in a tenth of the steps, and steps are what privacy is spent on. v is kept
-above 1 / 25, because a smaller one cannot be told from noise: features that vary less are stretched five times a round,
-and a few rounds do the rest.
+A private head learns from standardised features in a tenth of the steps, and steps are what privacy is spent on. v is
+kept above 1 / 25, because a smaller one cannot be told from noise: features that vary less are stretched five times a
+round, and a few rounds do the rest.
 """
 
 import math

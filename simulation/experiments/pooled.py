@@ -1,7 +1,7 @@
 """A study of one site without a federation: phases of private training and the server's step, in one process.
 
-It drives the production code (``client.training``, ``common.standardisation``) and adds only what the server does with a
-sum: divide by the public expected batch, take a step, average the models.
+It drives the production code (``client.training``, ``common.standardisation``) and adds only what the server does with
+a sum: divide by the public expected batch, take a step, average the models.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from client.patients import Patients
 from client.training import LatticeNoise, PhaseTraining
-from client.training_settings import Method, TrainingSettings
+from client.training_settings import Method, Placement, TrainingSettings
 from common.parameters import flatten, load
 from common.standardisation import standardised
 
@@ -61,6 +61,4 @@ def run_phase(
 
 def without_privacy(phase: PooledPhase) -> PooledPhase:
     """Return the phase with neither clip nor noise."""
-    from client.training_settings import Placement  # noqa: PLC0415
-
     return replace(phase, settings=replace(phase.settings, placement=Placement.NONE, noise_multiplier=0.0))
