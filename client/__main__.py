@@ -9,6 +9,7 @@ Examples: **fedward-site keys new** north · **fedward-site ingest** /srv/dicom 
 
 COMMANDS = {
     "ingest": ("client.commands.ingest:ingest", "Read scans into the encrypted cache."),
+    "ledger": ("client.commands.ledger:ledger", "Show what patients have spent of their privacy."),
     "keys": ("common.keys_command:keys_app", "Make keys and show fingerprints."),
 }
 

@@ -192,9 +192,9 @@ def test_a_ledger_is_refused_after(name, path):
 def test_the_file_itself_refuses_changes(path):
     filled(path, 1)
     for statement in ("UPDATE entries SET body = ''", "DELETE FROM entries"):
-        with closing(sqlite3.connect(path, isolation_level=None)) as database:
-            with pytest.raises(sqlite3.IntegrityError, match="append only"):
-                database.execute(statement)
+        database = sqlite3.connect(path, isolation_level=None)
+        with closing(database), pytest.raises(sqlite3.IntegrityError, match="append only"):
+            database.execute(statement)
 
 
 def test_a_restored_older_copy_is_noticed_and_said_so(path, tmp_path):
