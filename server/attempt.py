@@ -1,0 +1,110 @@
+"""One attempt at a round: each stage sent, each answer handed to the session, each outcome noted."""
+
+import time
+from collections.abc import Mapping
+
+from common.flower_messages import Received
+from common.secagg.messages import Packet
+from common.secagg.refusals import TABLE
+from common.secagg.stages import Kind
+from server.channel import Channel
+from server.events import AttemptStart, RoundEvents
+from server.exchange import TAKEN, TIMEOUT
+from server.journal import AnswerRow, OpenedRow, RefusalRow
+from server.secagg import ServerSession
+from server.secagg_opening import OpenedSum
+from server.stage import GARBAGE, Asked, Stage, StageSettings
+
+
+class Attempt:
+    """Carries one ``ServerSession`` over the channel.
+
+    Attributes: start, its number, round and cohort; whole, the sites that could have taken part; session; answers,
+    what became of each question, in order.
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        session: ServerSession,
+        events: RoundEvents,
+        *,
+        start: AttemptStart,
+        whole: tuple[str, ...],
+    ) -> None:
+        self._channel, self._events, self._began_s = channel, events, time.monotonic()
+        self.session, self.start, self.whole = session, start, whole
+        self.answers: list[AnswerRow] = []
+
+    @property
+    def number(self) -> int:
+        """The attempt's number."""
+        return self.start.attempt
+
+    @property
+    def seconds(self) -> float:
+        """How long it has been going on."""
+        return time.monotonic() - self._began_s
+
+    def ask(self, kind: Kind, packets: Mapping[str, Packet], timeout_s: float, *, reply_bytes: int = 0) -> None:
+        """Send one stage and hand every answer to the session as it comes; returns when all are in, or it is time.
+
+        ``reply_bytes``: the payload that an answer brings (0: none).
+        """
+        self._channel.ask(self.stage(kind, packets, timeout_s, reply_bytes=reply_bytes))
+
+    def stage(self, kind: Kind, packets: Mapping[str, Packet], timeout_s: float, *, reply_bytes: int = 0) -> Stage:
+        """Return one stage without sending it; arguments as for ``ask``."""
+        self._events.on_stage(kind.value, tuple(packets), timeout_s)
+
+        def note(site: str, asked: Asked) -> None:
+            sizes = asked.bytes_to_site, asked.bytes_from_site
+            self.answers.append(AnswerRow(self.number, kind.value, site, asked.outcome, *sizes, asked.seconds))
+            self._events.on_answer(self.answers[-1])
+
+        settings = StageSettings(kind, timeout_s, str(self.number), self._take, note, reply_bytes)
+        return Stage(packets, self._channel.nodes, settings)
+
+    @property
+    def silent(self) -> set[str]:
+        """The sites that let a timeout pass."""
+        return {row.site for row in self.answers if row.outcome == TIMEOUT}
+
+    @property
+    def spoke(self) -> set[str]:
+        """The sites that answered something."""
+        return {row.site for row in self.answers if row.bytes_from_site > 0}
+
+    @property
+    def doubtful(self) -> set[str]:
+        """The sites at whose node somebody else may sit: silent, or bytes that are not a site's."""
+        return {row.site for row in self.answers if row.outcome in {TIMEOUT, GARBAGE}}
+
+    def refusals(self) -> list[RefusalRow]:
+        """Return the signed refusals of this attempt."""
+        return [
+            RefusalRow(self.number, site, refusal.stage.value, TABLE[refusal.check].code, refusal.about)
+            for site, refusal in sorted(self.session.refusals.items())
+        ]
+
+    def opened_row(self, opened: OpenedSum) -> OpenedRow:
+        """Return the journal's row of the sum."""
+        return OpenedRow(
+            attempt=self.number,
+            participants=opened.participants,
+            dropped=opened.dropped,
+            sum_digest=opened.sum_digest,
+            session_id=opened.session_id,
+            survivors_digest=opened.survivors_digest,
+            transcript_digest=self.session.transcript.digest(),
+            meta=opened.total.meta,
+        )
+
+    def _take(self, site: str, received: Received) -> str:
+        receipt = self.session.receive(received.message, received.payload)
+        if receipt.check is not None:
+            return f"rejected:{receipt.check}"
+        if receipt.site_id != site:
+            return "rejected:site"  # it counts for the site that signed it, but not as an answer of this node
+        refusal = self.session.refusals.get(site)
+        return f"refused:{refusal.check}" if refusal else TAKEN

@@ -1,0 +1,64 @@
+"""What a journal tells about a study so far: scores, rounds and dropouts, from the rows alone."""
+
+from dataclasses import dataclass
+
+from common.plan.schedule import version_before
+from server.evaluation import Evaluation
+from server.journal import AbortRow, AppliedRow, AttemptRow, Journal, OpenedRow
+from server.model_state import evaluation_of
+from server.study_folder import Study
+
+
+@dataclass(frozen=True, eq=False)
+class AttemptRecord:
+    """Everything the journal says about one attempt; ``version``: rounds applied to the model it was ordered with."""
+
+    ordered: AttemptRow
+    version: int
+    opened: OpenedRow | None
+    applied: AppliedRow | None
+    abort: AbortRow | None
+
+    @property
+    def outcome(self) -> str:
+        """``applied``, ``aborted``, ``opened`` (not applied yet) or ``running`` (or cut off by a crash)."""
+        if self.applied:
+            return "applied"
+        if self.abort:
+            return "aborted"
+        return "opened" if self.opened else "running"
+
+
+def attempt_records(study: Study, journal: Journal) -> list[AttemptRecord]:
+    """Return the attempts of a study in order, each with what became of it."""
+    opened = {row.attempt: row for row in journal.opened()}
+    applied = {row.attempt: row for row in journal.applied()}
+    aborts = {row.attempt: row for row in journal.aborts()}
+    return [
+        AttemptRecord(
+            row,
+            version_before(study.plan, row.phase, row.round_number),
+            opened.get(row.attempt),
+            applied.get(row.attempt),
+            aborts.get(row.attempt),
+        )
+        for row in journal.attempts()
+    ]
+
+
+def scores_by_version(study: Study, journal: Journal) -> dict[int, Evaluation]:
+    """Return the noised scores by version of the model (rounds applied to it), in order."""
+    scores = {}
+    for record in attempt_records(study, journal):
+        if record.opened and record.applied:
+            row, ordered = record.opened, record.ordered
+            score = evaluation_of(
+                study.plan,
+                ordered.phase,
+                ordered.round_number,
+                meta=row.meta,
+                participants=len(row.participants),
+            )
+            if score:
+                scores[record.version] = score
+    return scores

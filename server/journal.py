@@ -1,0 +1,282 @@
+"""What happened in a study: one SQLite file of the coordinator, append-only, durable before anything depends on it.
+
+    attempts   an attempt was numbered; this row is on disk before its ORDER leaves, so a number never comes twice
+    aborts     it was given up: the check's code and whom it names
+    opened     its sum was opened; the sum's file was durable before this row
+    applied    the sum moved the model; the checkpoint's file was durable before this row
+    answers    what each site was asked, what became of it, bytes and seconds
+    refusals   signed refusals of sites: code, and the site they name
+
+An attempt with neither ``aborts`` nor ``opened`` was cut off by a crash; ``opened`` without ``applied`` is applied when
+the server starts again. Triggers refuse every change and deletion of a row.
+"""
+
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.errors import StudyFolderInvalidError
+
+_TABLES: Final = {
+    "study": "one INTEGER PRIMARY KEY CHECK (one = 1), plan_digest BLOB NOT NULL, started_unix_s REAL NOT NULL",
+    "attempts": "attempt INTEGER PRIMARY KEY, phase INTEGER NOT NULL, round_number INTEGER NOT NULL,"
+    " cohort TEXT NOT NULL, model_digest BLOB NOT NULL, unix_s REAL NOT NULL",
+    "aborts": "attempt INTEGER PRIMARY KEY REFERENCES attempts, code INTEGER NOT NULL, sentence TEXT NOT NULL,"
+    " suspects TEXT NOT NULL, unix_s REAL NOT NULL",
+    "opened": "attempt INTEGER PRIMARY KEY REFERENCES attempts, participants TEXT NOT NULL, dropped TEXT NOT NULL,"
+    " sum_digest BLOB NOT NULL, session_id BLOB NOT NULL, survivors_digest BLOB NOT NULL,"
+    " transcript_digest BLOB NOT NULL, meta BLOB NOT NULL, unix_s REAL NOT NULL",
+    "applied": "attempt INTEGER PRIMARY KEY REFERENCES opened, divisor REAL NOT NULL, checkpoint_sha256 TEXT NOT NULL,"
+    " model_digest BLOB NOT NULL, finished INTEGER NOT NULL, unix_s REAL NOT NULL",
+    "answers": "attempt INTEGER NOT NULL REFERENCES attempts, asked TEXT NOT NULL, site TEXT NOT NULL,"
+    " outcome TEXT NOT NULL, bytes_to_site INTEGER NOT NULL, bytes_from_site INTEGER NOT NULL, seconds REAL NOT NULL,"
+    " PRIMARY KEY (attempt, asked, site)",
+    "refusals": "attempt INTEGER NOT NULL REFERENCES attempts, site TEXT NOT NULL, stage TEXT NOT NULL,"
+    " code INTEGER NOT NULL, about TEXT NOT NULL, PRIMARY KEY (attempt, site)",
+}
+LOST: Final = 0  # the code of an attempt that a crash of the server cut off
+
+
+@dataclass(frozen=True)
+class AttemptRow:
+    """A numbered attempt. ``model_digest``: of the model it was ordered with."""
+
+    attempt: int
+    phase: int
+    round_number: int
+    cohort: tuple[str, ...]
+    model_digest: bytes
+    unix_s: float
+
+
+@dataclass(frozen=True)
+class AbortRow:
+    """An attempt that was given up. ``code``: of ``common.secagg.refusals``, or ``LOST``."""
+
+    attempt: int
+    code: int
+    sentence: str
+    suspects: tuple[str, ...]
+    unix_s: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class OpenedRow:
+    """An attempt whose sum was opened. Shapes: meta (meta words,) uint64. Digests: see ``OpenedSum``."""
+
+    attempt: int
+    participants: tuple[str, ...]
+    dropped: tuple[str, ...]
+    sum_digest: bytes
+    session_id: bytes
+    survivors_digest: bytes
+    transcript_digest: bytes
+    meta: NDArray[np.uint64]
+    unix_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class AppliedRow:
+    """An attempt whose sum moved the model. ``model_digest``: of the model that the next order brings."""
+
+    attempt: int
+    divisor: float
+    checkpoint_sha256: str
+    model_digest: bytes
+    finished: bool
+    unix_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class AnswerRow:
+    """What became of one question to one site: ``taken``, ``timeout``, ``refused:…``, ``rejected:…``, ``failed:…``."""
+
+    attempt: int
+    asked: str
+    site: str
+    outcome: str
+    bytes_to_site: int
+    bytes_from_site: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class RefusalRow:
+    """A site's signed refusal in an attempt."""
+
+    attempt: int
+    site: str
+    stage: str
+    code: int
+    about: str
+
+
+class Journal:
+    """The file, open for one process. Every ``record_...`` is on disk when it returns.
+
+    Raises (every method): sqlite3.Error if the file cannot be read or written.
+    """
+
+    def __init__(self, path: Path, plan_digest: bytes, clock: Callable[[], float] = time.time) -> None:
+        """Open or create the journal of the study with that plan.
+
+        Raises: StudyFolderInvalidError if it belongs to another plan.
+        """
+        self._clock = clock
+        self._database = sqlite3.connect(path, isolation_level=None)
+        # WAL with FULL: one fsync at each commit, and `status` reads while a round runs.
+        self._database.execute("PRAGMA journal_mode=WAL")
+        self._database.execute("PRAGMA synchronous=FULL")
+        self._database.execute("PRAGMA foreign_keys=ON")
+        self._write([(sql, ()) for sql in _schema()])
+        self._write([("INSERT OR IGNORE INTO study VALUES (1, ?, ?)", (plan_digest, clock()))])
+        if self._rows("SELECT plan_digest FROM study")[0][0] != plan_digest:
+            self.close()
+            raise StudyFolderInvalidError(f"{path}: the journal of another plan; a changed plan needs a new folder")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+    def record_attempt(self, *, phase: int, round_number: int, cohort: Sequence[str], model_digest: bytes) -> int:
+        """Number the next attempt and make that durable: only then may its ORDER be made."""
+        attempt = self.last_attempt() + 1
+        row = (attempt, phase, round_number, json.dumps(list(cohort)), model_digest, self._clock())
+        self._write([("INSERT INTO attempts VALUES (?, ?, ?, ?, ?, ?)", row)])
+        return attempt
+
+    def record_abort(
+        self, abort: AbortRow, answers: Sequence[AnswerRow] = (), refusals: Sequence[RefusalRow] = ()
+    ) -> None:
+        """Note that an attempt was given up."""
+        row = (abort.attempt, abort.code, abort.sentence, json.dumps(abort.suspects), self._clock())
+        self._write([("INSERT INTO aborts VALUES (?, ?, ?, ?, ?)", row), *_details(answers, refusals)])
+
+    def record_opened(
+        self, row: OpenedRow, answers: Sequence[AnswerRow] = (), refusals: Sequence[RefusalRow] = ()
+    ) -> None:
+        """Note an opened sum, whose file is durable already."""
+        values = (
+            row.attempt,
+            json.dumps(row.participants),
+            json.dumps(row.dropped),
+            row.sum_digest,
+            row.session_id,
+            row.survivors_digest,
+            row.transcript_digest,
+            row.meta.astype("<u8").tobytes(),
+            self._clock(),
+        )
+        self._write([("INSERT INTO opened VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values), *_details(answers, refusals)])
+
+    def record_applied(self, row: AppliedRow) -> None:
+        """Note that a sum moved the model; the checkpoint is durable already."""
+        values = (row.attempt, row.divisor, row.checkpoint_sha256, row.model_digest, int(row.finished), self._clock())
+        self._write([("INSERT INTO applied VALUES (?, ?, ?, ?, ?, ?)", values)])
+
+    def record_answers(self, answers: Sequence[AnswerRow]) -> None:
+        """Note answers that came after the attempt was decided (to RESULT)."""
+        self._write(_details(answers, ()))
+
+    def last_attempt(self) -> int:
+        """Return the highest attempt so far, 0 before the first."""
+        return int(self._rows("SELECT coalesce(max(attempt), 0) FROM attempts")[0][0])
+
+    def attempts_in(self, phase: int) -> int:
+        """Return how many attempts at rounds of a phase were numbered."""
+        return int(self._rows("SELECT count(*) FROM attempts WHERE phase = ?", phase)[0][0])
+
+    def attempts(self) -> list[AttemptRow]:
+        """Return all attempts, in order."""
+        rows = self._rows("SELECT * FROM attempts ORDER BY attempt")
+        return [AttemptRow(a, p, r, tuple(json.loads(cohort)), digest, at) for a, p, r, cohort, digest, at in rows]
+
+    def aborts(self) -> list[AbortRow]:
+        """Return all aborts, in order."""
+        rows = self._rows("SELECT * FROM aborts ORDER BY attempt")
+        return [AbortRow(a, code, text, tuple(json.loads(suspects)), at) for a, code, text, suspects, at in rows]
+
+    def opened(self) -> list[OpenedRow]:
+        """Return all opened sums, in order."""
+        return [
+            OpenedRow(
+                a,
+                tuple(json.loads(there)),
+                tuple(json.loads(gone)),
+                total,
+                sid,
+                u3h,
+                transcript,
+                np.frombuffer(meta, "<u8"),
+                at,
+            )
+            for a, there, gone, total, sid, u3h, transcript, meta, at in self._rows(
+                "SELECT * FROM opened ORDER BY attempt"
+            )
+        ]
+
+    def applied(self) -> list[AppliedRow]:
+        """Return all applied sums, in order."""
+        return [
+            AppliedRow(row[0], row[1], row[2], row[3], bool(row[4]), row[5])
+            for row in self._rows("SELECT * FROM applied ORDER BY attempt")
+        ]
+
+    def undecided(self) -> list[int]:
+        """Return the attempts that a crash cut off: neither aborted nor opened."""
+        rows = self._rows(
+            "SELECT attempt FROM attempts WHERE attempt NOT IN (SELECT attempt FROM aborts)"
+            " AND attempt NOT IN (SELECT attempt FROM opened) ORDER BY attempt"
+        )
+        return [row[0] for row in rows]
+
+    def answers(self) -> list[AnswerRow]:
+        """Return what every site was asked and what became of it."""
+        return [AnswerRow(*row) for row in self._rows("SELECT * FROM answers ORDER BY attempt, rowid")]
+
+    def refusals(self) -> list[RefusalRow]:
+        """Return the sites' signed refusals."""
+        return [RefusalRow(*row) for row in self._rows("SELECT * FROM refusals ORDER BY attempt, site")]
+
+    def started_unix_s(self) -> float:
+        """Return when the study was first opened."""
+        return float(self._rows("SELECT started_unix_s FROM study")[0][0])
+
+    def _write(self, statements: Sequence[tuple[str, tuple[Any, ...]]]) -> None:
+        """Run the statements as one transaction, on disk when this returns."""
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            for sql, values in statements:
+                self._database.execute(sql, values)
+        except BaseException:
+            self._database.execute("ROLLBACK")
+            raise
+        self._database.execute("COMMIT")
+
+    def _rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        return self._database.execute(query, values).fetchall()
+
+
+def _schema() -> list[str]:
+    tables = [f"CREATE TABLE IF NOT EXISTS {name} ({columns}) STRICT" for name, columns in _TABLES.items()]
+    triggers = [
+        f"CREATE TRIGGER IF NOT EXISTS {name}_{event.lower()} BEFORE {event} ON {name}"
+        " BEGIN SELECT raise(ABORT, 'the journal is append-only'); END"
+        for name in _TABLES
+        for event in ("UPDATE", "DELETE")
+    ]
+    return tables + triggers
+
+
+def _details(answers: Sequence[AnswerRow], refusals: Sequence[RefusalRow]) -> list[tuple[str, tuple[Any, ...]]]:
+    return [
+        *(("INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?)", tuple(asdict(row).values())) for row in answers),
+        *(("INSERT INTO refusals VALUES (?, ?, ?, ?, ?)", tuple(asdict(row).values())) for row in refusals),
+    ]

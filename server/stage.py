@@ -1,0 +1,100 @@
+"""One stage of a round in Flower's messages: a question for each site, and the reading of what comes back."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from flwr.app import ArrayRecord, Message
+
+from common.errors import ContentRefusedError
+from common.flower_messages import MESSAGE_TYPES, NONCE_BYTES, Received, from_content, to_body, to_content
+from common.secagg.messages import Packet
+from common.secagg.stages import Kind
+from server.exchange import Outcome
+
+TTL_MARGIN_S = 30.0
+GARBAGE = "rejected:content"
+
+Take = Callable[[str, Received], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What became of one question to one site; bytes are those of message and payload."""
+
+    outcome: str
+    bytes_to_site: int
+    bytes_from_site: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class StageSettings:
+    """How a stage is asked.
+
+    ``reply_bytes``: the largest payload an answer may bring (0: none). ``group``: Flower's label of the attempt.
+    ``take`` gets every well-formed answer and returns its outcome; ``settled`` gets every outcome.
+    """
+
+    kind: Kind
+    timeout_s: float
+    group: str
+    take: Take
+    settled: Callable[[str, Asked], None]
+    reply_bytes: int = 0
+
+
+@dataclass(eq=False)
+class Stage:
+    """The questions of one stage, by site, and what to do with the replies."""
+
+    packets: Mapping[str, Packet]
+    nodes: Mapping[str, int]
+    settings: StageSettings
+    questions: dict[str, Message] = field(init=False)
+    _nonces: dict[str, bytes] = field(init=False)
+    _sizes: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Write a message for each site that has a node, each with a nonce of its own."""
+        bodies: dict[int, ArrayRecord] = {}  # one packet may go to many sites: one record, one copy
+        self._nonces = {site: os.urandom(NONCE_BYTES) for site in self.packets}
+        self.questions = {}
+        for site, packet in self.packets.items():
+            if site in self.nodes:
+                if id(packet) not in bodies:
+                    bodies[id(packet)] = to_body(packet)
+                self.questions[site] = self._question(site, bodies[id(packet)])
+
+    def _question(self, site: str, body: ArrayRecord) -> Message:
+        return Message(
+            to_content(body, self._nonces[site]),
+            self.nodes[site],
+            MESSAGE_TYPES[self.settings.kind],
+            ttl=self.settings.timeout_s + TTL_MARGIN_S,
+            group_id=self.settings.group,
+        )
+
+    def read(self, site: str, reply: Message) -> str:
+        """Hand a reply with content on; ``rejected:content`` for another form or a nonce that is not the site's."""
+        try:
+            received = from_content(reply.content, max_payload_bytes=self.settings.reply_bytes)
+        except ContentRefusedError:
+            return GARBAGE
+        if received.nonce != self._nonces[site]:
+            return GARBAGE
+        self._sizes[site] = len(received.message) + received.payload.nbytes
+        return self.settings.take(site, received)
+
+    def settle(self, site: str, outcome: Outcome) -> None:
+        """Note a site's outcome."""
+        packet = self.packets[site]
+        left = outcome.what not in {"failed:push", "failed:offline"}
+        sent = len(packet.message) + packet.payload.nbytes if left else 0
+        self.settings.settled(site, Asked(outcome.what, sent, self._sizes.get(site, 0), outcome.seconds))
+
+    def take_reply(self, reply: Message) -> None:
+        """Read a reply that Flower's own loop collected: it tells the node only."""
+        sites = [site for site in self.questions if self.nodes[site] == reply.metadata.src_node_id]
+        if sites and reply.has_content():
+            self.settle(sites[0], Outcome(self.read(sites[0], reply), 0.0))

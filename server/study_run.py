@@ -1,0 +1,186 @@
+"""What the rounds of one study need beside the page itself: who takes part, opening and closing an attempt, giving up.
+
+Settings here change only speed and patience, never the model or the guarantee.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from common.plan.schedule import is_closing, last_round
+from common.secagg.refusals import TABLE, Check, RoundAbortedError
+from common.secagg.stages import Kind
+from server.attempt import Attempt
+from server.channel import Channel
+from server.cohort import Attendance, choose_cohort, least_cohort, part_of
+from server.events import SENTENCES, AttemptStart, LoggedEvents, RoundEnd, RoundEvents, RunEnd, RunState
+from server.journal import AbortRow, Journal
+from server.model_state import ModelState, evaluation_of
+from server.orders import new_order
+from server.progress import apply_opened
+from server.retries import Failures, RetryRules
+from server.secagg import ServerSession
+from server.secagg_opening import OpenedSum
+from server.study_folder import Study
+from server.sums import write_sum
+
+SHORTEST_SLEEP_S = 0.1
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """How patient a run is.
+
+    ``cohort_wait_s``: how long to wait for enough sites before the run ends. ``gather_s``: how long to wait for the
+    plan's full cohort before going on with fewer. ``result_timeout_s``: how long RESULT may take; nothing depends on
+    its answer. ``threads``: for removing masks.
+    """
+
+    cohort_wait_s: float = 3600.0
+    gather_s: float = 10.0
+    result_timeout_s: float = 10.0
+    threads: int = 1
+    retries: RetryRules = field(default_factory=RetryRules)
+
+
+def never() -> bool:
+    """Do not stop."""
+    return False
+
+
+@dataclass(eq=False)
+class StudyRun:
+    """The parts of a run. ``should_stop`` is asked between attempts and while waiting."""
+
+    study: Study
+    order_key: Ed25519PrivateKey
+    journal: Journal
+    channel: Channel
+    events: RoundEvents = field(default_factory=LoggedEvents)
+    settings: RunSettings = field(default_factory=RunSettings)
+    should_stop: Callable[[], bool] = never
+    attendance: Attendance = field(default_factory=Attendance)
+    failures: Failures = field(default_factory=Failures)
+
+    def open_attempt(self, state: ModelState) -> Attempt | RunState:
+        """Choose the cohort, make the next attempt's number durable, and prepare its order; or say why the run ends."""
+        plan = self.study.plan
+        whole = choose_cohort(plan, self._gather(), self.attendance)
+        ended = self._reason_to_end(state, whole)
+        if ended or whole is None:
+            return ended or RunState.NO_COHORT
+        cohort = whole
+        if self.failures.tries_parts:
+            cohort = part_of(whole, plan=plan, attempt=self.journal.last_attempt() + 1)
+        facts = self.study.network.phases[state.phase]
+        number = self.journal.record_attempt(
+            phase=state.phase,
+            round_number=state.round_number,
+            cohort=cohort,
+            model_digest=facts.model_digest(state.parameters),
+        )
+        session = ServerSession(
+            order=new_order(self.study, state, attempt=number, cohort=cohort, now_unix_s=time.time()),
+            order_key=self.order_key,
+            identities=self.study.identities,
+            model=facts.travelling(state.parameters).data.cast("B"),
+            threads=self.settings.threads,
+        )
+        start = self._start(state, number, cohort)
+        self.events.on_attempt(start)
+        return Attempt(self.channel, session, self.events, start=start, whole=whole)
+
+    def give_up(self, attempt: Attempt, aborted: RoundAbortedError) -> None:
+        """Note an aborted attempt, and wait before the next."""
+        self.failures.note(aborted.check)
+        abort = AbortRow(attempt.number, TABLE[aborted.check].code, str(aborted), aborted.suspects)
+        self.journal.record_abort(abort, attempt.answers, attempt.refusals())
+        self._note_attendance(attempt)
+        wait_s = self.failures.wait_s(self.settings.retries)
+        self.events.on_aborted(abort, wait_s)
+        self._sleep(wait_s)
+
+    def apply(self, attempt: Attempt, opened: OpenedSum, state: ModelState) -> ModelState | None:
+        """Make the sum durable, then move the model by it; None where it cannot be applied (noted as aborted)."""
+        row = attempt.opened_row(opened)
+        write_sum(self.study.folder.sums, attempt.number, opened.total)
+        self.journal.record_opened(row, attempt.answers, attempt.refusals())
+        after = apply_opened(self.study, self.journal, state, row, opened.total)
+        if after is None:
+            self.failures.note(Check.ANY_INTERNAL)
+            return None
+        return after
+
+    def announce(self, attempt: Attempt, after: ModelState) -> None:
+        """Tell every site that helped to unmask which model the next order brings; nothing depends on the answers."""
+        asked = len(attempt.answers)
+        digest = self.study.network.phases[attempt.start.phase].model_digest(after.parameters)
+        packets = attempt.session.announce(model_digest=digest, divisor=self.journal.applied()[-1].divisor)
+        timeout_s = min(self.settings.result_timeout_s, self.study.plan.timing.stage_timeout_s)
+        attempt.ask(Kind.RESULT, packets, timeout_s)
+        self.journal.record_answers(attempt.answers[asked:])
+
+    def close_attempt(self, attempt: Attempt) -> None:
+        """Note who was there, and tell the watcher."""
+        self._note_attendance(attempt)
+        if self.failures.tries_parts:
+            self.attendance.exclude(set(attempt.whole) - set(attempt.start.cohort))
+        self.failures.clear()
+        row, start = self.journal.opened()[-1], attempt.start
+        score = evaluation_of(
+            self.study.plan, start.phase, start.round_number, meta=row.meta, participants=len(row.participants)
+        )
+        self.events.on_round(RoundEnd(start, row.participants, row.dropped, score, attempt.seconds))
+
+    def end(self, state: RunState) -> RunEnd:
+        """Return how the run ended, and tell the watcher."""
+        applied = len(self.journal.applied())
+        ended = RunEnd(state, f"{SENTENCES[state]} ({applied} rounds applied)", applied)
+        self.events.on_finished(ended)
+        return ended
+
+    def _gather(self) -> tuple[str, ...]:
+        """Return the sites that are online: at once if the full cohort is, after ``gather_s`` if enough are."""
+        wanted, least = self.study.plan.secure_aggregation.cohort_size, least_cohort(self.study.plan)
+        began_s = time.monotonic()
+        while len(online := self.channel.online()) < wanted and not self.should_stop():
+            patience_s = self.settings.gather_s if len(online) >= least else self.settings.cohort_wait_s
+            if time.monotonic() - began_s >= patience_s:
+                break
+            self.events.on_waiting(len(online), least)
+            self._sleep(min(1.0, patience_s))
+        return online
+
+    def _reason_to_end(self, state: ModelState, whole: tuple[str, ...] | None) -> RunState | None:
+        plan = self.study.plan
+        if self.should_stop():
+            return RunState.STOPPED
+        if self.journal.attempts_in(state.phase) >= plan.phases[state.phase].maximum_attempts:
+            closing = is_closing(plan, state.phase, state.round_number)
+            return RunState.NOT_SCORED if closing else RunState.NO_ATTEMPT_LEFT
+        sizes = {"cohort_size": len(whole or ()), "part_size": least_cohort(plan)}
+        return self.failures.verdict(self.settings.retries, **sizes)
+
+    def _start(self, state: ModelState, number: int, cohort: tuple[str, ...]) -> AttemptStart:
+        plan = self.study.plan
+        return AttemptStart(
+            attempt=number,
+            phase=state.phase,
+            phase_name=plan.phases[state.phase].name,
+            round_number=state.round_number,
+            rounds=last_round(plan, state.phase),
+            is_closing=is_closing(plan, state.phase, state.round_number),
+            cohort=cohort,
+        )
+
+    def _note_attendance(self, attempt: Attempt) -> None:
+        self.attendance.note_timeouts(attempt.silent, attempt.spoke)
+        for site in attempt.doubtful:
+            self.channel.forget(site)
+
+    def _sleep(self, seconds: float) -> None:
+        end_s = time.monotonic() + seconds
+        while (left_s := end_s - time.monotonic()) > 0 and not self.should_stop():
+            time.sleep(min(left_s, SHORTEST_SLEEP_S))
