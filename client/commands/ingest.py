@@ -97,6 +97,8 @@ def _print(report: IngestReport) -> None:
         table.add_row(name.replace("_", " "), str(facts[name]))
     for code, count in facts["rejected"].items():
         table.add_row(f"not taken: {code}", str(count))
+    for code, count in facts["masks_refused"].items():
+        table.add_row(f"masks not taken: {code}", str(count))
     for name, count in facts["label_rows"].items():
         table.add_row(f"label rows: {name}", str(count))
     output.print(table)

@@ -14,7 +14,7 @@ class IngestReport:
 
     ``accepted``: files that gave, or are part of, a record. ``rejected``: files by code. ``files_read``: files opened
     in this run. ``records``, ``patients``, ``labelled_patients``: what the cache holds (with ``--dry-run``: would hold
-    from this folder). ``label_rows``: what became of the label table's rows.
+    from this folder). ``label_rows``: what became of the label table's rows; ``masks_refused``: NIfTI files it names.
     """
 
     files_found: int = 0
@@ -25,6 +25,7 @@ class IngestReport:
     patients: int = 0
     labelled_patients: int = 0
     label_rows: dict[str, int] = field(default_factory=dict)
+    masks_refused: Counter[RejectCode] = field(default_factory=Counter)
     elapsed_s: float = 0.0
     dry_run: bool = False
 
@@ -44,6 +45,7 @@ class IngestReport:
             "patients": self.patients,
             "labelled_patients": self.labelled_patients,
             "label_rows": self.label_rows,
+            "masks_refused": {code.value: count for code, count in sorted(self.masks_refused.items())},
             "elapsed_s": round(self.elapsed_s, 3),
             "dry_run": self.dry_run,
         }

@@ -160,7 +160,11 @@ def _mask_state(folder: Path, name: str) -> FoundFile:
 def _count(
     entries: Sequence[tuple[FoundFile, FileEntry]], stacks: Mapping[str, Stack], store: Store, tally: Tally
 ) -> None:
-    """Give every file its final verdict."""
+    """Give every file its final verdict, and every mask of the label table that did not fit."""
+    for key, stack in stacks.items():
+        failure = store.index.stacks[key].segmentation_code
+        if stack.mask and failure:
+            tally.report.masks_refused[RejectCode(failure)] += 1
     for file, entry in entries:
         if entry.code:
             tally.count(RejectCode(entry.code))

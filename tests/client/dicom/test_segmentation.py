@@ -1,0 +1,220 @@
+"""Expert segmentations: on the image's own grid, whatever the order or direction they were stored in; else refused."""
+
+from io import BytesIO
+
+import highdicom as hd
+import nibabel as nib
+import numpy as np
+import pytest
+from pydicom import dcmread
+from pydicom.sr.codedict import codes
+
+from client.dicom.cache import Cache
+from client.dicom.ingest import ingest
+from client.dicom.reject import RejectCode
+from client.dicom.segmentation import nifti_volume
+
+SIDE, DEPTH = 32, 8
+CLASSES = ("background", "liver", "tumour")
+LIVER, TUMOUR = np.s_[2:6, 4:20, 6:26], np.s_[3:5, 8:12, 10:14]
+
+
+def truth() -> np.ndarray:
+    """Class numbers (depth, height, width) on the grid of the phantom series below."""
+    labels = np.zeros((DEPTH, SIDE, SIDE), np.uint8)
+    labels[LIVER] = 1
+    labels[TUMOUR] = 2
+    return labels
+
+
+@pytest.fixture(scope="module")
+def series(scan) -> list[bytes]:
+    """Eight slices, one millimetre apart, row and column spacing one millimetre."""
+    return [scan(truth()[n].astype(np.uint16) * 500 + 1000, number=n, series="V") for n in range(DEPTH)]
+
+
+@pytest.fixture
+def study(tmp_path, series, settings_with, secret):
+    """Ingest the series with whatever else a test puts beside it."""
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    for number, content in enumerate(series):
+        (scans / f"{number}.dcm").write_bytes(content)
+
+    def go(*, dimensions=3, classes=CLASSES, labels=None, **files):
+        for name, content in files.items():
+            (scans / f"{name}.dcm").write_bytes(content)
+        settings = settings_with(volume=dimensions == 3, kind="segmentation", classes=classes)
+        report = ingest(scans, tmp_path / "cache", settings=settings, secret=secret, labels=labels)
+        return report, Cache.open(tmp_path / "cache", secret)
+
+    return go
+
+
+def seg_of(series: list[bytes], labels: np.ndarray, names: tuple[str, ...] = CLASSES[1:]) -> bytes:
+    """A DICOM SEG object as OHIF, Slicer or TotalSegmentator write it, by highdicom."""
+    sources = [dcmread(BytesIO(content)) for content in series]
+    present = np.stack([labels == number for number in range(1, len(names) + 1)], axis=-1)
+    segmentation = hd.seg.Segmentation(
+        source_images=sources,
+        pixel_array=present.astype(np.uint8),
+        segmentation_type="BINARY",
+        segment_descriptions=[
+            hd.seg.SegmentDescription(
+                segment_number=number,
+                segment_label=name,
+                segmented_property_category=codes.SCT.AnatomicalStructure,
+                segmented_property_type=codes.SCT.Organ,
+                algorithm_type="MANUAL",
+            )
+            for number, name in enumerate(names, start=1)
+        ],
+        series_instance_uid="2.25.77",
+        series_number=2,
+        sop_instance_uid="2.25.78",
+        instance_number=1,
+        manufacturer="Test",
+        manufacturer_model_name="Test",
+        software_versions="1",
+        device_serial_number="1",
+    )
+    out = BytesIO()
+    segmentation.save_as(out)
+    return out.getvalue()
+
+
+def test_a_dicom_seg_becomes_the_label_map_of_its_volume(study, series):
+    labels = truth()
+    report, cache = study(seg=seg_of(series, labels))
+    (record,) = cache.records
+    assert (report.accepted, report.rejected.total(), report.labelled_patients) == (DEPTH + 1, 0, 1)
+    assert np.array_equal(cache.read_label_map(record.record_id), labels)
+    values = cache.read_values(record.record_id)
+    assert np.abs(values - (labels * 500.0 + 1000 - 1024)).max() < 0.1, "values and labels lie on one grid"
+
+
+def test_a_seg_that_arrives_later_is_joined_to_its_volume(study, series):
+    _, cache = study()
+    assert not cache.records[0].has_label_map
+    report, cache = study(seg=seg_of(series, truth()))
+    assert report.files_read == 1
+    assert cache.records[0].has_label_map
+    assert study()[0].files_read == 0
+
+
+REFUSED = {
+    "a segment that is none of the study's classes": (
+        lambda series: seg_of(series, truth(), ("liver", "spleen")),
+        RejectCode.SEGMENTATION_CLASSES,
+    ),
+    "a segmentation of another patient": (
+        lambda series: replaced(seg_of(series, truth()), PatientID="somebody"),
+        RejectCode.SEGMENTATION_UNMATCHED,
+    ),
+    "a segmentation on another grid": (
+        lambda series: shifted(seg_of(series, truth())),
+        RejectCode.SEGMENTATION_GEOMETRY,
+    ),
+}
+
+
+def replaced(content: bytes, **attributes: object) -> bytes:
+    dataset = dcmread(BytesIO(content))
+    for keyword, value in attributes.items():
+        setattr(dataset, keyword, value)
+    out = BytesIO()
+    dataset.save_as(out)
+    return out.getvalue()
+
+
+def shifted(content: bytes) -> bytes:
+    dataset = dcmread(BytesIO(content))
+    for group in dataset.PerFrameFunctionalGroupsSequence:
+        position = group.PlanePositionSequence[0].ImagePositionPatient
+        group.PlanePositionSequence[0].ImagePositionPatient = [float(position[0]) + 0.4, *position[1:]]
+    out = BytesIO()
+    dataset.save_as(out)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_segmentation_is_refused_and_its_volume_stays_unlabelled(case, study, series):
+    make, code = REFUSED[case]
+    report, cache = study(seg=make(series))
+    assert report.rejected == {code: 1}
+    assert (report.accepted, cache.records[0].has_label_map) == (DEPTH, False)
+
+
+def test_a_dicom_seg_labels_each_picture_of_a_2d_study(study, series):
+    report, cache = study(dimensions=2, seg=seg_of(series, truth()))
+    assert (report.records, report.rejected.total()) == (DEPTH, 0)
+    maps = [cache.read_label_map(record.record_id) for record in cache.records if record.has_label_map]
+    assert len(maps) == DEPTH
+    expected = sorted(plane.tobytes() for plane in truth())
+    assert sorted(plane.tobytes() for plane in maps) == expected
+
+
+# NIfTI axes run (column, row, slice) towards right, front, head by the affine; ours towards head, back, left.
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def nifti(labels: np.ndarray, affine: np.ndarray, dtype=np.uint8) -> bytes:
+    return nib.Nifti1Image(labels.astype(dtype), affine).to_bytes()
+
+
+def mask_file(tmp_path, content: bytes, patient: str = "P1"):
+    (tmp_path / "masks").mkdir(exist_ok=True)
+    (tmp_path / "masks" / "one.nii").write_bytes(content)
+    table = tmp_path / "labels.csv"
+    table.write_text(f"key_type,key,label\nPatientID,{patient},masks/one.nii\n")
+    return table
+
+
+STORED = {
+    "as the scanner's axes": lambda labels: (labels.transpose(2, 1, 0), LPS_TO_RAS),
+    "with flipped columns": lambda labels: (
+        labels.transpose(2, 1, 0)[::-1],
+        LPS_TO_RAS @ np.array([[-1, 0, 0, SIDE - 1], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]]),
+    ),
+    "with slices first": lambda labels: (
+        labels,
+        LPS_TO_RAS @ np.array([[0, 0, 1, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1.0]]),
+    ),
+}
+
+
+@pytest.mark.parametrize("stored", STORED)
+def test_a_nifti_mask_is_turned_onto_the_volume_whatever_its_axes(stored, study, tmp_path):
+    labels, affine = STORED[stored](truth())
+    report, cache = study(labels=mask_file(tmp_path, nifti(labels, affine)))
+    assert report.labelled_patients == 1
+    assert np.array_equal(cache.read_label_map(cache.records[0].record_id), truth())
+
+
+def test_a_nifti_mask_that_does_not_fit_leaves_the_volume_unlabelled(study, tmp_path):
+    elsewhere = LPS_TO_RAS @ np.array([[1, 0, 0, 0.3], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
+    report, cache = study(labels=mask_file(tmp_path, nifti(truth().transpose(2, 1, 0), elsewhere)))
+    assert (report.accepted, report.labelled_patients) == (DEPTH, 0)
+    assert report.masks_refused == {RejectCode.SEGMENTATION_GEOMETRY: 1}
+    assert not cache.records[0].has_label_map
+
+
+BAD_MASKS = {
+    "no NIfTI": (b"x" * 500, RejectCode.SEGMENTATION_UNREADABLE),
+    "a class too many": (nifti(np.full((4, 4, 4), 3), np.eye(4)), RejectCode.SEGMENTATION_CLASSES),
+    "half a class": (nifti(np.full((4, 4, 4), 0.5), np.eye(4), np.float32), RejectCode.SEGMENTATION_CLASSES),
+    "four dimensions": (nifti(np.zeros((4, 4, 4, 2)), np.eye(4)), RejectCode.SEGMENTATION_GEOMETRY),
+    "another size": (nifti(np.zeros((4, 4, 5)), np.eye(4)), RejectCode.SEGMENTATION_GEOMETRY),
+    "sheared axes": (
+        nifti(np.zeros((4, 4, 4)), np.array([[1, 0.2, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])),
+        RejectCode.SEGMENTATION_GEOMETRY,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_MASKS)
+def test_a_bad_nifti_mask_has_its_code(case):
+    content, code = BAD_MASKS[case]
+    geometry = hd.VolumeGeometry(np.eye(4), (4, 4, 4), "PATIENT")
+    with pytest.raises(Exception, match=code.value):
+        nifti_volume(content, CLASSES, geometry)
