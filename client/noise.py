@@ -20,13 +20,16 @@ from collections.abc import Callable
 from typing import Final
 
 import numpy as np
+import torch
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
+from torch import Tensor
 
 from common.errors import NoiseError
 
 Entropy = Callable[[int], bytes]
-BLOCK: Final = 1 << 18  # values drawn at a time: 4 MiB of keystream, so memory does not grow with the vector
+BLOCK: Final = 1 << 16  # values drawn at a time: they stay in the cache, and memory does not grow with the vector
+_LOW_53_BITS: Final = (1 << 53) - 1
 
 
 class PrivacyRandomness:
@@ -42,17 +45,26 @@ class PrivacyRandomness:
 
     def uniforms(self, count: int) -> NDArray[np.float64]:
         """Return ``count`` uniform multiples of 2^-53 in [0, 1), all exact in float64. Shape (count,)."""
-        key, nonce = self._entropy(32), self._entropy(16)
-        stream = Cipher(algorithms.AES(key), modes.CTR(nonce)).encryptor().update(bytes(8 * count))
-        words = np.frombuffer(stream, dtype="<u8") >> np.uint64(11)
-        return words.astype(np.float64) * 2.0**-53
+        uniforms: NDArray[np.float64] = self._uniforms(count).numpy()
+        return uniforms
 
     def normals(self, count: int) -> NDArray[np.float64]:
-        """Return ``count`` standard normal numbers (float64). Shape (count,). Box and Muller 1958."""
+        """Return ``count`` standard normal numbers (float64). Shape (count,)."""
+        normals: NDArray[np.float64] = self._normals(count).numpy()
+        return normals
+
+    def _uniforms(self, count: int) -> Tensor:
+        key, nonce = self._entropy(32), self._entropy(16)
+        stream = Cipher(algorithms.AES(key), modes.CTR(nonce)).encryptor().update(bytes(8 * count))
+        words = torch.from_numpy(np.frombuffer(stream, dtype="<i8").copy())
+        return ((words >> 11) & _LOW_53_BITS).double().mul_(2.0**-53)
+
+    def _normals(self, count: int) -> Tensor:
+        """Box and Muller 1958: sqrt(-2 ln(1 - u)) cos(2 pi v), and the same with sin. 1 - u is never 0."""
         pairs = (count + 1) // 2
-        u, v = np.split(self.uniforms(2 * pairs), 2)
-        radius, angle = np.sqrt(-2 * np.log1p(-u)), 2 * math.pi * v  # 1 - u is never 0
-        return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:count]
+        u, v = self._uniforms(2 * pairs).split(pairs) if pairs else (torch.empty(0), torch.empty(0))
+        radius, angle = u.neg_().log1p_().mul_(-2).sqrt_(), v.mul_(2 * math.pi)
+        return torch.cat([radius * angle.cos(), radius * angle.sin()])[:count]
 
     def lattice_noise(self, count: int, *, noise_stddev: float, step: float) -> NDArray[np.int64]:
         """Return round(s / g z) as ``count`` integers in units of ``step``.
@@ -68,7 +80,7 @@ class PrivacyRandomness:
         noise = np.empty(count, dtype=np.int64)
         for start in range(0, count, BLOCK):
             block = noise[start : start + BLOCK]
-            block[:] = np.rint(units * self.normals(len(block)))
+            block[:] = self._normals(len(block)).mul_(units).round_().long().numpy()
         return noise
 
     def noised_counts(self, counts: NDArray[np.int64], *, noise_stddev: float) -> NDArray[np.int64]:
