@@ -45,7 +45,7 @@ def lattice_noise_stddev(counts: CountLayout, *, noise_multiplier: float, honest
 
 
 def _patient_vector(network: nn.Module, patient: PatientScans, counts: CountLayout) -> Counts | None:
-    known = (patient.labels != UNKNOWN).reshape(len(patient.labels), -1).any(1)
+    known = patient.labelled
     if not bool(known.any()):
         return None
     labelled = patient.chosen(known.nonzero().squeeze(1))

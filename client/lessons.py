@@ -13,7 +13,7 @@ from torch import Tensor
 
 from client import losses, pseudo_labels
 from client.dicom.record import Stratum
-from client.patients import UNKNOWN, PatientScans
+from client.patients import PatientScans, labelled_scans
 from client.private_gradients.stacks import PatientRows
 from client.teacher import Teacher
 from client.training_settings import Method, Placement, Task, TrainingSettings
@@ -103,7 +103,7 @@ class Learner:
         Weights: a patient's labelled scans share 1, the others share ``unlabelled_weight`` (1 for an unlabelled patient
         under privacy: there the ratio of the clips decides), times the class weight; an unsure scan weighs 0.
         """
-        known = _any_label(batch.labels)
+        known = labelled_scans(batch.labels)
         targets, sure = batch.labels, known
         if self.settings.pseudo_labels and not bool(known.all()):
             answer = self._answers(self._view(batch, strong=False))
@@ -123,7 +123,7 @@ class Learner:
             views.append(apply_intensity(apply_geometry(batch.images, draws, WEAK), draws, WEAK))
             moved = apply_geometry(batch.labels.unsqueeze(1).float(), draws, WEAK, mode="nearest")
             targets.append(moved.squeeze(1).round().long())
-        return self._by_patient(batch, views, targets, batch.shares(_any_label(batch.labels)))
+        return self._by_patient(batch, views, targets, batch.shares(labelled_scans(batch.labels)))
 
     def voxel_consistency(self, batch: Batch) -> list[PatientRows]:
         """The teacher's probabilities on the weak view; the student sees the same geometry, stronger intensity."""
@@ -196,8 +196,3 @@ class Learner:
             answers = torch.cat([parts[patient] for parts in target_parts])
             rows.append(PatientRows(inputs, (answers,), weight.repeat(len(views)) / len(views)))
         return rows
-
-
-def _any_label(labels: Tensor) -> Tensor:
-    """Return which scans carry any label: (scans, ...) -> (scans,) bool."""
-    return (labels != UNKNOWN).flatten(1).any(1) if labels.ndim > 1 else labels != UNKNOWN

@@ -30,6 +30,11 @@ class PatientScans:
     images: Tensor
     labels: Tensor
 
+    @property
+    def labelled(self) -> Tensor:
+        """Return which scans carry any label: (scans,) bool."""
+        return labelled_scans(self.labels)
+
     def chosen(self, indices: Tensor) -> "PatientScans":
         """Return the scans at ``indices`` (n,) int64."""
         return PatientScans(self.images[indices], self.labels[indices])
@@ -37,6 +42,12 @@ class PatientScans:
     def to(self, device: torch.device) -> "PatientScans":
         """Return the scans on ``device``."""
         return PatientScans(self.images.to(device), self.labels.to(device))
+
+
+def labelled_scans(labels: Tensor) -> Tensor:
+    """Return which scans carry any label: (scans, ...) -> (scans,) bool."""
+    known = labels != UNKNOWN
+    return known.flatten(1).any(1) if known.ndim > 1 else known
 
 
 class Patients(Protocol):

@@ -1,0 +1,135 @@
+"""Evaluation at a site: counts of stated norm, noised on the lattice."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import confusion_matrix, roc_auc_score
+from torch import nn
+
+from client.evaluation import count_patients, lattice_noise_stddev, on_lattice
+from client.noise import PrivacyRandomness
+from client.patients import UNKNOWN, PatientScans
+from common.metrics import UNITS_PER_PATIENT, CountKind, CountLayout, area_under_curve, mean_dice
+
+
+class FirstPixels(nn.Module):
+    """Logits are the first pixels of the scan, so a test can write predictions into images."""
+
+    def __init__(self, classes, *, voxels=False):
+        super().__init__()
+        self.unused = nn.Parameter(torch.zeros(1))
+        self._classes, self._voxels = classes, voxels
+
+    def forward(self, images):
+        if self._voxels:
+            return torch.cat([1 - images, images], 1) * 20 - 10
+        return images.flatten(1)[:, : self._classes]
+
+
+def patient(logits, labels):
+    logits = torch.as_tensor(logits, dtype=torch.float32)
+    images = torch.zeros(len(logits), 1, 4, 4)
+    images.view(len(logits), 16)[:, : logits.shape[1]] = logits
+    return PatientScans(images, torch.as_tensor(labels))
+
+
+def people(classes, count=200, seed=0):
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, classes, count)
+    logits = random.normal(size=(count, classes)) + 1.5 * np.eye(classes)[labels]
+    return [patient(row[None], [label]) for row, label in zip(logits, labels, strict=True)], logits, labels
+
+
+def test_two_classes_give_the_confusion_table_and_an_auc_within_its_binning_error():
+    counts = CountLayout(CountKind.CLASSIFICATION, 2, 64)
+    patients, logits, labels = people(2)
+    tables = counts.tables(count_patients(FirstPixels(2), patients, counts))
+    scores = np.exp(logits[:, 1]) / np.exp(logits).sum(1)
+    assert np.array_equal(tables["confusion"], confusion_matrix(labels, logits.argmax(1)))
+    found = area_under_curve(tables["histograms"][0])
+    assert abs(found.value - roc_auc_score(labels, scores)) <= found.binning_error < 0.02
+    assert tables["confidence"].sum() == len(labels)
+
+
+def test_several_classes_have_a_histogram_each():
+    counts = CountLayout(CountKind.CLASSIFICATION, 4, 64)
+    patients, logits, labels = people(4)
+    tables = counts.tables(count_patients(FirstPixels(4), patients, counts))
+    scores = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    for index in range(4):
+        found = area_under_curve(tables["histograms"][index])
+        assert abs(found.value - roc_auc_score(labels == index, scores[:, index])) <= found.binning_error
+
+
+def test_scans_of_a_patient_are_averaged_into_one_count():
+    counts = CountLayout(CountKind.CLASSIFICATION, 2, 10)
+    total = count_patients(FirstPixels(2), [patient([[0.0, 9.0], [9.0, 0.0], [9.0, 0.0]], [0, 0, 0])], counts)
+    tables = counts.tables(total)
+    assert tables["confusion"].tolist() == [[1, 0], [0, 0]]
+    assert tables["histograms"][0, 0, 3] == 1, "mean score of class 1 is one third"
+
+
+def test_several_labels_leave_unknown_ones_out():
+    counts = CountLayout(CountKind.MULTI_LABEL, 3, 10)
+    labels = torch.tensor([[1, UNKNOWN, 0]])
+    tables = counts.tables(count_patients(FirstPixels(3), [patient([[9.0, 9.0, -9.0]], labels)], counts))
+    assert tables["histograms"][0, 1, 9] == 1
+    assert tables["histograms"][2, 0, 0] == 1
+    assert tables["histograms"].sum() == 2
+
+
+def test_segmentation_sums_the_dice_of_each_patient():
+    counts = CountLayout(CountKind.SEGMENTATION, 2, 8)
+    image = torch.zeros(1, 1, 4, 4)
+    image[..., :2, :] = 1.0  # 8 voxels predicted
+    truth = torch.zeros(1, 4, 4, dtype=torch.int64)
+    truth[:, 1:3] = 1  # 8 voxels true, 4 shared: Dice 1/2
+    nothing = PatientScans(torch.zeros(1, 1, 4, 4), torch.zeros(1, 4, 4, dtype=torch.int64))
+    network = FirstPixels(2, voxels=True)
+    tables = counts.tables(count_patients(network, [PatientScans(image, truth), nothing], counts))
+    assert mean_dice(tables).tolist() == [0.5]
+    assert tables["present"].tolist() == [1.0], "a class that nobody has and nobody found is left out"
+
+
+SILENT = {
+    "without a label": patient([[1.0, 0.0]], [UNKNOWN]),
+    "with a prediction that is not finite": patient([[float("nan"), 0.0]], [1]),
+    "without scans": PatientScans(torch.zeros(0, 1, 4, 4), torch.zeros(0, dtype=torch.int64)),
+}
+
+
+@pytest.mark.parametrize("kind", SILENT)
+def test_a_patient_counts_nothing(kind):
+    counts = CountLayout(CountKind.CLASSIFICATION, 2, 8)
+    assert not count_patients(FirstPixels(2), [SILENT[kind]], counts).any()
+
+
+@pytest.mark.parametrize("kind", list(CountKind))
+@pytest.mark.parametrize("classes", [2, 3])
+def test_no_patient_moves_the_counts_by_more_than_the_stated_norm(kind, classes):
+    counts = CountLayout(kind, classes, 5)
+    random = np.random.default_rng(1)
+    network = FirstPixels(classes)
+    norms = []
+    for _ in range(30):
+        if kind is CountKind.SEGMENTATION:
+            network = nn.Conv2d(1, classes, 1)
+            one = PatientScans(torch.rand(3, 1, 4, 4), torch.from_numpy(random.integers(-1, classes, (3, 4, 4))))
+        elif kind is CountKind.MULTI_LABEL:
+            one = patient(random.normal(size=(3, classes)), random.integers(0, 2, (3, classes)))
+        else:
+            one = patient(random.normal(size=(3, classes)), random.integers(0, classes, 3))
+        norms.append(np.linalg.norm(count_patients(network, [one], counts)))
+    assert max(norms) <= counts.patient_norm + 1e-12
+    assert max(norms) >= 0.6 * counts.patient_norm
+
+
+def test_noised_counts_have_the_claimed_standard_deviation():
+    counts = CountLayout(CountKind.CLASSIFICATION, 2, 100)
+    stddev = lattice_noise_stddev(counts, noise_multiplier=2.0, honest_survivors=4)
+    assert stddev == pytest.approx(math.sqrt(3) * UNITS_PER_PATIENT + math.sqrt(404) / 2, rel=1e-9)
+    zeros = on_lattice(np.zeros(counts.length))
+    drawn = np.concatenate([PrivacyRandomness().noised_counts(zeros, noise_stddev=stddev) for _ in range(40)])
+    assert 0.97 * stddev < drawn.std() < 1.03 * stddev
