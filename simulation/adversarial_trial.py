@@ -10,6 +10,7 @@ from client.dicom.settings import IngestSettings
 from common.plan.task import Intensity, Modality, TaskKind
 from simulation.adversarial_dicom import CASES, SERIES_CASES, write_cases
 from simulation.hostile.case import HostileCase
+from simulation.hostile.mutations import mutation_cases
 from simulation.ingest_verdicts import verdicts
 
 KIB = 1024
@@ -33,7 +34,21 @@ VOLUMES = IngestSettings(
     intensity=Intensity.CT_WINDOW,
     window_hu=(0.0, 2048.0),
 )
-TRIALS = {"images": (IMAGES, CASES), "series": (VOLUMES, SERIES_CASES)}
+MIXED = IngestSettings(
+    kind=TaskKind.CLASSIFICATION,
+    classes=("normal", "lesion"),
+    modalities=(Modality.CT, Modality.MR, Modality.CR, Modality.DX),
+    dimensions=2,
+    size_px=(32, 32),
+    intensity=Intensity.PERCENTILES,
+)
+Trials = dict[str, tuple[IngestSettings, tuple[HostileCase, ...]]]
+
+
+def trials(mutations: int = 0, seed: int = 0) -> Trials:
+    """Return the cases by study: the listed ones, and ``mutations`` randomly damaged files."""
+    listed: Trials = {"images": (IMAGES, CASES), "series": (VOLUMES, SERIES_CASES)}
+    return listed | ({"mutations": (MIXED, mutation_cases(mutations, seed))} if mutations else {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +60,16 @@ class Trial:
     peak_memory_bytes: int
 
 
-def write_all(out: Path) -> None:
-    """Write the cases of both trials below ``out``: ``images/`` and ``series/``, a folder for each case.
+def write_all(out: Path, chosen: Trials) -> None:
+    """Write the cases below ``out``, a folder for each study and in it one for each case.
 
     Raises: OutputExistsError.
     """
-    for name, (_, cases) in TRIALS.items():
+    for name, (_, cases) in chosen.items():
         write_cases(out / name, cases)
 
 
-def try_ingest(source: Path, cache: Path, secret: bytes) -> Trial:
+def try_ingest(source: Path, cache: Path, secret: bytes, chosen: Trials) -> Trial:
     """Ingest what ``write_all`` made and compare each file's verdict with the right ones.
 
     ``peak_memory_bytes`` is the largest resident set of this process or any process it has waited for, so the caller
@@ -62,7 +77,7 @@ def try_ingest(source: Path, cache: Path, secret: bytes) -> Trial:
     """
     found: dict[str, list[str]] = {}
     wrong: list[str] = []
-    for name, (settings, cases) in TRIALS.items():
+    for name, (settings, cases) in chosen.items():
         ingest(source / name, cache / name, settings=settings, secret=secret)
         found |= grouped(verdicts(source / name, cache / name, secret), cases)
         wrong += [case.name for case in cases if not is_right(found[case.name], case)]

@@ -18,6 +18,7 @@ WEAKNESSES = {
     "slices_an_atom_apart": "a series of 0.0000001 mm spacing passes highdicom's gatekeeper",
     "a_segmentation_of_another_size": "the length of a SEG's pixels is not held against its rows and columns",
 }
+MUTATIONS = 150
 MAX_MEMORY_BYTES = 1536 << 20  # the largest process of a whole ingest
 
 
@@ -25,7 +26,17 @@ MAX_MEMORY_BYTES = 1536 << 20  # the largest process of a whole ingest
 def trial(tmp_path_factory, repository):
     """Every case ingested, in processes of their own so that their memory can be told from ours."""
     out = tmp_path_factory.mktemp("hostile") / "cases"
-    command = [sys.executable, "-m", "simulation", "adversarial", str(out), "--ingest", "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "simulation",
+        "adversarial",
+        str(out),
+        "--ingest",
+        "--mutations",
+        str(MUTATIONS),
+        "--json",
+    ]
     finished = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, cwd=repository)
     assert finished.returncode == 0, finished.stderr
     assert finished.stderr == ""
@@ -40,6 +51,13 @@ def test_a_hostile_file_gets_one_of_its_right_verdicts(case, trial, request):
     assert len(verdicts) == len(case.outcomes), "every file of the case is counted"
     for verdict, right in zip(verdicts, case.outcomes, strict=True):
         assert verdict in right
+
+
+def test_every_randomly_damaged_file_gets_a_verdict_and_the_damage_is_neither_none_nor_all(trial):
+    verdicts = [verdict for name, each in trial["verdicts"].items() if name.startswith("mutation") for verdict in each]
+    assert len(verdicts) == MUTATIONS
+    assert set(verdicts) <= {ACCEPTED, *map(str, RejectCode)}
+    assert MUTATIONS / 10 < verdicts.count(ACCEPTED) < MUTATIONS * 0.9
 
 
 def test_no_process_takes_more_than_1500_mib_whatever_it_reads(trial):
