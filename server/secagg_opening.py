@@ -40,8 +40,11 @@ def open_sum(facts: RoundFacts, accumulator: Accumulator, *, checks: CheckSet, t
     Raises: RoundAbortedError with C.seed or C.mask_key (naming the dealer whose secret no subset rebuilds) or C.sum.
     """
     rebuilder = ShareRebuilder(facts.order.threshold, {v: facts.order.share_index(v) for v in facts.unmask})
-    seeds = {v: _rebuild_seed(facts, rebuilder, checks, v) for v in sorted(facts.masked)}
-    dropped = {v: _rebuild_mask_secret(facts, rebuilder, checks, v) for v in facts.dropped_after_shares}
+    opening = _Opening(facts, rebuilder, checks)
+    seed_shares = _by_dealer(facts, lambda unmask: unmask.seed_shares)
+    key_shares = _by_dealer(facts, lambda unmask: unmask.key_shares)
+    seeds = {v: _rebuild_seed(opening, v, seed_shares.get(v, {})) for v in sorted(facts.masked)}
+    dropped = {v: _rebuild_mask_secret(opening, v, key_shares.get(v, {})) for v in facts.dropped_after_shares}
     streams = masks_to_remove(facts.session_id, seeds=seeds, dropped_secrets=dropped, keys=facts.keys)
     accumulator.apply_streams(streams, threads=threads)
     total = _checked_sum(accumulator, len(facts.masked), checks)
@@ -52,35 +55,44 @@ def open_sum(facts: RoundFacts, accumulator: Accumulator, *, checks: CheckSet, t
         wrong_shares=tuple(rebuilder.wrong),
         session_id=facts.session_id,
         survivors_digest=facts.survivors_digest,
-        sum_digest=hashlib.sha256(total.meta.tobytes() + total.body_sum.data.cast("B")).digest(),
+        sum_digest=_sum_digest(total),
     )
 
 
-def _rebuild_seed(facts: RoundFacts, rebuilder: ShareRebuilder, checks: CheckSet, dealer: str) -> bytes:
+@dataclass(frozen=True, slots=True)
+class _Opening:
+    """What rebuilding every secret of a round has in common."""
+
+    facts: RoundFacts
+    rebuilder: ShareRebuilder
+    checks: CheckSet
+
+    def rebuild(self, check: Check, dealer: str, shares: dict[str, int], is_right: Callable[[int], bool]) -> int | None:
+        return self.rebuilder.rebuild(dealer, shares, lambda found: self.checks.passes(check, lambda: is_right(found)))
+
+
+def _rebuild_seed(opening: _Opening, dealer: str, shares: dict[str, int]) -> bytes:
+    facts = opening.facts
     announced = facts.keys[dealer].seed_commitment
 
     def is_committed(element: int) -> bool:
         seed = secret_from_element(element)
         return seed is not None and seed_commitment(facts.order_digest, dealer, seed) == announced
 
-    shares = _collect(facts, dealer, lambda unmask: unmask.seed_shares)
-    seed = rebuilder.rebuild(dealer, shares, lambda found: checks.passes(Check.C_SEED, lambda: is_committed(found)))
+    seed = opening.rebuild(Check.C_SEED, dealer, shares, is_committed)
     if seed is None:
-        raise RoundAbortedError(Check.C_SEED, _no_subset(facts, shares), suspects=(dealer,))
+        raise RoundAbortedError(Check.C_SEED, _no_subset(opening.facts, shares), suspects=(dealer,))
     return _low_bytes(seed)
 
 
-def _rebuild_mask_secret(facts: RoundFacts, rebuilder: ShareRebuilder, checks: CheckSet, dealer: str) -> bytes:
+def _rebuild_mask_secret(opening: _Opening, dealer: str, shares: dict[str, int]) -> bytes:
     def is_announced(element: int) -> bool:
         secret = secret_from_element(element)
-        return secret is not None and public_key(secret) == facts.keys[dealer].mask_key
+        return secret is not None and public_key(secret) == opening.facts.keys[dealer].mask_key
 
-    shares = _collect(facts, dealer, lambda unmask: unmask.key_shares)
-    secret = rebuilder.rebuild(
-        dealer, shares, lambda found: checks.passes(Check.C_MASK_KEY, lambda: is_announced(found))
-    )
+    secret = opening.rebuild(Check.C_MASK_KEY, dealer, shares, is_announced)
     if secret is None:
-        raise RoundAbortedError(Check.C_MASK_KEY, _no_subset(facts, shares), suspects=(dealer,))
+        raise RoundAbortedError(Check.C_MASK_KEY, _no_subset(opening.facts, shares), suspects=(dealer,))
     return _low_bytes(secret)
 
 
@@ -89,19 +101,25 @@ def _low_bytes(element: int) -> bytes:
     return (element % (1 << 8 * SECRET_BYTES)).to_bytes(SECRET_BYTES, "big")
 
 
-def _collect(facts: RoundFacts, dealer: str, which: Callable[[Unmask], tuple[DealtShare, ...]]) -> dict[str, int]:
-    """Return the opened shares of one dealer by holder."""
-    found: dict[str, int] = {}
+def _by_dealer(facts: RoundFacts, which: Callable[[Unmask], tuple[DealtShare, ...]]) -> dict[str, dict[str, int]]:
+    """Return the opened shares of one kind: dealer -> holder -> share."""
+    found: dict[str, dict[str, int]] = {}
     for holder, unmask in facts.unmask.items():
         for each in which(unmask):
             share = share_from_bytes(each.share)
-            if each.site_id == dealer and share is not None:
-                found[holder] = share
+            if share is not None:
+                found.setdefault(each.site_id, {})[holder] = share
     return found
 
 
 def _no_subset(facts: RoundFacts, shares: dict[str, int]) -> str:
     return f"no {facts.order.threshold} of {len(shares)} shares rebuild the secret that the dealer signed for"
+
+
+def _sum_digest(total: SummedVector) -> bytes:
+    hashed = hashlib.sha256(total.meta.tobytes())
+    hashed.update(total.body_sum.data)
+    return hashed.digest()
 
 
 def _checked_sum(accumulator: Accumulator, participants: int, checks: CheckSet) -> SummedVector:

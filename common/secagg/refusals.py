@@ -161,9 +161,7 @@ TABLE: dict[Check, Row] = {
     Check.R0_ATTEMPT: Row(127, "a repeated or lower attempt (replayed order, restored snapshot)"),
     Check.R0_ATTEMPT_MAXIMUM: Row(128, "more attempts than the plan's noise is computed for"),
     Check.R0_RELEASED: Row(129, "a second sum over one model without noise (differencing)"),
-    Check.R0_TWO_SUMS: Row(
-        135, "without noise, two cohorts of one roster that could both open a sum (2t <= roster + c)"
-    ),
+    Check.R0_TWO_SUMS: Row(135, "without noise, two cohorts of a roster that could both open a sum (2t <= roster + c)"),
     Check.R0_RESULT: Row(130, "a model that is not the announced result of the round before"),
     Check.R0_MODEL_SIZE: Row(131, "a model of another size than announced, before it is hashed"),
     Check.R0_MODEL_DIGEST: Row(132, "a model made for this site alone (model inconsistency)"),

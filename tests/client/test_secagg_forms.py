@@ -2,6 +2,7 @@
 
 import random
 import tempfile
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -96,6 +97,25 @@ def test_a_good_key_list_is_refused_when_it_is(sentence: str, folder: Path) -> N
         answer = federation.sites[NAME].receive(change(packets[NAME].message), payload)
         # an invented kind has no form to be read in, so that one is refused by name in any case
         assert (refused_by(answer) is check) == (is_refused_by_it or sentence == "of another kind")
+
+
+def test_a_site_holds_one_more_vector_while_masking_and_the_server_none_while_adding(folder: Path) -> None:
+    """A vector of 8 MiB: what each step takes at its peak, beyond the site's update and the server's accumulator."""
+    federation = new_federation(3, folder, body_length=1 << 21)
+    vector = Contribution(np.zeros(3, np.uint64), np.zeros(1 << 21, np.float32))
+    for name in federation.names:
+        federation.work[name].draw = lambda attempt: vector
+    server, packets = federation.run_until(Kind.FORWARD, federation.new_order())
+    tracemalloc.start()
+    try:
+        answer = federation.sites[NAME].receive(packets[NAME].message)
+        assert tracemalloc.get_traced_memory()[1] < (8 << 20) + (2 << 20)
+        tracemalloc.reset_peak()
+        held = tracemalloc.get_traced_memory()[0]
+        assert server.receive(answer.message, answer.payload).is_taken
+        assert tracemalloc.get_traced_memory()[1] - held < 1 << 20
+    finally:
+        tracemalloc.stop()
 
 
 # Fuzzing the sessions ------------------------------------------------------------------------------------------------
