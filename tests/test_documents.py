@@ -45,7 +45,7 @@ def test_every_command_answers_help_and_version(command, option):
 def test_the_readme_names_only_commands_that_exist(repository):
     text = (repository / "README.md").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z-]+):", (repository / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
-    assert set(re.findall(r"\bmake ([a-z-]+)", text)) <= targets
+    assert set(re.findall(r"`?make ([a-z-]+)(?:`| |\s+#)", text)) <= targets
     for command in set(re.findall(r"fedward-(?:sim|server|site) [a-z-]+", text)):
         module = {"sim": "simulation", "server": "server", "site": "client"}[command.split()[0].partition("-")[2]]
         done = subprocess.run(
