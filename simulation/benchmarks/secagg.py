@@ -40,7 +40,7 @@ Measured = TypeVar("Measured")
 class SumNotExactError(FedwardError):
     """The benchmark's own sum differs from the integer sum: its times would be of a wrong computation."""
 
-    exit_code = ExitCode.INTERNAL
+    exit_code = ExitCode.RUN_INVALID
 
 
 @dataclass(frozen=True)
