@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from common.plan.plan import StudyPlan
 
 LONGEST_REST = 16
-SUM_FAILURES_BEFORE_PARTS = 2  # secure-aggregation.md section 6.0, 11
 
 
 def least_cohort(plan: StudyPlan) -> int:
@@ -66,14 +65,15 @@ def choose_cohort(plan: StudyPlan, online: tuple[str, ...], attendance: Attendan
     return tuple(sorted(fresh))
 
 
-def part_of(cohort: tuple[str, ...], *, plan: StudyPlan, attempt: int) -> tuple[str, ...]:
-    """Return the least part of a cohort that can finish, drawn by a public rule that anybody can check afterwards.
+def part_of(cohort: tuple[str, ...], *, plan: StudyPlan, number: int) -> tuple[str, ...]:
+    """Return the ``number``-th part (from 0) of a cohort to try: the fewest sites that can finish.
 
-    After sums that failed their check a part tells on which side the garbage is: nobody can name the sender. The rule:
-    the sites with the smallest SHA-256 over plan digest, attempt and name. Each part is an attempt of its own, charged.
+    After sums that failed their check a part tells on which side the garbage is: nobody can name its sender. The rule
+    is public, so that anybody can check afterwards that the server did not pick whom it liked: sites are ranked by
+    SHA-256 over plan digest and name, and part i holds the sites from rank i on, going round. Among as many parts as
+    there are sites each one is left out at least once; later parts are ranked anew. Each is an attempt, charged.
     """
-
-    def rank(site: str) -> bytes:
-        return hashlib.sha256(bytes.fromhex(plan.digest()) + attempt.to_bytes(8, "big") + site.encode()).digest()
-
-    return tuple(sorted(sorted(cohort, key=rank)[: least_cohort(plan)]))
+    size, turn = least_cohort(plan), number % len(cohort)
+    salt = bytes.fromhex(plan.digest()) + (number // len(cohort)).to_bytes(8, "big")
+    ranked = sorted(cohort, key=lambda site: hashlib.sha256(salt + site.encode()).digest())
+    return tuple(sorted((ranked[turn:] + ranked[:turn])[:size]))

@@ -48,6 +48,11 @@ class Failures:
         """Whether the next attempt goes to a part of the cohort only."""
         return self.unsound >= UNSOUND_BEFORE_PARTS
 
+    @property
+    def part(self) -> int:
+        """How many parts were tried already."""
+        return self.unsound - UNSOUND_BEFORE_PARTS
+
     def wait_s(self, rules: RetryRules) -> float:
         """Return how long to wait before the next attempt."""
         return min(rules.first_wait_s * 2.0 ** max(self.in_row - 1, 0), rules.longest_wait_s)

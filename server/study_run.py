@@ -73,7 +73,7 @@ class StudyRun:
             return ended or RunState.NO_COHORT
         cohort = whole
         if self.failures.tries_parts:
-            cohort = part_of(whole, plan=plan, attempt=self.journal.last_attempt() + 1)
+            cohort = part_of(whole, plan=plan, number=self.failures.part)
         facts = self.study.network.phases[state.phase]
         number = self.journal.record_attempt(
             phase=state.phase,
