@@ -39,7 +39,7 @@ class Batch:
 
     images: Tensor
     labels: Tensor
-    counts: tuple[int, ...]
+    counts: list[int]
     generators: Sequence[torch.Generator]
 
     @classmethod
@@ -47,7 +47,7 @@ class Batch:
         """Join patients, each with at least one scan."""
         images = torch.cat([patient.images for patient in patients])
         labels = torch.cat([patient.labels for patient in patients])
-        return cls(images, labels, tuple(len(patient.images) for patient in patients), generators)
+        return cls(images, labels, [len(patient.images) for patient in patients], generators)
 
     def draws(self, dimensions: int) -> ViewDraws:
         """Draw one view of every scan, each patient from their own generator."""

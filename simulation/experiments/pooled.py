@@ -7,14 +7,31 @@ a sum: divide by the public expected batch, take a step, average the models.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
+from client.dicom.record import Stratum
+from client.noise import PrivacyRandomness
 from client.patients import Patients
 from client.training import LatticeNoise, PhaseTraining
 from client.training_settings import Method, Placement, TrainingSettings
+from client.views import WEAK, draw_views, view
 from common.parameters import flatten, load
 from common.standardisation import standardised
+
+
+class SystemNoise:
+    """Production noise in units of the lattice (``client.training.LatticeNoise``)."""
+
+    def __init__(self, randomness: PrivacyRandomness) -> None:
+        self._randomness = randomness
+
+    def integers(self, length: int, stddev: float) -> NDArray[np.int64]:
+        """Return rounded Gaussian noise: (length,) int64."""
+        return self._randomness.lattice_noise(length, noise_stddev=stddev, step=1.0)
 
 
 @dataclass(frozen=True)
@@ -62,3 +79,25 @@ def run_phase(
 def without_privacy(phase: PooledPhase) -> PooledPhase:
     """Return the phase with neither clip nor noise."""
     return replace(phase, settings=replace(phase.settings, placement=Placement.NONE, noise_multiplier=0.0))
+
+
+def train_openly(network: nn.Module, patients: Patients, *, epochs: int, seed: int) -> nn.Module:
+    """Train the whole network by Adam on the labelled patients' first scans, without privacy: the reference.
+
+    Mini-batches of 64, weak views, a learning rate of 2e-3 that falls to 0 (one cycle).
+    """
+    generator = torch.Generator().manual_seed(seed)
+    people = [patients.read(key) for key in patients.keys(Stratum.LABELLED)]
+    images, labels = torch.cat([p.images[:1] for p in people]), torch.cat([p.labels[:1] for p in people])
+    optimiser = torch.optim.Adam(network.parameters(), lr=2e-3)
+    steps = epochs * -(-len(labels) // 64)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=steps)
+    for _ in range(epochs):
+        for rows in torch.split(torch.randperm(len(labels), generator=generator), 64):
+            draws = draw_views(len(rows), dimensions=images.ndim - 2, generator=generator)
+            loss = functional.cross_entropy(network(view(images[rows], draws, WEAK)), labels[rows])
+            optimiser.zero_grad()
+            torch.autograd.backward(loss)
+            optimiser.step()
+            schedule.step()
+    return network
