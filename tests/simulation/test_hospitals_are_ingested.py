@@ -9,7 +9,9 @@ from pydicom import dcmread
 from client.dicom.cache import Cache
 from client.dicom.ingest import ingest
 from client.dicom.settings import IngestSettings
+from simulation.dicom_enhanced import enhanced_file
 from simulation.dicom_syntaxes import SYNTAXES
+from simulation.dicom_writer import Form, Names, uid_for
 from simulation.drawing.scanners import Scanner
 from simulation.hospitals import Holdings, write_hospital
 from simulation.phantoms import CLASSES, render, render_segmented
@@ -113,3 +115,24 @@ def test_a_hospital_file_says_nothing_that_pydicom_finds_odd(tmp_path):
     again = io.BytesIO()
     dcmread(path).save_as(again, enforce_file_format=True)
     assert dcmread(io.BytesIO(again.getvalue())) == dcmread(path)
+
+
+@pytest.mark.parametrize("modality", ["CT", "MR"])
+def test_an_enhanced_file_comes_back_as_one_volume_whatever_the_order_of_its_frames(modality, tmp_path):
+    syntaxes = ("explicit", "implicit", "rle", "jpeg_ls", "jpeg_2000")
+    images, _ = render_segmented("ct", [1, 0] * 2 + [1], np.random.default_rng(5), (DEPTH, SIDE, SIDE))
+    stored = np.rint(images * 2048).astype(np.uint16)
+    (tmp_path / "scans").mkdir()
+    for number, syntax in enumerate(syntaxes):
+        form = Form(modality, SIDE, SIDE, syntax=syntax, spacing_mm=SPACING_MM, intercept=-1024.0)
+        names = Names("P1", *(uid_for(syntax, level) for level in range(3)), position_mm=(-30, -30, 7))
+        order = np.random.default_rng(number).permutation(DEPTH)
+        (tmp_path / f"scans/{syntax}.dcm").write_bytes(enhanced_file(form, names, list(stored[number]), order))
+    settings = VOLUMES | {"kind": "classification", "modalities": (modality,)}
+    if modality == "MR":
+        settings |= {"intensity": "percentiles", "percentiles": (0.0, 100.0), "window_hu": ()}
+    cache = ingested(tmp_path / "scans", tmp_path / "cache", settings)
+    seen = [cache.read_values(record.record_id) for record in cache.records]
+    distances = np.array([[np.abs(one - (other - 1024.0)).max() for other in stored] for one in seen])
+    assert sorted(distances.argmin(axis=1)) == list(range(len(syntaxes)))
+    assert distances.min(axis=1).max() <= 0.1
