@@ -27,6 +27,7 @@ PLUGIN_OF_SYNTAX = {
     **dict.fromkeys(JPEG_LS, "pyjpegls"),
     **dict.fromkeys(JPEG_2000, "pylibjpeg"),
 }
+PLAIN = (uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian)
 jpeg_plugin.register()
 
 
@@ -54,7 +55,10 @@ def stored_values(dataset: Dataset, module: ImageModule, frame_index: int) -> Ar
     Raises: Rejected(decode), Rejected(memory). Decoders raise even BaseException (a panic of Rust code) and
     StopIteration (a lying offset table): everything but a wish to stop the program becomes a code.
     """
-    plugin = PLUGIN_OF_SYNTAX.get(dataset.file_meta.TransferSyntaxUID, "")
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if syntax in PLAIN and module.samples == 1 and module.bits_allocated in (8, 16):
+        return _plain_values(dataset.PixelData, module, frame_index)
+    plugin = PLUGIN_OF_SYNTAX.get(syntax, "")
     try:
         values = pixel_array(dataset, index=frame_index, decoding_plugin=plugin)
     except MemoryError:
@@ -67,3 +71,15 @@ def stored_values(dataset: Dataset, module: ImageModule, frame_index: int) -> Ar
     if values.shape != expected:
         raise Rejected(RejectCode.DECODE)
     return values
+
+
+def _plain_values(content: bytes, module: ImageModule, frame_index: int) -> Array:
+    """Read a frame of uncompressed little-endian grey values: the common case, without pydicom's general machinery.
+
+    Bits above BitsStored may hold anything (old overlays): shifting up and down again clears them and keeps the sign.
+    """
+    dtype = np.dtype(f"<{'i' if module.signed else 'u'}{module.bits_allocated // 8}")
+    offset = frame_index * module.frame_bytes
+    values = np.frombuffer(content, dtype, module.rows * module.columns, offset).reshape(module.rows, module.columns)
+    spare = module.bits_allocated - module.bits_stored
+    return values if spare == 0 else (values << spare) >> spare

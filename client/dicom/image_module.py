@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pydicom import uid
 from pydicom.dataset import Dataset
 
-from client.dicom.attributes import integer, word, words
+from client.dicom.attributes import integer, value_of, word, words
 from client.dicom.limits import MAX_FRAME_BYTES, MAX_FRAMES, MAX_SIDE_PX
 from client.dicom.reject import RejectCode, Rejected
 
@@ -71,7 +71,7 @@ def check_kind(dataset: Dataset, modalities: tuple[str, ...]) -> str:
     modalities, localizers, saved screens, images that say that text is burned in.
     Raises: Rejected.
     """
-    modality = MODALITY_OF_CLASS.get(dataset.get("SOPClassUID"))
+    modality = MODALITY_OF_CLASS.get(value_of(dataset, "SOPClassUID"))
     if modality is None:
         raise Rejected(RejectCode.SOP_CLASS)
     if modality not in modalities:
@@ -111,7 +111,7 @@ def check_image_module(dataset: Dataset, modality: str) -> ImageModule:
         bits_stored=integer(dataset, "BitsStored"),
         signed=integer(dataset, "PixelRepresentation") == 1,
         photometric=word(dataset, "PhotometricInterpretation"),
-        sliced=dataset.get("SOPClassUID") in SLICED_CLASSES,
+        sliced=value_of(dataset, "SOPClassUID") in SLICED_CLASSES,
     )
     if integer(dataset, "PixelRepresentation") not in (0, 1):
         raise Rejected(RejectCode.PIXEL_MODULE)

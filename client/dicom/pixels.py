@@ -14,7 +14,7 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
 
-from client.dicom.attributes import number, word
+from client.dicom.attributes import number, value_of, word
 from client.dicom.decode import Array, stored_values
 from client.dicom.image_module import ImageModule
 from client.dicom.reject import RejectCode, Rejected
@@ -64,7 +64,7 @@ def _rescaled(
     levels = 1 << module.bits_stored
     lowest, highest = (-levels // 2, levels // 2 - 1) if module.signed else (0, levels - 1)
     slope, intercept = 1.0, 0.0
-    if dataset.get("ModalityLUTSequence"):
+    if value_of(dataset, "ModalityLUTSequence"):
         values = _looked_up(dataset, stored)
     else:
         slope, intercept = rescale_of(dataset, frame_index)
@@ -92,7 +92,7 @@ def rescale_of(dataset: Dataset, frame_index: int) -> tuple[float, float]:
     Raises: Rejected(bad_attribute) for NaN, infinity or text, Rejected(rescale) for slope 0.
     """
     source = dataset
-    if "SharedFunctionalGroupsSequence" in dataset or "PerFrameFunctionalGroupsSequence" in dataset:
+    if value_of(dataset, "SharedFunctionalGroupsSequence") or value_of(dataset, "PerFrameFunctionalGroupsSequence"):
         source = functional_group(dataset, frame_index, "PixelValueTransformationSequence") or Dataset()
     slope = number(source, "RescaleSlope", 1.0)
     if slope == 0:
@@ -102,20 +102,20 @@ def rescale_of(dataset: Dataset, frame_index: int) -> tuple[float, float]:
 
 def functional_group(dataset: Dataset, frame_index: int, keyword: str) -> Dataset | None:
     """Return one functional group of a frame: its own, else the shared one, else None (PS3.3 section C.7.6.16)."""
-    per_frame = dataset.get("PerFrameFunctionalGroupsSequence")
+    per_frame = value_of(dataset, "PerFrameFunctionalGroupsSequence")
     own = per_frame[frame_index].get(keyword) if per_frame and frame_index < len(per_frame) else None
     if own:
         return own[0]  # type: ignore[no-any-return]
-    shared = dataset.get("SharedFunctionalGroupsSequence")
+    shared = value_of(dataset, "SharedFunctionalGroupsSequence")
     group = shared[0].get(keyword) if shared else None
     return group[0] if group else None
 
 
 def _not_padding(dataset: Dataset, stored: Array) -> Valid | None:
-    first = dataset.get("PixelPaddingValue")
+    first = value_of(dataset, "PixelPaddingValue")
     if not isinstance(first, int):
         return None
-    last = dataset.get("PixelPaddingRangeLimit")
+    last = value_of(dataset, "PixelPaddingRangeLimit")
     low, high = sorted((first, last if isinstance(last, int) else first))
     padding = stored == low if low == high else (stored >= low) & (stored <= high)
     return ~padding if padding.any() else None
@@ -134,13 +134,13 @@ def _luminance(dataset: Dataset, module: ImageModule, stored: Array) -> Values:
 
 def _ultrasound_region(dataset: Dataset, module: ImageModule) -> Valid | None:
     """Return where the ultrasound picture is: outside its regions stand names, scales and logos (C.8.5.5)."""
-    regions = dataset.get("SequenceOfUltrasoundRegions")
+    regions = value_of(dataset, "SequenceOfUltrasoundRegions")
     if module.modality != "US" or not regions:
         return None
     inside = np.zeros((module.rows, module.columns), np.bool_)
     for region in regions:
-        left, top = region.get("RegionLocationMinX0"), region.get("RegionLocationMinY0")
-        right, bottom = region.get("RegionLocationMaxX1"), region.get("RegionLocationMaxY1")
+        left, top = value_of(region, "RegionLocationMinX0"), value_of(region, "RegionLocationMinY0")
+        right, bottom = value_of(region, "RegionLocationMaxX1"), value_of(region, "RegionLocationMaxY1")
         if all(isinstance(edge, int) and edge >= 0 for edge in (left, top, right, bottom)):
             inside[top : bottom + 1, left : right + 1] = True
     return inside if inside.any() else None

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from client.dicom.facts import Facts, checked
-from client.dicom.limits import FILE_WALL_S
+from client.dicom.limits import FILE_WALL_S, MIB
 from client.dicom.messages import ChannelClosedError, receive, send
 from client.dicom.pseudonyms import derive
 from client.dicom.reject import RejectCode, Rejected
@@ -212,6 +212,11 @@ def _code(value: object) -> RejectCode | None:
 
 
 def _environment() -> dict[str, str]:
-    """Return an environment with nothing of ours in it but where the program lies and one thread for arithmetic."""
+    """Return an environment with nothing of ours in it but where the program lies and one thread for arithmetic.
+
+    glibc gives blocks of a picture's size back to the kernel after each use; fetching them again costs as much as the
+    arithmetic (3.5 against 2.0 ms for a slice), so workers keep them. Other C libraries ignore the two names.
+    """
+    keep = dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), str(256 * MIB))
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    return {"PYTHONPATH": str(SOURCE_ROOT), "PYTHONDONTWRITEBYTECODE": "1", "LC_ALL": "C.UTF-8", **threads}
+    return {"PYTHONPATH": str(SOURCE_ROOT), "PYTHONDONTWRITEBYTECODE": "1", "LC_ALL": "C.UTF-8", **threads, **keep}

@@ -9,10 +9,11 @@ import numpy as np
 import pydicom.data
 import pytest
 from pydicom import dcmread
+from pydicom.pixels import pixel_array
 
-from client.dicom.decode import check_stream, stored_values
+from client.dicom.decode import PLAIN, check_stream, stored_values
 from client.dicom.header import read_header
-from client.dicom.image_module import check_image_module
+from client.dicom.image_module import check_image_module, check_kind
 from client.dicom.instance import read_images, verdict
 from client.dicom.pseudonyms import Pseudonyms
 from client.dicom.reject import RejectCode
@@ -123,3 +124,33 @@ def test_twelve_bit_jpeg_is_decoded_close_to_the_original(shared_data):
     ours = decoded_frame(lossy).astype(float)
     inside = reference > -2000
     assert np.corrcoef(ours[inside], reference[inside])[0, 1] > 0.99
+
+
+PLAIN_FILES = ["CT_small.dcm", "MR_small.dcm", "MR_small_implicit.dcm", "examples_overlay.dcm", "693_UNCI.dcm"]
+PLAIN_FILES += ["OBXXXX1A_2frame.dcm", "MR-SIEMENS-DICOM-WithOverlays.dcm", "eCT_Supplemental.dcm", "US1_UNCI.dcm"]
+
+
+@pytest.mark.parametrize("name", PLAIN_FILES)
+def test_uncompressed_grey_values_are_read_as_pydicom_reads_them(name, settings_with):
+    """Our shortcut against the general machinery, on real files."""
+    path = pydicom.data.get_testdata_file(name, download=False)
+    if path is None:
+        pytest.skip(f"pydicom-data, which holds {name}, is not installed")
+    dataset = read_header(Path(path).read_bytes())
+    module = check_image_module(dataset, check_kind(dataset, settings_with(**ALL).modalities))
+    last = module.frames - 1
+    assert np.array_equal(stored_values(dataset, module, last), pixel_array(path, index=last))
+    is_plain = dataset.file_meta.TransferSyntaxUID in PLAIN and module.samples == 1
+    assert is_plain == (name != "US1_UNCI.dcm")
+
+
+@pytest.mark.parametrize(("signed", "bits"), [(False, 12), (True, 12), (False, 16), (True, 16), (True, 8)])
+def test_bits_above_those_stored_are_cleared_and_the_sign_is_kept(signed, bits, scan, changed):
+    frame = np.arange(1024, dtype=np.uint16).reshape(32, 32) * 64
+    attributes = {"BitsStored": bits, "HighBit": bits - 1, "PixelRepresentation": int(signed)}
+    content = changed(scan(frame, form={"bits_stored": 16}), **attributes)
+    dataset = read_header(content)
+    module = check_image_module(dataset, "CT")
+    values = frame.astype(np.int64) % 2**bits
+    expected = np.where(values >= 2 ** (bits - 1), values - 2**bits, values) if signed else values
+    assert np.array_equal(stored_values(dataset, module, 0), expected)
