@@ -26,13 +26,22 @@ def test_the_table_of_checks_is_that_of_the_code() -> None:
 
 def test_the_example_runs_and_is_at_most_twenty_statements() -> None:
     example = between("```python", "```")
+    printed = run(example)
+    assert printed.count("True") == 15
+    assert "False" not in printed
+    assert len([line for line in example.splitlines() if line.strip()]) <= 20
+
+
+def test_the_hostile_example_is_refused_as_the_page_says() -> None:
+    assert run(PAGE.split("```python")[2].split("```", 1)[0]) == ""
+
+
+def run(example: str) -> str:
     finished = subprocess.run(
         [sys.executable, "-c", example], cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False
     )
     assert finished.returncode == 0, finished.stderr
-    assert finished.stdout.count("True") == 15
-    assert "False" not in finished.stdout
-    assert len([line for line in example.splitlines() if line.strip()]) <= 20
+    return finished.stdout
 
 
 def test_every_kind_of_message_stands_on_the_page() -> None:

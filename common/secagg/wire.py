@@ -25,7 +25,7 @@ from common.secagg.keys import KEY_BYTES, SIGNATURE_BYTES
 from common.secagg.sealed_shares import SEALED_BYTES
 from common.secagg.shamir import SHARE_BYTES
 
-MAX_SITES = 512
+MAX_SITES = 1000
 MAX_MESSAGE_BYTES = 1 << 20
 MAX_TEXT_BYTES = 64
 _NAME = re.compile(r"[a-z][a-z0-9-]{1,62}")

@@ -250,11 +250,11 @@ def test_mutated_bytes_give_a_code_or_another_message_in_bounded_memory(kind: Ki
 
 
 BOMBS = {
-    "nested lists of the longest allowed length": b"\xdc\x02\x00" * 20_000,
-    "lists in lists of lists": b"\xdc\x02\x00" + (b"\xdc\x02\x00" * 510 + b"\xc0") * 20,
+    "nested lists of the longest allowed length": b"\xdc\x03\xe8" * 20_000,
+    "lists in lists of lists": b"\xdc\x03\xe8" + (b"\xdc\x03\xe8" * 510 + b"\xc0") * 20,
     "nested maps": b"\x81\xa1a" * 20_000,
-    "a mebibyte of empty lists": b"\xdc\x02\x00" + b"\x90" * ((1 << 20) - 3),
-    "a mebibyte of maps": b"\xdc\x02\x00" + b"\x80" * 512 + b"\x80" * 1_000_000,
+    "a mebibyte of empty lists": b"\xdc\x03\xe8" + b"\x90" * ((1 << 20) - 3),
+    "a mebibyte of maps": b"\xdc\x03\xe8" + b"\x80" * 1000 + b"\x80" * 1_000_000,
 }
 
 
