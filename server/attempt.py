@@ -2,10 +2,11 @@
 
 import time
 from collections.abc import Mapping
+from functools import partial
 
 from common.flower_messages import Received
 from common.secagg.messages import Packet
-from common.secagg.refusals import TABLE
+from common.secagg.refusals import TABLE, Check
 from common.secagg.stages import Kind
 from server.channel import Channel
 from server.events import AttemptStart, RoundEvents
@@ -62,8 +63,10 @@ class Attempt:
             self.answers.append(AnswerRow(self.number, kind.value, site, asked.outcome, *sizes, asked.seconds))
             self._events.on_answer(self.answers[-1])
 
-        settings = StageSettings(kind, timeout_s, str(self.number), self._take, note, reply_bytes)
-        return Stage(packets, self._channel.nodes, settings)
+        nodes = dict(self._channel.nodes)
+        take = partial(self._take, nodes)
+        settings = StageSettings(kind, timeout_s, str(self.number), take, note, reply_bytes)
+        return Stage(packets, nodes, settings)
 
     @property
     def silent(self) -> set[str]:
@@ -77,8 +80,8 @@ class Attempt:
 
     @property
     def doubtful(self) -> set[str]:
-        """The sites at whose node somebody else may sit: silent, or bytes that are not a site's."""
-        return {row.site for row in self.answers if row.outcome in {TIMEOUT, GARBAGE}}
+        """The sites at whose node somebody else may sit: bytes that are not a site's, or a site nobody asked."""
+        return {row.site for row in self.answers if row.outcome in {GARBAGE, f"rejected:{Check.C_SITE}"}}
 
     def refusals(self) -> list[RefusalRow]:
         """Return the signed refusals of this attempt."""
@@ -100,11 +103,13 @@ class Attempt:
             meta=opened.total.meta,
         )
 
-    def _take(self, site: str, received: Received) -> str:
+    def _take(self, nodes: Mapping[str, int], site: str, received: Received) -> str:
         receipt = self.session.receive(received.message, received.payload)
         if receipt.check is not None:
             return f"rejected:{receipt.check}"
         if receipt.site_id != site:
-            return "rejected:site"  # it counts for the site that signed it, but not as an answer of this node
+            # it counts for the site that signed it, which is then found at this node
+            self._channel.claim(receipt.site_id, at=nodes[site])
+            return "rejected:site"
         refusal = self.session.refusals.get(site)
         return f"refused:{refusal.check}" if refusal else TAKEN

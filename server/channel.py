@@ -50,9 +50,15 @@ class Channel:
             self._greet(strangers)
         return tuple(sorted(self.nodes))
 
-    def forget(self, site: str) -> None:
-        """Ask again who is at a site's node before it is used again: another node may have taken its name."""
-        self._greeted_at_s.pop(self.nodes.pop(site, 0), None)
+    def claim(self, site: str, *, at: int) -> None:
+        """Take it that ``site`` is at node ``at``: its signature came from there, which is more than a hello's word."""
+        self.nodes = {name: node for name, node in self.nodes.items() if node != at} | {site: at}
+
+    def doubt(self, site: str) -> None:
+        """Forget where a site is, because what came from there was not its own; ask the nodes without a name first."""
+        node = self.nodes.pop(site, None)
+        if node is not None:
+            self._greeted_at_s = {node: time.monotonic()}
 
     def ask(self, stage: Stage) -> None:
         """Send a stage's questions and read every answer as it comes; returns when all are in, or it is time.

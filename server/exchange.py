@@ -102,7 +102,7 @@ def _replies(grid: Grid, identifiers: list[str], batch: int) -> Iterator[Message
     """Yield what has come; a grid that is away for a moment (a restart of the SuperLink) counts as nothing come."""
     for start in range(0, len(identifiers), batch):
         try:
-            replies = list(grid.pull_messages(identifiers[start : start + batch]))
+            replies = list(grid.pull_messages(identifiers[start : start + batch]))[::-1]
         except Exception as error:  # noqa: BLE001 (see above)
             _log.warning("answers could not be fetched (%s)", type(error).__name__)
             return

@@ -178,7 +178,7 @@ class StudyRun:
     def _note_attendance(self, attempt: Attempt) -> None:
         self.attendance.note_timeouts(attempt.silent, attempt.spoke)
         for site in attempt.doubtful:
-            self.channel.forget(site)
+            self.channel.doubt(site)
 
     def _sleep(self, seconds: float) -> None:
         end_s = time.monotonic() + seconds
