@@ -157,8 +157,34 @@ def mask_vector(
     ``threads``: segments of 2^20 words are masked in parallel; the result does not depend on it.
     Guarantee: the payload minus the streams is exactly the lattice vector; each key masks meta and body with
     disjoint keystream.
-    Raises: VectorRefusedError for a wrong shape or type, NaN, infinity, or an integer off the lattice.
+    Raises: VectorRefusedError for a wrong shape or type, NaN, infinity, an integer off the lattice; and for no stream
+    at all or a key that comes twice, because masks that cancel would let the update out in the clear.
     """
+    keys = [key for key, _ in streams] + ([] if dither is None else [dither])
+    if not streams or len(set(keys)) < len(keys):
+        raise VectorRefusedError("a vector needs at least one mask, and each mask a key of its own; nothing was sent")
+    return MaskedVector(_encode(spec, meta, body, streams, dither=dither, threads=threads))
+
+
+def encode_vector(
+    spec: VectorSpec, meta: NDArray[np.uint64], body: NDArray[Any], *, dither: bytes | None = None
+) -> NDArray[np.uint8]:
+    """Return the payload without masks, uint8 (spec.payload_bytes,): for tests and benchmarks; it must never be sent.
+
+    Shapes and errors as in ``mask_vector``.
+    """
+    return _encode(spec, meta, body, [], dither=dither, threads=1)
+
+
+def _encode(
+    spec: VectorSpec,
+    meta: NDArray[np.uint64],
+    body: NDArray[Any],
+    streams: Sequence[Stream],
+    *,
+    dither: bytes | None,
+    threads: int,
+) -> NDArray[np.uint8]:
     spec.check()
     _check_inputs(spec, meta, body)
     payload = np.empty(spec.payload_bytes, np.uint8)
@@ -168,7 +194,7 @@ def mask_vector(
     meta_words[:OWN_META_WORDS] = (1, checksum)
     meta_words[OWN_META_WORDS:] = meta
     add_segment(meta_words, streams, META_SEGMENT)
-    return MaskedVector(payload)
+    return payload
 
 
 def _check_inputs(spec: VectorSpec, meta: NDArray[Any], body: NDArray[Any]) -> None:

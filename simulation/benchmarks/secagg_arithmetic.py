@@ -17,7 +17,7 @@ from flwr.common.secure_aggregation.ndarrays_arithmetic import parameters_additi
 from numpy.typing import NDArray
 
 from common.secagg.streams import CHUNK_BYTES, KEY_BYTES, SEGMENT_WORDS, Stream, open_keystream
-from common.secagg.vector import Accumulator, SummedVector, VectorSpec, mask_vector
+from common.secagg.vector import Accumulator, SummedVector, VectorSpec, encode_vector, mask_vector
 from simulation.benchmarks.cpu_time import best_seconds
 from simulation.benchmarks.flower_secagg import (
     Arrays,
@@ -79,7 +79,7 @@ def time_site(spec: VectorSpec, flower: FlowerSecAgg, masks: OurMasks, *, repeat
         {
             "flower": lambda: encode_and_mask(update, seeds),
             "ours": lambda: mask_vector(spec, NO_META, update, streams),
-            "encode": lambda: mask_vector(spec, NO_META, update, []),
+            "encode": lambda: encode_vector(spec, NO_META, update),
             "keystream": lambda: make_keystream(spec),
             "serialise": lambda: [ndarray_to_bytes(array) for array in masked],
         },

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from common.errors import VectorRefusedError
 from common.secagg.streams import META_SEGMENT, SEGMENT_WORDS, add_segment
-from common.secagg.vector import Accumulator, SumCheckCode, SumCheckFailed, VectorSpec, mask_vector
+from common.secagg.vector import Accumulator, SumCheckCode, SumCheckFailed, VectorSpec, encode_vector, mask_vector
 from common.secagg.words import WORD_FORMATS
 
 WIDTHS = sorted(WORD_FORMATS)
@@ -50,7 +50,7 @@ def summed(spec, bodies):
     """Accumulate bodies without masks."""
     total = Accumulator(spec)
     for body in bodies:
-        total.add(mask_vector(spec, NO_META, body, []).payload)
+        total.add(encode_vector(spec, NO_META, body))
     return total
 
 
@@ -185,7 +185,7 @@ def test_the_bytes_of_a_masked_constant_vector_are_uniform(width):
 
 
 def test_an_unmasked_constant_vector_would_fail_the_uniformity_test():
-    payload = mask_vector(spec_for(32, 300_000), NO_META, np.full(300_000, 0.25, np.float32), []).payload
+    payload = encode_vector(spec_for(32, 300_000), NO_META, np.full(300_000, 0.25, np.float32))
     assert np.bincount(payload, minlength=256).max() > payload.size / 5
 
 
@@ -209,7 +209,7 @@ def test_the_pairwise_masks_of_a_complete_set_sum_to_zero(width):
     masked, plain = Accumulator(spec), Accumulator(spec)
     for u in range(sites):
         masked.add(mask_vector(spec, NO_META, body, pairwise(u, sites)).payload)
-        plain.add(mask_vector(spec, NO_META, body, []).payload)
+        plain.add(encode_vector(spec, NO_META, body))
     assert np.array_equal(masked._words, plain._words)
     assert np.array_equal(masked._meta, plain._meta)
 
@@ -226,8 +226,8 @@ def test_two_calls_round_with_different_dither_and_32_bit_words_need_none():
     body = np.full(1000, 0.3, np.float32)
     for width, equal in ((32, True), (21, False), (16, False)):
         spec = spec_for(width, 1000)
-        first, second = (mask_vector(spec, NO_META, body, []).digest for _ in range(2))
-        assert (first == second) is equal
+        first, second = (encode_vector(spec, NO_META, body) for _ in range(2))
+        assert np.array_equal(first, second) is equal
 
 
 def code_of_refused_sum(total, participants):
@@ -317,7 +317,7 @@ def test_a_specification_survives_the_way_through_its_fields():
         spec = spec_for(width, length, meta_words=3)
         assert VectorSpec.from_fields(spec.to_fields()) == spec
         body, meta = np.zeros(length, np.float32), np.zeros(3, np.uint64)
-        assert mask_vector(spec, meta, body, []).payload.nbytes == spec.payload_bytes
+        assert encode_vector(spec, meta, body).nbytes == spec.payload_bytes
 
 
 BAD_INPUTS = {
@@ -337,7 +337,21 @@ BAD_INPUTS = {
 def test_nothing_is_masked_for(case):
     meta, body, sentence = BAD_INPUTS[case]
     with pytest.raises(VectorRefusedError, match=sentence):
-        mask_vector(spec_for(32, 100), meta, body, [])
+        encode_vector(spec_for(32, 100), meta, body)
+
+
+MASKS_THAT_HIDE_NOTHING = {
+    "no mask": ([], None),
+    "two masks that cancel": ([(key("k"), 1), (key("k"), -1)], None),
+    "a mask from the key of the dither": ([(key("k"), 1)], key("k")),
+}
+
+
+@pytest.mark.parametrize("case", MASKS_THAT_HIDE_NOTHING, ids=str)
+def test_no_vector_leaves_with(case):
+    streams, dither = MASKS_THAT_HIDE_NOTHING[case]
+    with pytest.raises(VectorRefusedError, match="each mask a key of its own"):
+        mask_vector(spec_for(16, 100), NO_META, np.zeros(100, np.float32), streams, dither=dither)
 
 
 @pytest.fixture
