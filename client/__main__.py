@@ -9,6 +9,8 @@ Examples: **fedward-site keys new** north · **fedward-site ingest** /srv/dicom 
 
 COMMANDS = {
     "ingest": ("client.commands.ingest:ingest", "Read scans into the encrypted cache."),
+    "data": ("client.commands.data:data", "Show what this site holds, small cells suppressed."),
+    "withdraw": ("client.commands.withdraw:withdraw", "Erase a patient who opts out."),
     "ledger": ("client.commands.ledger:ledger", "Show what patients have spent of their privacy."),
     "keys": ("common.keys_command:keys_app", "Make keys and show fingerprints."),
 }

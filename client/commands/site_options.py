@@ -8,17 +8,16 @@ import typer
 from pydantic import ValidationError
 
 from client.dicom.settings import IngestSettings, settings_for
+from client.site_folder import SiteFolder
 from common.errors import FileUnreadableError, NotTomlError, PlanInvalidError
 from common.files import read_text
 from common.identity import read_secret_file
 from common.plan.task import Image, Task
 
-SECRET_NAME = "site.secret"  # noqa: S105 (a file name)
-CACHE_NAME = "cache"
 MAX_PLAN_BYTES = 1 << 20
 
 SiteFolderOption = Annotated[
-    Path | None, typer.Option("--site-folder", help=f"Folder with {SECRET_NAME} and {CACHE_NAME}/.")
+    Path | None, typer.Option("--site-folder", help="The site folder, with site.secret and cache/.")
 ]
 SecretFileOption = Annotated[Path | None, typer.Option("--secret-file", help="The site secret (32 bytes, mode 0600).")]
 CacheOption = Annotated[Path | None, typer.Option("--cache", help="The cache folder.")]
@@ -29,8 +28,8 @@ def secret_and_cache(site_folder: Path | None, secret_file: Path | None, cache: 
 
     Raises: FileUnreadableError when neither says where, KeyExposedError, KeyInvalidError.
     """
-    secret_path = secret_file or (site_folder / SECRET_NAME if site_folder else None)
-    cache_path = cache or (site_folder / CACHE_NAME if site_folder else None)
+    secret_path = secret_file or (SiteFolder(site_folder).secret if site_folder else None)
+    cache_path = cache or (SiteFolder(site_folder).cache if site_folder else None)
     if secret_path is None or cache_path is None:
         raise FileUnreadableError("where are secret and cache? give --site-folder, or --secret-file and --cache")
     return read_secret_file(secret_path), cache_path

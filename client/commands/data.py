@@ -1,0 +1,47 @@
+"""fedward-site data: what this site holds, small cells suppressed."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from client.commands.site_options import CacheOption, SecretFileOption, SiteFolderOption, secret_and_cache
+from client.dicom.cache import Cache
+from client.dicom.census import SMALL_CELL, take_census
+from client.dicom.contact_sheet import contact_sheet
+from common.files import write_new
+from common.terminal import JsonOption, output, print_json
+
+
+def data(
+    *,
+    site_folder: SiteFolderOption = None,
+    secret_file: SecretFileOption = None,
+    cache: CacheOption = None,
+    sheet: Annotated[
+        Path | None, typer.Option("--contact-sheet", help="Write a PNG of some images; for eyes inside the hospital.")
+    ] = None,
+    images: Annotated[int, typer.Option(min=1, max=600, help="How many images the contact sheet shows.")] = 24,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what the cache holds: patients, images, labels, scanners, and files that were not taken.
+
+    Counts below 10 are suppressed. Example: `fedward-site data --site-folder site/ --contact-sheet sheet.png`
+    """
+    secret, cache_path = secret_and_cache(site_folder, secret_file, cache)
+    census = take_census(cache_path, secret)
+    if sheet is not None:
+        write_new(sheet, contact_sheet(Cache.open(cache_path, secret), images), 0o600)
+    if as_json:
+        print_json(census)
+        return
+    table = Table("what", "count", title="what this site holds", title_justify="left")
+    for group, value in census.items():
+        cells = value if isinstance(value, dict) else {"": value}
+        for name, count in cells.items():
+            title = f"{group.replace('_', ' ')}: {name}" if name else group
+            table.add_row(title, f"<{SMALL_CELL} or suppressed" if count is None else str(count))
+    output.print(table)
+    if sheet is not None:
+        output.print(f"wrote {sheet} (mode 0600); keep it inside the hospital", markup=False)

@@ -1,0 +1,76 @@
+"""The commands as staff run them: site folder, JSON, exit codes."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from common.errors import ExitCode
+
+PLAN = """
+[task]
+kind = "classification"
+classes = ["normal", "lesion"]
+modalities = ["CT"]
+dimensions = 2
+
+[image]
+size_px = [32, 32]
+intensity = "ct_window"
+window_hu = [0.0, 4000.0]
+"""
+
+
+@pytest.fixture
+def site(tmp_path, scan, repository):
+    """A site folder with a secret, a plan, a folder of scans, and a way to run ``fedward-site``."""
+    (tmp_path / "plan.toml").write_text(PLAN)
+    (tmp_path / "labels.csv").write_text("key_type,key,label\nPatientID,P1,lesion\n")
+    (tmp_path / "scans").mkdir()
+    (tmp_path / "site").mkdir()
+    for number in range(3):
+        (tmp_path / "scans" / f"{number}.dcm").write_bytes(scan(number=number))
+
+    def run(*arguments: str, typed: str = ""):
+        return subprocess.run(
+            [sys.executable, "-m", "client", *arguments],
+            capture_output=True,
+            text=True,
+            input=typed,
+            check=False,
+            cwd=tmp_path,
+            env={"PYTHONPATH": str(repository), "PATH": "/usr/bin", "OMP_NUM_THREADS": "1"},
+        )
+
+    assert run("keys", "secret", "site/site.secret").returncode == ExitCode.OK
+    return run
+
+
+def test_a_site_ingests_looks_at_its_data_and_lets_a_patient_opt_out(site, tmp_path):
+    first = site("ingest", "scans", "--plan", "plan.toml", "--labels", "labels.csv", "--site-folder", "site", "--json")
+    assert first.returncode == ExitCode.OK, first.stderr
+    report = json.loads(first.stdout)
+    assert (report["records"], report["labelled_patients"], report["rejected"]) == (3, 1, {})
+    again = site("ingest", "scans", "--site-folder", "site", "--json")
+    assert json.loads(again.stdout)["files_read"] == 0
+    seen = site("data", "--site-folder", "site", "--contact-sheet", "sheet.png", "--json")
+    assert json.loads(seen.stdout)["patients"] is None
+    assert (tmp_path / "sheet.png").stat().st_mode & 0o777 == 0o600
+    gone = site("withdraw", "--site-folder", "site", "--json", typed="P1\n")
+    assert json.loads(gone.stdout[gone.stdout.index("{") :]) == {"erased_records": 3}
+    assert "P1" not in gone.stdout + gone.stderr
+    empty = site("ingest", "scans", "--site-folder", "site")
+    assert empty.returncode == ExitCode.NOTHING_USABLE
+    assert "withdrawn" in empty.stdout
+
+
+def test_errors_have_their_exit_codes_and_one_sentence(site, tmp_path):
+    new = site("ingest", "scans", "--site-folder", "site")
+    assert (new.returncode, "give --plan" in new.stderr) == (ExitCode.PLAN_INVALID, True)
+    (tmp_path / "site" / "site.secret").chmod(0o644)
+    exposed = site("ingest", "scans", "--plan", "plan.toml", "--site-folder", "site")
+    assert exposed.returncode == ExitCode.KEY_EXPOSED
+    nowhere = site("ingest", "scans", "--plan", "plan.toml")
+    assert nowhere.returncode == ExitCode.FILE_UNREADABLE
+    assert "Traceback" not in new.stderr + exposed.stderr + nowhere.stderr
