@@ -116,7 +116,10 @@ class SiteSession:
             return True
 
     def wipe(self) -> None:
-        """End the session now: the site's staff paused it, or the agent stops."""
+        """End the session now: the site's staff paused it, or the agent stops.
+
+        Waits for the message being worked on; whoever cannot wait for training makes ``work.contribute`` raise first.
+        """
         with self._turn:
             self._die(Check.ANY_STAGE)
 
@@ -198,4 +201,4 @@ class SiteSession:
             signature=bytes(64),
         )
         signature = sign(self._site.identity, *refusal_statement(refusal))
-        return Packet(encode(replace(refusal, signature=signature)))
+        return Packet(encode(replace(refusal, signature=signature)), delay_s=refused.delay_s)

@@ -141,8 +141,12 @@ def answer_order(site: SiteContext, message: SignedOrder, model: memoryview) -> 
     check_vector(site.checks, phase, order)
     check_model(site.checks, phase, order, model)
     check_history(site.checks, phase, site.journal, order)
-    contribution = _contribute(site, phase, order, model)
-    site.checks.demand(Check.ANY_DEADLINE, lambda: site.clock() < order.deadline_unix_s)
+    try:
+        contribution = _contribute(site, phase, order, model)
+        site.checks.demand(Check.ANY_DEADLINE, lambda: site.clock() < order.deadline_unix_s)
+    except RefusedError as refused:
+        refused.delay_s = _slot_remainder(site.clock() - started_s, phase.reply_slot_s)
+        raise
     # Keys come after training: what a crash or a theft of memory during hours of training finds is no key.
     secrets = OwnSecrets(*(bytearray(site.entropy(KEY_BYTES)) for _ in range(3)))
     keys = _signed_keys(site, order, order_digest(message.order), secrets)

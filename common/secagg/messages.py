@@ -45,8 +45,8 @@ class Packet:
     Attributes:
         message: the control message.
         payload: the buffer beside it, flat bytes (empty for most kinds). It is a view: send it before the next call.
-        delay_s: seconds to wait before sending. Only KEYS has any: training time follows the private batch, so its
-            answer leaves at a multiple of the plan's public slot.
+        delay_s: seconds to wait before sending. Training time follows the private batch, so what answers an ORDER
+            after training (KEYS, or a refusal) leaves at a multiple of the plan's public slot.
     """
 
     message: bytes

@@ -218,7 +218,12 @@ CHECK_OF_CODE = {row.code: check for check, row in TABLE.items()}
 
 
 class RefusedError(FedwardError):
-    """A message of the other side was refused; the code says by which check."""
+    """A message of the other side was refused; the code says by which check.
+
+    Attributes:
+        about: the site at fault, where one can be named.
+        delay_s: seconds to hold the refusal back, where its time would tell how long training took.
+    """
 
     exit_code: ClassVar[ExitCode] = ExitCode.PROTOCOL_REFUSED
 
@@ -227,6 +232,7 @@ class RefusedError(FedwardError):
         super().__init__(f"refused by check {check} (code {TABLE[check].code}): stops {TABLE[check].stops}")
         self.check = check
         self.about = about
+        self.delay_s = 0.0
 
 
 class RoundAbortedError(FedwardError):

@@ -323,6 +323,22 @@ def test_training_that_outlasts_the_deadline_sends_no_keys(folder: Path) -> None
     assert refused_by(site.receive(packet.message, packet.payload)) is Check.ANY_DEADLINE
 
 
+def test_a_failure_after_training_is_told_at_a_multiple_of_the_slot_too(folder: Path) -> None:
+    now = [float(NOW_S)]
+    federation = new_federation(4, folder, reply_slot_s=30.0)
+    site = federation.new_session(NAME, clock=lambda: now[0])
+
+    def fail(attempt: int) -> Contribution:
+        now[0] += 7.0
+        raise MemoryError
+
+    federation.work[NAME].draw = fail
+    packet = federation.sign_order(federation.new_order())
+    answer = site.receive(packet.message, packet.payload)
+    assert refused_by(answer) is Check.R0_CONTRIBUTION
+    assert answer.delay_s == pytest.approx(23.0)
+
+
 @pytest.mark.parametrize(("training_s", "delay_s"), [(0.0, 0.0), (1.0, 29.0), (30.0, 0.0), (31.5, 28.5)])
 def test_keys_leave_at_a_multiple_of_the_public_slot(training_s: float, delay_s: float, folder: Path) -> None:
     now = [float(NOW_S)]
