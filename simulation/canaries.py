@@ -10,19 +10,24 @@ import random
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+from pydicom import dcmread
 from pydicom._dicom_dict import DicomDictionary
+from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 
-from simulation.hostile.raw_file import RawFile, item, names_of, plain
+from simulation.hostile.raw_file import SIDE_PX, RawFile, item, names_of, plain
+from simulation.segmentation_writer import write_segmentation
 
 LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ"
 TEXT_VRS = frozenset({"AE", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"})
 GROUPS = frozenset({0x0008, 0x0010, 0x0012, 0x0018, 0x0020, 0x0032, 0x0038, 0x0040, 0x0088, 0x4000})
 PATIENT_ID, PATIENT_NAME, META_PRIVATE = 0x00100020, 0x00100010, 0x00020102
 # Attributes that decide whether and how the image is read, or must keep a valid value for it to be taken.
-NOT_HERE = frozenset({0x00080005, 0x00080016, 0x00080018, 0x0020000D, 0x0020000E, PATIENT_ID, 0x00100021})
+OF_A_SERIES = (0x0020000D, 0x0020000E, PATIENT_ID, 0x00100021, 0x00200052)
+NOT_HERE = frozenset({0x00080005, 0x00080016, 0x00080018, 0x0020000D, 0x0020000E, PATIENT_ID, 0x00100021, 0x00200052})
 
 
 @dataclass(slots=True)
@@ -73,6 +78,46 @@ def plant(folder: Path, seed: int, files: int = 3) -> Planted:
     rows += [("PatientID", planted.word("label table: a patient who is not here"), "lesion") for _ in range(10)]
     write_table(folder / "labels.csv", rows, planted)
     return planted
+
+
+def plant_series(folder: Path, seed: int, slices: int = 8) -> Planted:
+    """Write one CT series full of canaries, and a segmentation of it, below ``folder``/scans; an empty label table.
+
+    The series is a regular volume (2.5 mm apart, class "lesion" drawn on it), fit to be accepted in a 3-D study.
+    """
+    planted = Planted(random.Random(seed))
+    below = folder / "scans" / planted.word("folder name")
+    below.mkdir(parents=True)
+    first, paths = plain(f"canary series {seed}"), []
+    identify(first, planted)
+    for number in range(slices):
+        raw = plain(f"canary series {seed}", part=number)
+        fill_text(raw, planted, f"slice {number}")
+        fill_private(raw, planted)
+        fill_nested(raw, planted)
+        fill_edges(raw, planted)
+        identify(raw, planted)
+        raw.elements |= {tag: first.elements[tag] for tag in OF_A_SERIES}
+        raw.put(0x00200032, "DS", f"0\\0\\{2.5 * number}")
+        paths.append(below / f"{planted.word('file name')}.dcm")
+        paths[-1].write_bytes(raw.content() + trailer(planted))
+    plant_segmentation(below / "segmentation.dcm", paths, planted)
+    write_table(folder / "labels.csv", [], planted)
+    return planted
+
+
+def plant_segmentation(path: Path, slices: list[Path], planted: Planted) -> None:
+    """Write a segmentation of the slices with canaries in its own attributes."""
+    drawn = np.zeros((len(slices), SIDE_PX, SIDE_PX), np.uint8)
+    drawn[1:4, 10:30, 10:30] = 1
+    with disable_value_validation():
+        write_segmentation(path, slices, drawn, ("background", "lesion"))
+        ds = dcmread(path)
+        ds.ContentCreatorName = planted.word("segmentation: creator")
+        ds.ContentDescription = planted.word("segmentation: description")
+        ds.SegmentSequence[0].SegmentDescription = planted.word("segmentation: segment")
+        ds.SegmentSequence[0].TrackingID = planted.word("segmentation: tracking")
+        ds.save_as(path)
 
 
 def identify(raw: RawFile, planted: Planted) -> str:
