@@ -13,7 +13,6 @@ import csv
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from enum import StrEnum
 from pathlib import Path
 
 import numpy as np
@@ -27,16 +26,6 @@ from simulation.drawing.shapes import Field
 from simulation.segmentation_writer import write_segmentation
 
 Classes = NDArray[np.int64]
-
-
-class LabelKey(StrEnum):
-    """Which identifier the label table names: the value is DICOM's keyword."""
-
-    INSTANCE = "SOPInstanceUID"
-    SERIES = "SeriesInstanceUID"
-    STUDY = "StudyInstanceUID"
-    ACCESSION = "AccessionNumber"
-    PATIENT = "PatientID"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +118,7 @@ def write_hospital(folder: Path, holdings: Holdings, scanner: Scanner, seed: int
             path = scans / study / f"{names.series_uid[-8:]}-seg.dcm"
             write_segmentation(path, written, holdings.segmentations[index], holdings.class_names)
             files += 1
-    write_labels(folder / "labels.csv", rows, LabelKey.SERIES if holdings.images.ndim == 4 else LabelKey.INSTANCE)
+    write_labels(folder / "labels.csv", rows, by_series=holdings.images.ndim == 4)
     hospital = describe(folder.name, holdings, scanner, files)
     (folder / "description.json").write_text(json.dumps(asdict(hospital), indent=2) + "\n")
     return hospital
@@ -207,19 +196,15 @@ def cached_template(form: Form) -> Template:
     return TEMPLATES[form]
 
 
-def write_labels(path: Path, rows: list[tuple[Names, str]], key: LabelKey) -> None:
-    """Write the label table, ``key_type,key,label``."""
-    values = {
-        LabelKey.INSTANCE: lambda names: names.instance_uid,
-        LabelKey.SERIES: lambda names: names.series_uid,
-        LabelKey.STUDY: lambda names: names.study_uid,
-        LabelKey.ACCESSION: lambda names: names.accession,
-        LabelKey.PATIENT: lambda names: names.patient_id,
-    }
+def write_labels(path: Path, rows: list[tuple[Names, str]], *, by_series: bool) -> None:
+    """Write the label table, ``key_type,key,label``: volumes are named by their series, images by themselves."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("key_type", "key", "label"))
-        writer.writerows((key.value, values[key](names), label) for names, label in rows)
+        if by_series:
+            writer.writerows(("SeriesInstanceUID", names.series_uid, label) for names, label in rows)
+        else:
+            writer.writerows(("SOPInstanceUID", names.instance_uid, label) for names, label in rows)
 
 
 def describe(name: str, holdings: Holdings, scanner: Scanner, files: int) -> Hospital:

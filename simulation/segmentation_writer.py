@@ -1,8 +1,9 @@
-"""DICOM SEG objects for simulated series: a segmentation as a hospital's viewer would export it (PS3.3 A.51)."""
+"""Segmentations of simulated series as a hospital's viewer would export them: DICOM SEG (PS3.3 A.51) or NIfTI."""
 
 from pathlib import Path
 
 import highdicom as hd
+import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import dcmread
@@ -56,3 +57,16 @@ def describe(number: int, name: str) -> hd.seg.SegmentDescription:
         segmented_property_type=codes.SCT.Lesion if is_lesion else codes.SCT.Organ,
         algorithm_type=hd.seg.SegmentAlgorithmTypeValues.MANUAL,
     )
+
+
+def write_nifti(
+    path: Path, segmentation: NDArray[np.uint8], spacing_mm: tuple[float, float, float], start_mm: tuple[float, ...]
+) -> None:
+    """Write a segmentation (D, H, W) of an axial series as NIfTI: axes x, y, z, and the affine in RAS.
+
+    ``spacing_mm``: (slice, row, column); ``start_mm``: place of the first voxel in LPS; RAS turns x and y.
+    """
+    slice_mm, row_mm, column_mm = spacing_mm
+    affine = np.diag([-column_mm, -row_mm, slice_mm, 1.0])
+    affine[:3, 3] = -start_mm[0], -start_mm[1], start_mm[2]
+    nib.save(nib.Nifti1Image(np.transpose(segmentation, (2, 1, 0)), affine), path)

@@ -15,6 +15,7 @@ from simulation.dicom_writer import Form, Names, uid_for
 from simulation.drawing.scanners import Scanner
 from simulation.hospitals import Holdings, write_hospital
 from simulation.phantoms import CLASSES, render, render_segmented
+from simulation.segmentation_writer import write_nifti
 
 SECRET = bytes(range(32))
 DEPTH, SIDE = 12, 32
@@ -105,6 +106,25 @@ def test_a_dicom_segmentation_comes_back_on_the_voxels_of_its_volume(volumes):
         assert record.has_label_map == (number != 2)
         if record.has_label_map:
             assert np.array_equal(cache.read_label_map(record.record_id), found[number])
+
+
+def test_a_nifti_segmentation_comes_back_on_the_voxels_of_its_volume(tmp_path):
+    labels = np.array([1, 1])
+    images, found = render_segmented("ct", labels, np.random.default_rng(3), (DEPTH, SIDE, SIDE))
+    nothing = np.zeros(2, bool)
+    holdings = Holdings(images, labels, np.arange(2), nothing, ("background", "lesion"), "CT", found, SPACING_MM)
+    write_hospital(tmp_path / "site", holdings, Scanner(), seed=1)
+    series = {}
+    for path in (tmp_path / "site/scans").rglob("*-0001.dcm"):
+        ds = dcmread(path)
+        number = int(np.argmin([np.abs(ds.pixel_array - image[0] * 2048).max() for image in images]))
+        series[number] = ds.SeriesInstanceUID
+        write_nifti(tmp_path / f"site/mask-{number}.nii.gz", found[number], SPACING_MM, (0.0, 0.0, 0.0))
+    rows = [f"SeriesInstanceUID,{uid},mask-{number}.nii.gz" for number, uid in series.items()]
+    (tmp_path / "site/labels.csv").write_text("\n".join(["key_type,key,label", *rows]))
+    cache = ingested(tmp_path / "site/scans", tmp_path / "cache", VOLUMES, tmp_path / "site/labels.csv")
+    seen = [cache.read_label_map(record.record_id) for record in cache.records]
+    assert sorted(map(bytes, seen)) == sorted(map(bytes, found))
 
 
 def test_a_hospital_file_says_nothing_that_pydicom_finds_odd(tmp_path):
