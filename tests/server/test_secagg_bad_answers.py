@@ -319,7 +319,7 @@ def test_a_garbage_vector_is_noticed_in_the_sum_but_nobody_is_named(folder: Path
     order = federation.new_order()
     server, packets = federation.run_until(Kind.FORWARD, order)
     shared = federation.sites[BAD]._state
-    peers = {name: replace(peer, pairwise_key=bytes(32)) for name, peer in shared.peers.items()}
+    peers = {name: replace(peer, pairwise_key=peer.pairwise_key[::-1]) for name, peer in shared.peers.items()}
     federation.sites[BAD]._state = replace(shared, peers=peers)
     federation.deliver(server, packets)
     federation.deliver(server, server.advance())
