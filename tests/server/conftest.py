@@ -249,11 +249,18 @@ def quick_folder(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def make_federation(quick_folder: Path) -> Callable[..., SmallFederation]:
-    """``make_federation(sites=4, noise=..., **sections)`` builds a federation; sections replace parts of the plan."""
+    """``make_federation(sites=4, noise=..., **sections)`` builds a federation; sections replace parts of the plan.
 
-    def make(sites: int = 4, *, noise: str = "distributed", **sections: dict[str, Any]) -> SmallFederation:
+    ``short``: one phase only, with these changes.
+    """
+
+    def make(
+        sites: int = 4, *, noise: str = "distributed", short: dict[str, Any] | None = None, **sections: dict[str, Any]
+    ) -> SmallFederation:
         names = [f"site-{number}" for number in range(1, sites + 1)]
         document = small_plan_document(names, noise=noise)
+        if short:
+            document["phases"] = [document["phases"][1] | short]
         for name, values in sections.items():
             document[name] = document.get(name, {}) | values
         return build_federation(quick_folder / "federation", document)

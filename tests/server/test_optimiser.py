@@ -44,9 +44,7 @@ ORACLES = {
         lambda p: torch.optim.SGD(p, lr=0.3, momentum=0.8),
     ),
     "adam is Adam": (
-        Aggregation(
-            rule=ServerRule.ADAM, learning_rate=0.05, momentum=0.9, second_momentum=0.99, adaptivity=1e-3
-        ),
+        Aggregation(rule=ServerRule.ADAM, learning_rate=0.05, momentum=0.9, second_momentum=0.99, adaptivity=1e-3),
         lambda p: torch.optim.Adam(p, lr=0.05, betas=(0.9, 0.99), eps=1e-3),
     ),
 }

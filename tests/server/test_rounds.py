@@ -260,7 +260,7 @@ def test_a_liar_that_was_greeted_first_loses_the_name_when_its_signature_does_no
     end = federation.run(grid=federation.grid(hello={"site-1": "site-2"}))
     ledger = Ledger(federation).check()
     assert end.state is RunState.FINISHED
-    assert ledger.answers("order", "site-2") == ["rejected:C.site", *["taken"] * 4]
+    assert ledger.answers("order", "site-2") == ["rejected:C.site", *["taken"] * 5]
     assert all(record.opened.participants == ("site-2", "site-3", "site-4") for record in ledger.records[1:])
 
 
