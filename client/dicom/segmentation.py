@@ -6,17 +6,18 @@ onto another grid by guessing. Sources: DICOM PS3.3 section A.51 (segmentation),
 
 import zlib
 from collections.abc import Sequence
-from io import BytesIO
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 from highdicom import Volume, VolumeGeometry
-from highdicom.seg import Segmentation, segread
+from highdicom.seg import Segmentation
 from pydicom.dataset import Dataset
 
-from client.dicom.limits import MAX_INFLATED_BYTES, MAX_VOLUME_VOXELS
+from client.dicom.attributes import integer
+from client.dicom.header import NATIVE, read_header
+from client.dicom.limits import MAX_FRAME_BYTES, MAX_INFLATED_BYTES, MAX_VOLUME_VOXELS
 from client.dicom.reject import RejectCode, Rejected
 
 Labels = npt.NDArray[np.uint8]
@@ -34,16 +35,32 @@ def referenced_uids(dataset: Dataset, *, instances: bool) -> set[str]:
 
 
 def open_segmentation(content: bytes) -> Segmentation:
-    """Parse a SEG object.
+    """Parse a SEG object, within the same bounds as an image.
 
     Raises: Rejected(segmentation_unreadable).
     """
+    dataset = read_header(content)
     try:
-        return segread(BytesIO(content))
+        _check_length(dataset)
+        return Segmentation.from_dataset(dataset, copy=False)
+    except Rejected:
+        raise
     except MemoryError:
         raise Rejected(RejectCode.MEMORY) from None
     except Exception:  # noqa: BLE001 (a parser may throw anything)
         raise Rejected(RejectCode.SEGMENTATION_UNREADABLE) from None
+
+
+def _check_length(dataset: Dataset) -> None:
+    """Hold the length of the frames against their description: highdicom would take the rest from nowhere."""
+    voxels = integer(dataset, "NumberOfFrames") * integer(dataset, "Rows") * integer(dataset, "Columns")
+    bits = integer(dataset, "BitsAllocated")
+    if bits not in (1, 8, 16) or not 0 < voxels <= 8 * MAX_FRAME_BYTES:
+        raise Rejected(RejectCode.SEGMENTATION_UNREADABLE)
+    expected = -(-voxels * bits // 8)
+    plain = dataset.file_meta.TransferSyntaxUID in NATIVE
+    if "PixelData" not in dataset or (plain and not expected <= len(dataset.PixelData) <= expected + 1):
+        raise Rejected(RejectCode.SEGMENTATION_UNREADABLE)
 
 
 def class_of_segments(segmentation: Segmentation, classes: Sequence[str]) -> dict[int, int]:

@@ -112,7 +112,7 @@ def ordered(slices: Sequence[Slice]) -> tuple[list[Slice], Geometry]:
     _refuse_mixed(slices)
     positions = [slice_.position for slice_ in slices]
     _, places = get_volume_positions(positions, slices[0].orientation, index_convention="RD")
-    if places is None:
+    if places is None or _gaps(slices).min() < SAME_PLACE_MM:
         raise Rejected(_diagnosis(slices))
     by_place = sorted(zip(places, range(len(slices)), strict=True))
     in_order = [slices[index] for _, index in by_place]
@@ -135,8 +135,7 @@ def _refuse_mixed(slices: Sequence[Slice]) -> None:
 def _diagnosis(slices: Sequence[Slice]) -> RejectCode:
     """Tell why the gatekeeper refused."""
     positions = np.array([slice_.position for slice_ in slices])
-    distances = np.sort(positions @ _normal(slices[0].orientation))
-    gaps = np.diff(distances)
+    gaps = _gaps(slices)
     if (gaps < SAME_PLACE_MM).any():
         return RejectCode.SERIES_DUPLICATE_POSITION
     spans = positions[1:] - positions[0]
@@ -147,6 +146,12 @@ def _diagnosis(slices: Sequence[Slice]) -> RejectCode:
         positions.tolist(), slices[0].orientation, allow_missing_positions=True, spacing_hint=float(np.median(gaps))
     )
     return RejectCode.SERIES_GEOMETRY if places is None else RejectCode.SERIES_MISSING_SLICE
+
+
+def _gaps(slices: Sequence[Slice]) -> Vector:
+    """Return the distances of neighbours along the normal, in millimetres."""
+    positions = np.array([slice_.position for slice_ in slices])
+    return np.diff(np.sort(positions @ _normal(slices[0].orientation)))
 
 
 def _normal(orientation: tuple[float, ...]) -> Vector:
