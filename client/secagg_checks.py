@@ -64,11 +64,12 @@ def check_plan(checks: CheckSet, policy: SitePolicy, order: Order, now_s: float)
 def check_cohort(checks: CheckSet, policy: SitePolicy, order: Order, *, phase: PhaseRules) -> None:
     """R0: who takes part, and the arithmetic of ``common.secagg.thresholds``."""
     n, t, c, s_min = len(order.cohort), order.threshold, order.colluders, order.minimum_survivors
+    n_roster = len(policy.identities)
     checks.demand(Check.R0_COHORT_SORTED, lambda: is_strictly_sorted(order.cohort))
     checks.demand(Check.R0_COHORT_SELF, lambda: policy.site_id in order.cohort)
     checks.demand(Check.R0_COHORT_ROSTER, lambda: set(order.cohort) <= set(policy.identities))
     checks.demand(Check.R0_COHORT_MINIMUM, lambda: n >= policy.minimum_cohort)
-    checks.demand(Check.R0_COHORT_MAXIMUM, lambda: n <= order.cohort_maximum)
+    checks.demand(Check.R0_COHORT_MAXIMUM, lambda: n <= order.cohort_maximum <= (phase.cohort_maximum or n_roster))
     checks.demand(Check.R0_COLLUDERS, lambda: c >= policy.colluders)
     checks.demand(Check.R0_BOTH_KINDS, lambda: never_both_kinds(n, t, c))
     checks.demand(Check.R0_REACHABLE, lambda: is_reachable(n, t) and s_min <= n)
@@ -76,13 +77,14 @@ def check_cohort(checks: CheckSet, policy: SitePolicy, order: Order, *, phase: P
     checks.demand(Check.R0_HONEST, lambda: s_min - c >= policy.guaranteed_honest)
     # Two sums over one model need 2t openings, and a site gives one for a model (R0.released) unless it colludes.
     is_noiseless = phase.second_attempt is SecondAttempt.NEVER
-    checks.demand(Check.R0_TWO_SUMS, lambda: not is_noiseless or never_both_kinds(len(policy.identities), t, c))
+    checks.demand(Check.R0_TWO_SUMS, lambda: not is_noiseless or never_both_kinds(n_roster, t, c))
 
 
 def check_vector(checks: CheckSet, phase: PhaseRules, order: Order) -> None:
     """R0: the form of the vector, as planned and proven free of overflow."""
     checks.demand(Check.R0_WORD, lambda: order.word_bits in phase.word_bits)
-    checks.demand(Check.R0_GUARD, lambda: order.guard_bits >= phase.minimum_guard_bits)
+    guard, is_distributed = phase.minimum_guard_bits, phase.second_attempt is SecondAttempt.FRESH_NOISE
+    checks.demand(Check.R0_GUARD, lambda: order.guard_bits == guard if is_distributed else order.guard_bits >= guard)
     checks.demand(Check.R0_RANGE, lambda: order.coordinate_range == phase.coordinate_range)
     checks.demand(
         Check.R0_LENGTH, lambda: (order.meta_words, order.body_length) == (phase.meta_words, phase.body_length)

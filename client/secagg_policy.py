@@ -35,7 +35,9 @@ class PhaseRules:
             for so many.
         meta_words, body_length, coordinate_range: the vector, see ``common.secagg.vector``.
         word_bits: the word sizes the plan may use; only 32 where the noise is distributed, unless ``plan check``
-            proved the narrower bounds. minimum_guard_bits: at least 1, without which nothing is detected.
+            proved the narrower bounds. minimum_guard_bits: at least 1, without which nothing is detected; exactly so
+            many where the noise is distributed, because more of them coarsen the lattice and cut the noise.
+        cohort_maximum: what the vector's words are made for, exactly (the same reason); None: at most the roster.
         second_attempt: see there.
         reply_slot_s: KEYS leave at a multiple of this after the ORDER came (0: at once).
     """
@@ -52,6 +54,7 @@ class PhaseRules:
     coordinate_range: float
     word_bits: frozenset[int] = frozenset({32})
     minimum_guard_bits: int = 1
+    cohort_maximum: int | None = None
     second_attempt: SecondAttempt = SecondAttempt.FRESH_NOISE
     reply_slot_s: float = 0.0
 

@@ -225,6 +225,7 @@ def _made_up_phase() -> PhaseRules:
         meta_words=META_WORDS,
         body_length=BODY_LENGTH,
         coordinate_range=4.0,
+        minimum_guard_bits=4,
     )
 
 
@@ -247,7 +248,7 @@ def _made_up_order(policy: SitePolicy, phase: PhaseRules, names: list[str]) -> O
         word_bits=32,
         guard_bits=4,
         coordinate_range=phase.coordinate_range,
-        cohort_maximum=max(100, len(names)),
+        cohort_maximum=len(names),
         layout_digest=phase.layout_digest,
         task_digest=phase.task_digest,
         privacy_digest=phase.privacy_digest,

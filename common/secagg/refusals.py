@@ -147,14 +147,16 @@ TABLE: dict[Check, Row] = {
     Check.R0_COHORT_SELF: Row(113, "a cohort that leaves this site out"),
     Check.R0_COHORT_ROSTER: Row(114, "a cohort with strangers (invented sites)"),
     Check.R0_COHORT_MINIMUM: Row(115, "a cohort smaller than the site demands"),
-    Check.R0_COHORT_MAXIMUM: Row(116, "a cohort larger than the vector was made for"),
+    Check.R0_COHORT_MAXIMUM: Row(
+        116, "a vector made for fewer sites than the cohort, or for more than planned (coarser lattice)"
+    ),
     Check.R0_BOTH_KINDS: Row(117, "a threshold so low that both secrets of one site could be rebuilt (2t <= n + c)"),
     Check.R0_REACHABLE: Row(118, "a threshold or survivor minimum above the cohort"),
     Check.R0_SURVIVORS: Row(119, "a sum over fewer sites than max(3, c + 2) or than the site demands"),
     Check.R0_COLLUDERS: Row(120, "fewer assumed colluders than the site demands"),
     Check.R0_HONEST: Row(121, "fewer guaranteed honest survivors than the noise of the plan is made for"),
     Check.R0_WORD: Row(122, "a word size that the phase does not allow"),
-    Check.R0_GUARD: Row(123, "fewer guard bits than the site demands"),
+    Check.R0_GUARD: Row(123, "fewer guard bits than planned, or more where that would cut the distributed noise"),
     Check.R0_RANGE: Row(124, "another coordinate range than planned"),
     Check.R0_OVERFLOW: Row(125, "a vector whose sum could overflow its words"),
     Check.R0_LENGTH: Row(126, "another number of coordinates or meta words than planned"),

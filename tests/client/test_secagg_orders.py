@@ -59,6 +59,11 @@ ORDERS: dict[str, tuple[Check, Callable[[Federation], dict[str, Any]]]] = {
     "for a cohort with an invented site": (Check.R0_COHORT_ROSTER, lambda f: {"cohort": (*f.names, "sybil")}),
     "for a cohort of two": (Check.R0_COHORT_MINIMUM, lambda f: {"cohort": f.names[:2], "threshold": 2}),
     "for more sites than the vector holds": (Check.R0_COHORT_MAXIMUM, lambda f: {"cohort_maximum": 4}),
+    "for a vector made for a thousand sites": (Check.R0_COHORT_MAXIMUM, lambda f: {"cohort_maximum": 1000}),
+    "for a vector made for more sites than planned": (
+        Check.R0_COHORT_MAXIMUM,
+        lambda f: {"cohort": f.names[:4], "cohort_maximum": _plan_for_four(f)},
+    ),
     "with a threshold that opens both secrets": (Check.R0_BOTH_KINDS, lambda f: {"threshold": 3}),
     "with a threshold nobody reaches": (Check.R0_REACHABLE, lambda f: {"threshold": 6}),
     "with a survivor minimum nobody reaches": (Check.R0_REACHABLE, lambda f: {"minimum_survivors": 6}),
@@ -74,8 +79,9 @@ ORDERS: dict[str, tuple[Check, Callable[[Federation], dict[str, Any]]]] = {
     ),
     "with 16-bit words": (Check.R0_WORD, lambda f: {"word_bits": 16}),
     "without guard bits": (Check.R0_GUARD, lambda f: {"guard_bits": 0}),
+    "with so many guard bits that the noise is cut": (Check.R0_GUARD, lambda f: {"guard_bits": 20}),
     "with a range that shows signs only": (Check.R0_RANGE, lambda f: {"coordinate_range": 1e-6}),
-    "whose sums overflow": (Check.R0_OVERFLOW, lambda f: {"guard_bits": 30}),
+    "whose sums overflow": (Check.R0_OVERFLOW, lambda f: {"guard_bits": _approve_guard_bits(f, 30)}),
     "for a longer vector": (Check.R0_LENGTH, lambda f: {"body_length": 1 << 30}),
     "for another number of meta words": (Check.R0_LENGTH, lambda f: {"meta_words": 4}),
     "with another model than announced": (Check.R0_MODEL_DIGEST, lambda f: {"model_digest": ZEROS}),
@@ -109,6 +115,16 @@ def _use_up_attempts(federation: Federation) -> int:
         _journal_attempt(federation, attempt)
     _change_phase(federation, maximum_attempts=2)
     return 3
+
+
+def _plan_for_four(federation: Federation) -> int:
+    _change_phase(federation, cohort_maximum=4)
+    return 5
+
+
+def _approve_guard_bits(federation: Federation, guard_bits: int) -> int:
+    _change_phase(federation, minimum_guard_bits=guard_bits)
+    return guard_bits
 
 
 def _release_without_noise(federation: Federation) -> int:
