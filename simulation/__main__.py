@@ -4,10 +4,11 @@ from common.terminal import new_application, run
 
 HELP = """Simulate hospitals that train one model together, and see what it bought and what it cost in privacy.
 
-Example: **fedward-sim phantoms** hospitals/
+Example: **fedward-sim run** demo
 """
 
 COMMANDS = {
+    "run": ("simulation.commands.run:run", "Run a whole study on this machine, from scans to the report."),
     "phantoms": ("simulation.commands.phantoms:phantoms", "Write hospitals of phantom scans with known lesions."),
     "import": ("simulation.commands.import_arrays:import_arrays", "Turn a public image set into hospitals."),
     "adversarial": ("simulation.commands.adversarial:adversarial", "Write hostile DICOM files to try an ingest on."),

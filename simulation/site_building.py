@@ -1,7 +1,7 @@
 """From a scenario to a run folder that could start: by the same steps, and with the same code, as in real hospitals.
 
 1. scans     each hospital gets its folder of DICOM files
-2. keys      each site makes its own key and secret; the coordinator makes two keys, one of them for orders
+2. keys      each site makes its own key, secret and empty ledger; the coordinator makes two keys, one of them for orders
 3. ingest    each site reads its scans into its encrypted cache
 4. roster    the coordinator signs who takes part
 5. plan      from the declared counts; checked, signed
@@ -20,6 +20,7 @@ from client.dicom.cache import Cache
 from client.dicom.ingest import ingest
 from client.dicom.report import IngestReport
 from client.dicom.settings import IngestSettings, settings_for
+from client.ledger import Ledger
 from client.site_folder import SiteFolder
 from common.canonical import encode_base64
 from common.errors import NothingUsableError
@@ -96,6 +97,7 @@ def _new_site(folder: SiteFolder) -> Ed25519PrivateKey:
     key = create_signing_key(folder.key)
     write_public_key(folder.path / "site.pub", key.public_key())
     create_secret_file(folder.secret)
+    Ledger.create(folder.ledger).close()
     return key
 
 

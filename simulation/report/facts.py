@@ -66,7 +66,7 @@ class SiteFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class TestResult:
+class PublicScore:
     """The final model on public images that no hospital holds; outside the protocol, for research.
 
     ``measure``: "AUC" or "Dice". ``curve``: ROC points (false positive rate, true positive rate), may be empty.
@@ -100,14 +100,18 @@ class Compared:
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """Everything a report says, before any arithmetic. ``compared`` holds the federation itself first."""
+    """Everything a report says, before any arithmetic.
+
+    ``compared`` holds the federation itself first. ``test_by_round``: (rounds applied, public test score).
+    """
 
     plan: StudyPlan
     attempts: tuple[Attempt, ...]
     sites: Mapping[str, SiteFacts]
-    test: TestResult | None
+    test: PublicScore | None
     compared: tuple[Compared, ...]
     seconds: float
     is_finished: bool
     version: str
     is_simulation: bool = True
+    test_by_round: tuple[tuple[int, Estimate], ...] = ()

@@ -192,6 +192,10 @@ def _test(facts: RunFacts) -> Figures:
         estimate = facts.test.estimate
         numbers |= {"test": estimate.value, "test.low": estimate.low, "test.high": estimate.high}
         numbers["test.images"] = facts.test.images
+    for number, estimate in facts.test_by_round:
+        numbers[f"test_round.{number}"] = estimate.value
+        numbers[f"test_round.{number}.low"] = estimate.low
+        numbers[f"test_round.{number}.high"] = estimate.high
     for row in facts.compared:
         numbers[f"compared.{row.key}"] = row.estimate.value
         numbers[f"compared.{row.key}.low"] = row.estimate.low

@@ -7,8 +7,8 @@ from simulation.report.facts import Attempt, Role, RunFacts
 from simulation.report.figures import Figures, calibration_points, roc_points, scored, scored_classes, tables_of
 from simulation.report.words import drawing, figure, interval, legend, pairs, section
 
-STYLES = ("federation", "variant", "ceiling", "alone")
-MOST_LINES = 4
+STYLES = ("variant", "ceiling", "alone", "federation")
+MOST_LINES = 3
 
 
 def bought(facts: RunFacts, numbers: Figures) -> str:
@@ -71,19 +71,20 @@ def _notes(facts: RunFacts) -> str:
 def growth(facts: RunFacts, numbers: Figures) -> str:
     """Show the scores of each released model, from the hospitals' own held-out patients."""
     attempts = scored(facts)
-    lines = [*_area_lines(facts, numbers, attempts), *_dice_lines(facts, numbers, attempts)]
-    if not any(line.points for line in lines):
+    lines = [_test_line(facts, numbers), *_area_lines(facts, numbers, attempts), *_dice_lines(facts, numbers, attempts)]
+    lines = [line for line in lines if line.points]
+    if not lines:
         return ""
     values = [bound for line in lines for point in line.points for bound in (point.interval or (point.y, point.y))]
-    last = max(attempt.scored_round for attempt in attempts)
+    last = max(point.x for line in lines for point in line.points)
     frame = Frame((0, max(last, 1)), (max(0.0, min(values) - 0.05), 1.0), width=820)
     title = "Dice" if facts.plan.task.kind.value == "segmentation" else "AUC"
     parts = [
         drawing(
             line_chart(frame, lines, x_title="round", y_title=title, label=f"{title} by round"),
-            "Scores of the shared model on patients whom the hospitals held back from training. The hospitals sent "
-            "only sums of counts, with noise, inside the encrypted update; nobody sees one hospital's score. The "
-            "shaded band is the 95 % interval, noise included.",
+            "On public test images the score is computed outside the study. On patients whom the hospitals held back "
+            "from training, the hospitals sent only sums of counts, with noise, inside the encrypted update: nobody "
+            "sees one hospital's score. Shaded bands are 95 % intervals, noise included.",
         ),
         legend([(line.style, line.title) for line in lines]),
     ]
@@ -94,6 +95,15 @@ def growth(facts: RunFacts, numbers: Figures) -> str:
         caption = "Of the patients of each class, the share that the model answers correctly."
         parts += [drawing(chart, caption), legend([(line.style, line.title) for line in lines])]
     return section("growth", "How the model grew", *parts)
+
+
+def _test_line(facts: RunFacts, numbers: Figures) -> Line:
+    points = []
+    for number, _ in facts.test_by_round:
+        key = f"test_round.{number}"
+        between = (numbers[f"{key}.low"], numbers[f"{key}.high"])
+        points.append(Point(key, number, numbers[key], f"after round {number}: {numbers[key]:.3f}", between))
+    return Line("public test images", "federation", points)
 
 
 def _area_lines(facts: RunFacts, numbers: Figures, attempts: list[Attempt]) -> list[Line]:
@@ -108,12 +118,12 @@ def _area_lines(facts: RunFacts, numbers: Figures, attempts: list[Attempt]) -> l
                 between = (numbers[f"{key}.low"], numbers[f"{key}.high"])
                 tip = f"round {number}: AUC {numbers[key]:.3f} ({between[0]:.3f} to {between[1]:.3f})"
                 points.append(Point(key, number, numbers[key], tip, between))
-        lines.append(Line(f"AUC for {name}", style, points))
+        lines.append(Line(f"held-out patients, {name}", style, points))
     return lines
 
 
 def _dice_lines(facts: RunFacts, numbers: Figures, attempts: list[Attempt]) -> list[Line]:
-    return _plain_lines(facts.plan.task.classes[1:], "dice", "Dice of", numbers, attempts)
+    return _plain_lines(facts.plan.task.classes[1:], "dice", "held-out patients, Dice of", numbers, attempts)
 
 
 def _sensitivity_lines(facts: RunFacts, numbers: Figures, attempts: list[Attempt]) -> list[Line]:
@@ -146,9 +156,7 @@ def final(facts: RunFacts, numbers: Figures) -> str:
     tables = tables_of(facts.plan, attempts[-1])
     charts = []
     if "histograms" in tables:
-        points = roc_points(tables["histograms"][0])
-        name = scored_classes(facts.plan)[0]
-        charts.append(_roc(points, f"ROC for {name}"))
+        charts.append(_roc(facts, roc_points(tables["histograms"][0])))
     if "confidence" in tables:
         charts.append(_calibration(calibration_points(tables["confidence"])))
     shown = f'<div class="pair">{"".join(charts)}</div>' if charts else ""
@@ -177,13 +185,20 @@ def _final_rows(facts: RunFacts, numbers: Figures) -> list[tuple[str, str]]:
     return rows
 
 
-def _roc(points: list[tuple[float, float]], title: str) -> str:
-    marks = [Point(f"roc.{i}", x, y, f"{x:.3f} / {y:.3f}") for i, (x, y) in enumerate(points)]
-    chart = square_chart(Line(title, "federation", marks), x_title="false alarms", y_title="sensitivity", label=title)
+def _roc(facts: RunFacts, held_out: list[tuple[float, float]]) -> str:
+    title = f"ROC for {scored_classes(facts.plan)[0]}"
+    public = facts.test.curve if facts.test else ()
+    shown = list(public) or held_out
+    name, style = ("test_roc", "federation") if public else ("roc", "variant")
+    marks = [Point(f"{name}.{i}", x, y, f"{x:.3f} / {y:.3f}") for i, (x, y) in enumerate(shown)]
+    below = [Point(f"roc.{i}", x, y, f"{x:.3f} / {y:.3f}") for i, (x, y) in enumerate(held_out)] if public else []
+    lines = [Line("held-out patients (sums with noise)", "variant", below), Line(title, style, marks)]
+    chart = square_chart(lines, x_title="false alarms", y_title="sensitivity", label=title)
     caption = (
         "Each point is a threshold: how many ill patients are found, and how many healthy ones raise a false alarm."
     )
-    return drawing(chart, caption)
+    key = legend([("federation", "public test images"), ("variant", "held-out patients, noised")]) if public else ""
+    return drawing(chart, caption + key)
 
 
 def _calibration(points: list[tuple[float, float, float]]) -> str:
@@ -194,7 +209,7 @@ def _calibration(points: list[tuple[float, float, float]]) -> str:
     ]
     radii = [2 + 7 * (patients / most) ** 0.5 for _, _, patients in points]
     chart = square_chart(
-        Line("calibration", "federation", marks),
+        [Line("calibration", "variant", marks)],
         x_title="how sure the model says it is",
         y_title="how often it is right",
         label="calibration",

@@ -1,0 +1,139 @@
+"""``fedward-sim run``: a whole study on this machine, from scans to the report."""
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from common.errors import ScenarioInvalidError, StudyStoppedError
+from common.terminal import JsonOption, errors, output, print_json
+from server.events import RunState
+from simulation.report.figures import figures
+from simulation.report.words import amount, duration
+from simulation.run_folder import RunFolder
+from simulation.running import Finished, run_built
+from simulation.scenario import Scenario
+from simulation.scenario_reading import find_scenario, read_scenario
+from simulation.site_building import Watcher, build_run
+
+GOOD_ENDS = frozenset({RunState.FINISHED, RunState.NOT_SCORED, RunState.STOPPED})
+
+
+def run(
+    scenario: Annotated[
+        str, typer.Argument(help="A scenario file (TOML), or the name of a shipped one, such as demo.")
+    ],
+    *,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run; default: runs/NAME-TIME.", show_default=False)
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="The .npz archive of the scenario, if it lies elsewhere.", show_default=False)
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a whole study: hospitals, keys, plan, approvals, private rounds, comparisons, report.
+
+    Ctrl-C finishes the round; `--resume` goes on, also after a crash.
+
+    Example: `fedward-sim run demo --out runs/demo`
+    """
+    began_s = time.monotonic()
+    if resume and out is None:
+        raise ScenarioInvalidError("--resume needs --out: the folder of the run to go on with")
+    file = find_scenario(scenario)
+    folder = RunFolder(out or Path("runs") / f"{file.stem}-{time.strftime('%Y%m%d-%H%M%S')}")
+    if resume:
+        folder.require_ready()
+        chosen = read_scenario(folder.scenario)
+    else:
+        chosen = read_scenario(file)
+        folder.path.mkdir(parents=True, exist_ok=True)
+        _build(folder, chosen, file, data, quiet=as_json)
+    finished = run_built(folder, chosen, console=errors, quiet=as_json, told=lambda text: _tell(text, quiet=as_json))
+    answer = summary(finished, seconds=time.monotonic() - began_s)
+    print_json(answer) if as_json else _show(finished, answer, folder)
+    if finished.end.state not in GOOD_ENDS:
+        raise StudyStoppedError(f"{finished.end.sentence}; the report says how far it came: {finished.report}")
+
+
+def summary(finished: Finished, *, seconds: float) -> dict[str, Any]:
+    """Return the figures of a run as plain values: what ``--json`` prints.
+
+    ``epsilon`` is what the patients spent who spent most, ``epsilon_promised`` what the plan promises; None without
+    privacy. ``bytes_out_per_site``: site -> bytes that left it, all kinds together.
+    """
+    facts, numbers = finished.facts, figures(finished.facts)
+    spent = [value for name, value in numbers.items() if name.startswith("spent.")]
+    score = facts.test.estimate if facts.test else None
+    return {
+        "state": finished.end.state.value,
+        "auc": score.value if score else None,
+        "auc_interval": [score.low, score.high] if score else None,
+        "measure": facts.test.measure if facts.test else None,
+        "epsilon": max(spent) if spent else None,
+        "epsilon_promised": facts.plan.privacy.epsilon,
+        "delta": facts.plan.privacy.delta,
+        "rounds": int(numbers["rounds.applied"]),
+        "attempts": int(numbers["attempts"]),
+        "sites": len(facts.sites),
+        "bytes_out_per_site": {site: int(numbers[f"sent.{site}.bytes"]) for site in facts.sites},
+        "compared": {
+            row.key: {"value": row.estimate.value, "interval": [row.estimate.low, row.estimate.high]}
+            for row in facts.compared
+        },
+        "seconds": seconds,
+        "seconds_training": facts.seconds,
+        "report": str(finished.report),
+        "plan_digest": facts.plan.digest(),
+    }
+
+
+def _build(folder: RunFolder, scenario: Scenario, file: Path, data: Path | None, *, quiet: bool) -> None:
+    archive = data or (scenario.archive_path(file) if scenario.hospitals.source == "archive" else None)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=errors, disable=quiet or not errors.is_terminal) as bar:
+        current = bar.add_task("starting", total=None)
+
+        def step(words: str, pieces: int) -> None:
+            nonlocal current
+            bar.update(current, visible=False)
+            current = bar.add_task(words, total=pieces or None)
+            if not errors.is_terminal:
+                _tell(words, quiet=quiet)
+
+        watcher = Watcher(step=step, reached=lambda pieces: bar.update(current, completed=pieces))
+        build_run(folder, scenario, file, archive=archive, watcher=watcher)
+
+
+def _tell(text: str, *, quiet: bool) -> None:
+    if not quiet:
+        errors.print(escape(text))
+
+
+def _show(finished: Finished, answer: dict[str, Any], folder: RunFolder) -> None:
+    facts = finished.facts
+    table = Table(title=escape(facts.plan.study.title), title_justify="left", box=None, header_style="dim")
+    for title in ("model", str(answer["measure"]), "95 % interval"):
+        table.add_column(title, justify="left" if title == "model" else "right")
+    for row in facts.compared:
+        style = "bold green" if row.key == "federation" else ""
+        between = f"{row.estimate.low:.3f} to {row.estimate.high:.3f}"
+        table.add_row(escape(row.label), f"{row.estimate.value:.3f}", between, style=style)
+    output.print(table)
+    most = max(answer["bytes_out_per_site"].values(), default=0)
+    promise = "no privacy was promised"
+    if answer["epsilon"] is not None:
+        promise = f"epsilon {answer['epsilon']:.2f} of {answer['epsilon_promised']:g} spent, delta {answer['delta']:g}"
+    output.print(
+        f"{answer['rounds']} rounds in {answer['attempts']} attempts, {promise}, "
+        f"{amount(most)} left a hospital at most, {duration(answer['seconds'])}"
+    )
+    if finished.end.state is RunState.STOPPED:
+        output.print(f"stopped; go on with: fedward-sim run {folder.scenario} --out {folder.path} --resume")
+    output.print(f"report: {finished.report}", markup=False)

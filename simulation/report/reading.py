@@ -1,0 +1,141 @@
+"""From the files of a run to the facts of its report. The journal is only read; nothing here saw a site's update."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import TypeVar
+
+import numpy as np
+
+from client.outbox import Outbox
+from client.site_folder import SiteFolder
+from common.identity import fingerprint
+from common.metrics import UNITS_PER_PATIENT
+from common.plan.plan import StudyPlan
+from common.plan.schedule import is_closing, is_evaluated, version_before
+from common.roster import read_roster
+from common.terminal import fedward_version
+from server.evaluation import count_noise_stddev
+from server.journal import AbortRow, AnswerRow, AttemptRow, Journal, OpenedRow, RefusalRow
+from server.study_folder import StudyFolder
+from simulation.report.facts import Attempt, Compared, Estimate, Outcome, PublicScore, RunFacts, SentKind, SiteFacts
+
+Row = TypeVar("Row", AnswerRow, RefusalRow)
+
+TAKEN = "taken"
+NOT_REACHED = frozenset({"failed:offline", "failed:push"})
+CUT_OFF = "the server stopped before the sum was opened"
+
+
+def read_attempts(plan: StudyPlan, journal: Journal) -> tuple[Attempt, ...]:
+    """Return every attempt of the journal, in order."""
+    opened = {row.attempt: row for row in journal.opened()}
+    aborts = {row.attempt: row for row in journal.aborts()}
+    applied = {row.attempt for row in journal.applied()}
+    answers = _by_attempt(journal.answers())
+    refusals = _by_attempt(journal.refusals())
+    found = []
+    for row in journal.attempts():
+        attempt = _attempt(row, answers.get(row.attempt, ()), refusals.get(row.attempt, ()))
+        if row.attempt in applied:
+            attempt = _with_sum(plan, attempt, row, opened[row.attempt])
+        else:
+            attempt = _given_up(attempt, row, aborts.get(row.attempt))
+        found.append(attempt)
+    return tuple(found)
+
+
+def read_facts(
+    folder: StudyFolder,
+    plan: StudyPlan,
+    site_folders: Mapping[str, SiteFolder],
+    *,
+    test: PublicScore | None = None,
+    test_by_round: Mapping[int, Estimate] | None = None,
+    compared: tuple[Compared, ...] = (),
+    seconds: float = 0.0,
+    is_finished: bool = True,
+) -> RunFacts:
+    """Read journal, roster and outboxes. Raises: StudyFolderInvalidError, ChainBrokenError, and what files raise."""
+    journal = Journal(folder.journal, bytes.fromhex(plan.digest()))
+    try:
+        attempts = read_attempts(plan, journal)
+    finally:
+        journal.close()
+    keys = read_roster(folder.roster).sites
+    sites = {
+        site.name: SiteFacts(fingerprint(keys[site.name]), _sent(site_folders.get(site.name))) for site in plan.sites
+    }
+    return RunFacts(
+        plan=plan,
+        attempts=attempts,
+        sites=sites,
+        test=test,
+        compared=compared,
+        seconds=seconds,
+        is_finished=is_finished,
+        version=fedward_version(),
+        test_by_round=tuple(sorted((test_by_round or {}).items())),
+    )
+
+
+def _attempt(row: AttemptRow, answers: Iterable[AnswerRow], refusals: Iterable[RefusalRow]) -> Attempt:
+    """Say who was asked, lost, charged and who refused.
+
+    Charged: every site that was sent FORWARD, because SPENT is written before the masked vector leaves and the server
+    cannot know more. Absent: the first stage in which a site's answer was not taken.
+    """
+    absent: dict[str, str] = {}
+    charged = []
+    for answer in answers:
+        if answer.asked == "forward" and answer.outcome not in NOT_REACHED:
+            charged.append(answer.site)
+        if answer.outcome != TAKEN and answer.asked != "result":
+            absent.setdefault(answer.site, answer.asked)
+    refused = {refusal.site: str(refusal.code) for refusal in refusals}
+    return Attempt(
+        number=row.attempt,
+        phase=row.phase,
+        round_number=row.round_number,
+        outcome=Outcome.ABORTED,
+        charged=tuple(charged),
+        absent={site: stage for site, stage in absent.items() if site not in refused},
+        refused=refused,
+    )
+
+
+def _with_sum(plan: StudyPlan, attempt: Attempt, row: AttemptRow, opened: OpenedRow) -> Attempt:
+    version = version_before(plan, row.phase, row.round_number)
+    counts: tuple[float, ...] = ()
+    if is_evaluated(plan, version):
+        counts = tuple((opened.meta.view(np.int64) / UNITS_PER_PATIENT).tolist())
+    closing = is_closing(plan, row.phase, row.round_number)
+    return replace(
+        attempt,
+        outcome=Outcome.EVALUATED if closing else Outcome.APPLIED,
+        participants=opened.participants,
+        seconds=opened.unix_s - row.unix_s,
+        scored_round=version,
+        counts=counts,
+        counts_noise_stddev=count_noise_stddev(plan, len(opened.participants)) if counts else 0.0,
+    )
+
+
+def _given_up(attempt: Attempt, row: AttemptRow, abort: AbortRow | None) -> Attempt:
+    if abort is None:
+        return replace(attempt, reason=CUT_OFF)
+    return replace(attempt, reason=abort.sentence, seconds=max(0.0, abort.unix_s - row.unix_s))
+
+
+def _by_attempt(rows: Iterable[Row]) -> dict[int, list[Row]]:
+    grouped: dict[int, list[Row]] = {}
+    for row in rows:
+        grouped.setdefault(row.attempt, []).append(row)
+    return grouped
+
+
+def _sent(folder: SiteFolder | None) -> dict[str, SentKind]:
+    """Add up a site's outbox; empty where this machine does not have it (a real coordinator never does)."""
+    if folder is None or not folder.outbox.exists():
+        return {}
+    totals = Outbox(folder.outbox).totals()
+    return {kind: SentKind(totals.messages[kind], totals.bytes[kind]) for kind in sorted(totals.messages)}

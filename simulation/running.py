@@ -1,0 +1,220 @@
+"""One run, top to bottom: build or resume, open the sites, run the ServerApp over the loopback, compare, report."""
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from flwr.app import Context, RecordDict
+from rich.console import Console
+from safetensors.numpy import save
+
+import client.app
+import server.app
+from client.open_sites import forget, keep_open
+from client.site import Site
+from client.site_folder import SiteFolder
+from client.speed import Speed
+from common.errors import RunInvalidError
+from common.files import replace_atomically
+from common.plan.plan import StudyPlan
+from server.events import LoggedEvents, RunEnd, RunState
+from server.phase_facts import named_parameters
+from server.progress import current_state, open_journal
+from server.retries import RetryRules
+from server.run_options import RunOptions, set_options
+from server.study_folder import Study, open_study
+from server.study_run import RunSettings
+from simulation.comparisons import read_comparisons, run_comparisons
+from simulation.live_display import LiveDisplay
+from simulation.loopback import RUN_ID, LoopbackGrid, Tap
+from simulation.report.facts import Compared, PublicScore, Role, RunFacts
+from simulation.report.page import write_report
+from simulation.report.reading import read_facts
+from simulation.run_folder import RunFolder, read_json, write_json
+from simulation.scenario import Scenario
+from simulation.scorekeeping import Scorekeeper, selected
+from simulation.watching import AllEvents, SilentEvents
+
+MODEL_NAME = "model.safetensors"
+# Nothing here is far away: one try after the other, and no patience with a cohort that never comes.
+QUICK = RunSettings(
+    cohort_wait_s=5.0, gather_s=0.5, result_timeout_s=10.0, retries=RetryRules(first_wait_s=0.05, longest_wait_s=1.0)
+)
+
+_log = logging.getLogger("fedward.simulation")
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What a run ended with."""
+
+    end: RunEnd
+    facts: RunFacts
+    report: Path
+
+
+class Ending(SilentEvents):
+    """Remembers how a run ended."""
+
+    end: RunEnd | None = None
+
+    def on_finished(self, end: RunEnd) -> None:
+        """Keep it."""
+        self.end = end
+
+
+def run_built(
+    folder: RunFolder,
+    scenario: Scenario,
+    *,
+    console: Console,
+    quiet: bool = False,
+    tap: Tap | None = None,
+    settings: RunSettings = QUICK,
+    told: Callable[[str], None] = lambda _: None,
+) -> Finished:
+    """Run what is left of a built run, compare, and write the report; safe to call again after any interruption.
+
+    ``told`` gets a sentence for each later step. Ctrl-C finishes the round and returns with the run resumable.
+    Raises: RunInvalidError, StudyFolderInvalidError (also while another process runs it), NotEnrolledError, ...
+    """
+    folder.require_ready()
+    torch.set_num_threads(1)
+    study, began_s = open_study(folder.study.path), time.monotonic()
+    before_s = float(read_json(folder.progress, {"seconds": 0.0})["seconds"])
+    with (
+        log_to(folder.log),
+        LiveDisplay(study.plan, console, quiet=quiet, seconds_before=before_s) as display,
+        stop_on_interrupt() as stop,
+    ):
+        keeper = Scorekeeper(folder, study, display)
+        events = AllEvents([LoggedEvents(), display, keeper])
+        options = RunOptions(events, stop.is_set, settings, longest_poll_s=0.02, hello_timeout_s=30.0)
+        end = run_rounds_over_loopback(folder, scenario, study.plan, options, tap=tap)
+    seconds = before_s + time.monotonic() - began_s
+    write_json(folder.progress, {"seconds": seconds})
+    finished = end.state in {RunState.FINISHED, RunState.NOT_SCORED}
+    if finished:
+        told("training the models it is compared with")
+        run_comparisons(folder, study.plan, scenario.comparisons, scenario.running, told)
+    score = export_model(folder, study, keeper)
+    facts = run_facts(folder, study.plan, scenario, keeper, score=score, seconds=seconds, is_finished=finished)
+    write_report(facts, folder.report)
+    return Finished(end, facts, folder.report)
+
+
+def run_rounds_over_loopback(
+    folder: RunFolder, scenario: Scenario, plan: StudyPlan, options: RunOptions, *, tap: Tap | None = None
+) -> RunEnd:
+    """Open every site in this process and run the ServerApp over the loopback grid."""
+    ending = Ending()
+    folders = {site.name: folder.site(site.name) for site in plan.sites}
+    speed = Speed(patients_at_once=scenario.running.patients_at_once)
+    for path in folders.values():
+        keep_open(Site.open(path, speed=speed))
+    faults = [draft.fault() for draft in scenario.faults]
+    grid = LoopbackGrid(client.app.app, folders, workers=scenario.running.workers, faults=faults, tap=tap)
+    set_options(folder.study.path, RunOptions(AllEvents([options.events, ending]), *_rest(options)))
+    config = {server.app.FOLDER_KEY: str(folder.study.path)}
+    context = Context(run_id=RUN_ID, node_id=0, node_config={}, state=RecordDict(), run_config=dict(config))
+    try:
+        server.app.app(grid, context)
+    except Exception:
+        if ending.end is None:
+            raise
+        _log.warning("the run ended early: %s", ending.end.sentence)
+    finally:
+        grid.close()
+        for path in folders.values():
+            forget(path)
+    if ending.end is None:
+        raise RunInvalidError(f"{folder.path}: the run gave no end; this is a bug")
+    return ending.end
+
+
+def export_model(folder: RunFolder, study: Study, keeper: Scorekeeper) -> PublicScore:
+    """Write the model of now as safetensors, by parameter name, and return its score on the test images."""
+    journal = open_journal(study)
+    try:
+        parameters = selected(study.plan, current_state(study, journal))
+    finally:
+        journal.close()
+    named = {name: weights.copy() for name, weights in named_parameters(study.network, parameters).items()}
+    metadata = {"plan": study.plan.digest(), "network": study.plan.network.name}
+    replace_atomically(folder.study.model / MODEL_NAME, save(named, metadata))
+    return keeper.judge(parameters, curve=True)
+
+
+def run_facts(
+    folder: RunFolder,
+    plan: StudyPlan,
+    scenario: Scenario,
+    keeper: Scorekeeper,
+    *,
+    score: PublicScore,
+    seconds: float,
+    is_finished: bool,
+) -> RunFacts:
+    """Collect everything the report needs."""
+    promise = "no privacy" if plan.privacy.epsilon is None else f"epsilon {plan.privacy.epsilon:g}"
+    note = f"this run: {len(plan.sites)} hospitals, secure aggregation, {promise}"
+    itself = Compared("federation", "All hospitals together", Role.FEDERATION, score.estimate, note)
+    return read_facts(
+        folder.study,
+        plan,
+        {site.name: SiteFolder(folder.site(site.name)) for site in plan.sites},
+        test=score,
+        test_by_round=keeper.scores,
+        compared=(itself, *read_comparisons(folder, plan, scenario.comparisons)),
+        seconds=seconds,
+        is_finished=is_finished,
+    )
+
+
+@contextmanager
+def log_to(path: Path) -> Iterator[None]:
+    """Send what our parts log to a file of the run instead of the terminal."""
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    ours = logging.getLogger("fedward")
+    level, spreads = ours.level, ours.propagate
+    ours.addHandler(handler)
+    ours.setLevel(logging.INFO)
+    ours.propagate = False
+    try:
+        yield
+    finally:
+        ours.removeHandler(handler)
+        ours.setLevel(level)
+        ours.propagate = spreads
+        handler.close()
+
+
+@contextmanager
+def stop_on_interrupt() -> Iterator[threading.Event]:
+    """Give an event that the first Ctrl-C sets; the second one interrupts at once. In other threads: never set."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def asked(_signal: int, _frame: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    former = signal.signal(signal.SIGINT, asked)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, former)
+
+
+def _rest(options: RunOptions) -> tuple[Callable[[], bool], RunSettings, float, float]:
+    return options.should_stop, options.settings, options.longest_poll_s, options.hello_timeout_s

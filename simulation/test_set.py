@@ -1,0 +1,128 @@
+"""The public test images: prepared as an ingest prepares a hospital's, and how a model does on them.
+
+They lie outside the protocol: no hospital holds them, nothing is spent on them, and no study could choose by them.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from client.dicom.intensity import FULL_SCALE, to_levels, window_of
+from client.dicom.resize import Axis, centred, resample, resample_labels
+from client.dicom.settings import IngestSettings, settings_for
+from common.errors import ScenarioInvalidError
+from common.plan.plan import StudyPlan
+from common.plan.task import Modality, TaskKind
+from simulation.intervals import auc_estimate, bootstrap_estimate, roc_curve
+from simulation.public_arrays import read_archive
+from simulation.report.facts import PublicScore
+
+IMAGES_AT_ONCE = 64
+CT_RANGE_HU = (-1024.0, 1024.0)  # what ``simulation.hospitals`` writes for [0, 1]
+
+Values = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class PublicTestSet:
+    """Shapes: images (N, 1, *size) float32 in [0, 1]; labels (N,) int64 classes; label_maps (N, *size) or None."""
+
+    images: Tensor
+    labels: Tensor
+    label_maps: Tensor | None
+    kind: TaskKind
+    classes: tuple[str, ...]
+
+    def predict(self, network: nn.Module) -> Tensor:
+        """Return the network's logits, a few images at a time: (N, classes, ...)."""
+        with torch.no_grad():
+            return torch.cat([network(part) for part in torch.split(self.images, IMAGES_AT_ONCE)])
+
+    def judge(self, network: nn.Module, *, curve: bool = False) -> PublicScore:
+        """Return the network's AUC (mean over classes where there are several) or mean Dice, with interval.
+
+        Two classes: DeLong's interval; otherwise the bootstrap's. ``curve``: also the ROC of two classes.
+        """
+        logits = self.predict(network)
+        if self.kind is TaskKind.SEGMENTATION:
+            dice = self._dice(logits.argmax(1))
+            estimate = bootstrap_estimate(lambda rows: float(np.nanmean(dice[rows])), len(dice))
+            return PublicScore("Dice", estimate, len(dice))
+        scores, labels = torch.softmax(logits, 1).double().numpy(), self.labels.numpy()
+        if len(self.classes) == 2:
+            points = tuple(roc_curve(scores[:, 1], labels == 1)) if curve else ()
+            return PublicScore("AUC", auc_estimate(scores[:, 1], labels == 1), len(labels), points)
+
+        def mean_auc(rows: NDArray[np.intp]) -> float:
+            present = [
+                index for index in range(len(self.classes)) if 2 <= (labels[rows] == index).sum() < len(rows) - 1
+            ]
+            areas = [auc_estimate(scores[rows, index], labels[rows] == index).value for index in present]
+            return float(np.mean(areas)) if areas else float("nan")
+
+        return PublicScore("AUC", bootstrap_estimate(mean_auc, len(labels)), len(labels))
+
+    def _dice(self, answered: Tensor) -> NDArray[np.float64]:
+        """Return each image's mean Dice over the foreground classes that expert or network found: (N,)."""
+        assert self.label_maps is not None  # noqa: S101 (for the types: segmentation always has them)
+        rows = []
+        for index in range(1, len(self.classes)):
+            ours, theirs = answered == index, self.label_maps == index
+            sizes = (ours.flatten(1).sum(1) + theirs.flatten(1).sum(1)).double()
+            overlap = 2 * (ours & theirs).flatten(1).sum(1).double()
+            rows.append(torch.where(sizes > 0, overlap / sizes.clamp(min=1), torch.nan))
+        means: NDArray[np.float64] = torch.stack(rows).nanmean(0).numpy()
+        return means
+
+
+def load_test_set(path: Path, plan: StudyPlan) -> PublicTestSet:
+    """Read ``test.npz`` of a run and prepare it for the plan.
+
+    Raises: FileUnreadableError; ScenarioInvalidError when it is empty or has no segmentations for a segmentation task.
+    """
+    arrays = read_archive(path)
+    settings = settings_for(plan.task, plan.image)
+    is_ct = plan.task.modalities == (Modality.CT,)
+    pictures = [_values(image, is_ct=is_ct) for image in arrays["images"]]
+    maps = arrays.get("segmentations")
+    if not pictures or (maps is None and plan.task.kind is TaskKind.SEGMENTATION):
+        raise ScenarioInvalidError("the test set is empty or lacks segmentations; take another source of hospitals")
+    segmented = plan.task.kind is TaskKind.SEGMENTATION and maps is not None
+    return PublicTestSet(
+        torch.from_numpy(np.stack([_prepared(picture, settings) for picture in pictures])).unsqueeze(1),
+        torch.from_numpy(np.asarray(arrays["labels"], np.int64).reshape(len(pictures))),
+        torch.from_numpy(np.stack([_prepared_map(one, settings) for one in np.asarray(maps)])) if segmented else None,
+        plan.task.kind,
+        plan.task.classes,
+    )
+
+
+def _values(image: NDArray[np.generic], *, is_ct: bool) -> Values:
+    """Return the values that a hospital's file would give: bytes or [0, 1] as they are, CT in Hounsfield units."""
+    values = np.asarray(image, np.float32) / (255 if image.dtype == np.uint8 else 1)
+    low, high = CT_RANGE_HU
+    return (values * (high - low) + low).astype(np.float32) if is_ct else values.astype(np.float32)
+
+
+def _prepared(values: Values, settings: IngestSettings) -> Values:
+    low, high = window_of(values, None, (0.0, 1.0), settings)
+    resized = resample(values, *_axes(values.shape, settings)) if values.ndim == 2 else values
+    levels = centred(to_levels(resized, low, high), settings.size_px, 0)
+    scaled: Values = levels.astype(np.float32) / np.float32(FULL_SCALE)
+    return scaled
+
+
+def _prepared_map(label_map: NDArray[np.uint8], settings: IngestSettings) -> NDArray[np.int64]:
+    resized = resample_labels(label_map, *_axes(label_map.shape, settings)) if label_map.ndim == 2 else label_map
+    return centred(resized, settings.size_px, 0).astype(np.int64)
+
+
+def _axes(shape: tuple[int, ...], settings: IngestSettings) -> tuple[Axis, Axis]:
+    """Fit the whole picture into the study's size, as ``client.dicom.instance`` does for square pixels."""
+    step = max(shape[0] / settings.size_px[0], shape[1] / settings.size_px[1])
+    rows, columns = max(1, round(shape[0] / step)), max(1, round(shape[1] / step))
+    return Axis(0.0, shape[0], rows), Axis(0.0, shape[1], columns)
