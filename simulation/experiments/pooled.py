@@ -89,7 +89,7 @@ def train_openly(network: nn.Module, patients: Patients, *, epochs: int, seed: i
     generator = torch.Generator().manual_seed(seed)
     people = [patients.read(key) for key in patients.keys(Stratum.LABELLED)]
     images, labels = torch.cat([p.images[:1] for p in people]), torch.cat([p.labels[:1] for p in people])
-    optimiser = torch.optim.Adam(network.parameters(), lr=2e-3)
+    optimiser = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], lr=2e-3)
     steps = epochs * -(-len(labels) // 64)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=steps)
     for _ in range(epochs):

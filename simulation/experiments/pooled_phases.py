@@ -38,7 +38,6 @@ class PhaseMaker:
             noise_multiplier=noise,
             expected_batch=sampling_rate * self._counts[True],
             most_scans=1,
-            views_per_scan=2 if sampling_rate == 1 else 1,
             class_weights=CLASS_WEIGHTS,
         )
         return PooledPhase(settings, rounds, learning_rate=8.0)
@@ -61,7 +60,7 @@ class PhaseMaker:
             class_weights=CLASS_WEIGHTS,
             confidence_threshold=0.7,
         )
-        return PooledPhase(settings, rounds, learning_rate=0.25)
+        return PooledPhase(settings, rounds, learning_rate=0.25, momentum=0.9, average_from=0.6)
 
     def _standardise(self, rounds: int, *, epsilon: float, labelled: bool) -> PooledPhase:
         noise = noise_multiplier_for(epsilon=epsilon, delta=self._delta, sampling_rate=1.0, steps=rounds)
