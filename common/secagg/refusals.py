@@ -112,7 +112,8 @@ class Check(StrEnum):
 class Row:
     """One row of the table: the number that travels, what the check stops, whether a test may switch it off.
 
-    ``is_switchable`` is False for what is no check on another party: a fault of one's own, or a busy session.
+    ``is_switchable`` is False for what is no check on another party (a fault of one's own, a busy session) and for the
+    reading of fields, without which there is no message.
     """
 
     code: int
@@ -124,7 +125,9 @@ TABLE: dict[Check, Row] = {
     Check.WIRE_SIZE: Row(1, "a message longer than its limit, before anything is parsed"),
     Check.WIRE_CANONICAL: Row(2, "bytes that are not the one encoding of their content (two texts, one meaning)"),
     Check.WIRE_VERSION: Row(3, "a message of another protocol or version (downgrade)"),
-    Check.WIRE_FIELDS: Row(4, "missing, unknown or mistyped fields, wrong lengths, numbers out of bounds"),
+    Check.WIRE_FIELDS: Row(
+        4, "missing, unknown or mistyped fields, wrong lengths, numbers out of bounds", is_switchable=False
+    ),
     Check.ANY_KIND: Row(10, "a kind of message this side never takes (plaintext queries, other actions)"),
     Check.ANY_STAGE: Row(11, "a message out of turn, a second answer, anything after a refusal"),
     Check.ANY_SESSION: Row(12, "a message of another session (replay, parallel sessions)"),
@@ -264,11 +267,11 @@ class CheckSet:
     def __init__(self, *, without: Collection[str] = ()) -> None:
         """Switch off the checks of these ids. Only tests and ``simulation.attackers`` pass any.
 
-        Raises: ValueError for an unknown id or one that is no check on another party.
+        Raises: ValueError for an unknown id or one that is not switchable.
         """
         self._off = frozenset(Check(check_id) for check_id in without)
         if not all(TABLE[check].is_switchable for check in self._off):
-            raise ValueError("a fault of one's own cannot be switched off")
+            raise ValueError("reading, and a fault of one's own, cannot be switched off")
 
     def demand(self, check: Check, holds: Callable[[], bool]) -> None:
         """Refuse unless ``holds()``; a check that is switched off is not even evaluated.
