@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import WeightsInvalidError
+from common.plan.fitting import lattice_step
 from common.plan.plan import StudyPlan
 from common.plan.privacy import NoisePlacement
 from common.plan.protocol import divisor
@@ -78,10 +79,7 @@ def apply_sum(
     state = _remember_best(replace(state, attempt=attempt), evaluation)
     if is_closing(plan, state.phase, state.round_number):
         return Applied(_closed(plan, state), share, evaluation)
-    # d = - gradient, or + difference of weights
-    direction = total.decode_sum(share)
-    if plan.privacy.noise is not NoisePlacement.LOCAL:
-        np.negative(direction, out=direction)
+    direction = _direction(plan, total, share)
     optimiser, weights = optimiser_step(plan.aggregation, state.optimiser, state.parameters[facts.trained], direction)
     if not np.isfinite(weights).all():
         raise WeightsInvalidError("the step leads to weights that are not finite; lower aggregation.learning_rate")
@@ -92,6 +90,18 @@ def apply_sum(
     )  # frozen weights are equal in both, so they stay what they are
     moved = replace(state, parameters=parameters, average=average, optimiser=optimiser)
     return Applied(_next_round(plan, network, moved), share, evaluation)
+
+
+def _direction(plan: StudyPlan, total: SummedVector, share: float) -> Vector:
+    """Return d: minus the mean gradient, or plus the mean difference of weights.
+
+    Clipped gradients travel as integers that a site has put on the plan's own lattice (``common.plan.fitting``), with
+    its noise; differences of weights as real numbers, which the protocol puts on its lattice.
+    """
+    if plan.privacy.noise is NoisePlacement.LOCAL:
+        return total.decode_sum(share)
+    unit = lattice_step(plan)
+    return total.decode_sum(-share * total.lattice.step / unit)
 
 
 def evaluation_of(

@@ -44,6 +44,13 @@ def optimiser_step(
 
     Shapes: weights, direction (trained parameters,) float32, unchanged; the result likewise, new.
     """
+    with np.errstate(over="ignore", invalid="ignore"):  # the caller refuses what is not finite
+        return _step(rule, state, weights, direction)
+
+
+def _step(
+    rule: Aggregation, state: OptimiserState, weights: Vector, direction: Vector
+) -> tuple[OptimiserState, Vector]:
     steps, b1, b2 = state.steps + 1, rule.momentum, rule.second_momentum
     lr = np.float32(rule.learning_rate)
     if rule.rule is ServerRule.MEAN:

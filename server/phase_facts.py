@@ -75,7 +75,7 @@ def study_network(plan: StudyPlan) -> StudyNetwork:
         facts = _phase_facts(plan, index, network, everything)
         if any(bool((earlier.trained & ~facts.trained).any()) for earlier in phases):
             raise PlanInvalidError(
-                f"phase {phase.name} freezes weights that an earlier phase trains; reorder the phases"
+                f"phase {phase.name} freezes weights that an earlier phase trains; they must be the public start"
             )
         phases.append(facts)
     return StudyNetwork(everything, flatten(network, everything).numpy().copy(), tuple(phases))

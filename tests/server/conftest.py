@@ -71,7 +71,7 @@ def small_plan_document(names: list[str], *, noise: str = "distributed") -> dict
     }
     document: dict[str, Any] = {
         "format": "fedward-plan/1",
-        "study": {"name": "small", "title": "A small study", "roster_digest": "", "order_key": ""},
+        "study": {"name": "small", "title": "A small study", "roster_digest": "0" * 64, "order_key": "A" * 43 + "="},
         "task": {"kind": "classification", "classes": ["no", "yes"], "modalities": ["CR"], "dimensions": 2},
         "image": {"size_px": [8, 8], "intensity": "percentiles"},
         "network": {"name": "small_cnn", "width": 4},
@@ -266,3 +266,9 @@ def make_federation(quick_folder: Path) -> Callable[..., SmallFederation]:
         return build_federation(quick_folder / "federation", document)
 
     return make
+
+
+@pytest.fixture
+def small_document() -> Callable[..., dict[str, Any]]:
+    """``small_document(names, noise=...)``: the small plan as plain values, layout hashes not filled in."""
+    return lambda names, noise: small_plan_document(list(names), noise=noise)

@@ -30,6 +30,7 @@ from server.study_run import RunSettings, StudyRun
 from server.sums import read_sum
 from simulation.faults import Fault, Trouble
 
+SHORT = {"rounds": 2, "maximum_attempts": 12}  # one phase, and the closing round
 QUICK_TIMING = {"training_timeout_s": 0.4, "stage_timeout_s": 0.4}
 
 
@@ -162,24 +163,18 @@ def test_other_placements_of_noise_run_too(make_federation, noise):
     Ledger(federation).check()
 
 
-STAGES = {
-    "order": ("taken", 3),
-    "keylist": ("taken", 3),
-    "forward": ("taken", 3),
-    "survivors": ("taken", 4),
-    "certificate": ("taken", 4),
-    "result": ("taken", 4),
-}
+# stage -> how many vectors are in the sum when one of four sites fails there
+STAGES = {"order": 3, "keylist": 3, "forward": 3, "survivors": 4, "certificate": 4, "result": 4}
 
 
 @pytest.mark.parametrize("trouble", [Trouble.DROP, Trouble.DROP_AFTER, Trouble.GARBAGE])
 @pytest.mark.parametrize("stage", STAGES)
 def test_one_site_that_fails_at_a_stage_costs_no_round(make_federation, stage, trouble):
-    federation = make_federation()
+    federation = make_federation(short=SHORT)
     end = federation.run(Fault(trouble, sites=("site-2",), actions=(stage,), attempts=(2,)))
     ledger = Ledger(federation).check()
-    assert (end.state, ledger.outcomes) == (RunState.FINISHED, ["applied"] * 5)
-    _, members = STAGES[stage]
+    assert (end.state, ledger.outcomes) == (RunState.FINISHED, ["applied"] * 3)
+    members = STAGES[stage]
     assert len(ledger.records[1].opened.participants) == members
     assert len(ledger.records[2].opened.participants) == 4
     outcome = ledger.answers(stage, "site-2")[1]
@@ -188,10 +183,10 @@ def test_one_site_that_fails_at_a_stage_costs_no_round(make_federation, stage, t
 
 @pytest.mark.parametrize("stage", ["order", "forward", "certificate"])
 def test_too_many_failures_abort_the_attempt_and_the_next_one_is_fresh(make_federation, stage):
-    federation = make_federation()
+    federation = make_federation(short=SHORT)
     end = federation.run(Fault(Trouble.DROP, sites=("site-2", "site-3"), actions=(stage,), attempts=(2,)))
     ledger = Ledger(federation).check()
-    assert (end.state, ledger.outcomes) == (RunState.FINISHED, ["applied", "aborted", *["applied"] * 4])
+    assert (end.state, ledger.outcomes) == (RunState.FINISHED, ["applied", "aborted", "applied", "applied"])
     assert ledger.journal.aborts()[0].code == TABLE[Check.C_TOO_FEW].code
     assert ledger.records[1].ordered.round_number == ledger.records[2].ordered.round_number == 2
 
@@ -222,19 +217,18 @@ def test_a_run_that_keeps_failing_ends_with_a_clear_state(make_federation):
 
 
 def test_attempts_beyond_the_plan_are_never_ordered(make_federation):
-    federation = make_federation()
+    federation = make_federation(short={"rounds": 2, "maximum_attempts": 7})
     faults = Fault(Trouble.DROP, sites=("site-1", "site-2"), actions=("keylist",))
-    ends = [federation.run(faults).state for _ in range(3)]
-    assert ends == [RunState.KEEPS_FAILING, RunState.KEEPS_FAILING, RunState.NO_ATTEMPT_LEFT]
-    assert len(Ledger(federation).records) == 12
-    assert {len(work.models) for work in federation.work.values()} == {12}
+    ends = [federation.run(faults).state for _ in range(2)]
+    assert ends == [RunState.KEEPS_FAILING, RunState.NO_ATTEMPT_LEFT]
+    assert len(Ledger(federation).records) == 7
+    assert {len(work.models) for work in federation.work.values()} == {7}
 
 
 def test_without_an_attempt_to_spare_the_final_model_stands_unscored(make_federation):
-    federation = make_federation()
-    faults = Fault(Trouble.DROP, sites=("site-1", "site-2"), actions=("keylist",), rounds=(3,))
-    ends = [federation.run(faults).state for _ in range(3)]
-    assert ends[-1] is RunState.NOT_SCORED
+    federation = make_federation(short={"rounds": 3, "maximum_attempts": 5})
+    end = federation.run(Fault(Trouble.DROP, sites=("site-1", "site-2"), actions=("keylist",), rounds=(4,)))
+    assert end.state is RunState.NOT_SCORED
     assert list(scores_by_version(Ledger(federation).study, Ledger(federation).journal)) == [2]
 
 

@@ -1,0 +1,120 @@
+"""How a sum moves the model: signs, units, divisors, phases, selection."""
+
+import numpy as np
+import pytest
+
+from common.errors import PlanInvalidError, WeightsInvalidError
+from common.plan.fitting import lattice_step, phase_layout, plan_network
+from common.plan.protocol import divisor
+from common.plan.reading import parse_plan
+from common.secagg.vector import SummedVector
+from server.model_state import apply_sum, start_state
+from server.phase_facts import named_parameters, study_network
+
+SITES = tuple(f"site-{number}" for number in range(1, 5))
+PLAIN = {"rule": "mean", "learning_rate": 1.0, "average_decay": 0.0}
+
+
+@pytest.fixture
+def planned(small_document):
+    """Return plan and network of the small study with sections changed."""
+
+    def make(*, noise="distributed", **sections):
+        document = small_document(SITES, noise=noise)
+        for name, values in sections.items():
+            document[name] = values if isinstance(values, list) else document[name] | values
+        network = plan_network(parse_plan(document, "test"))
+        for phase in document["phases"]:
+            draft = next(p for p in parse_plan(document, "test").phases if p.name == phase["name"])
+            phase["layout_hash"] = phase_layout(network, draft).digest
+        plan = parse_plan(document, "test")
+        return plan, study_network(plan)
+
+    return make
+
+
+def summed(network, phase, value, *, meta=None):
+    spec = network.phases[phase].vector
+    body = np.full(spec.body_length, value, np.int32)
+    return SummedVector(np.zeros(spec.meta_words, np.uint64) if meta is None else meta, body, 4, spec.lattice)
+
+
+def step(planned_study, state, value, *, attempt=1, participants=SITES):
+    plan, network = planned_study
+    total = summed(network, state.phase, value)
+    return apply_sum(plan, network, state, attempt=attempt, participants=participants, total=total)
+
+
+def test_a_gradient_is_followed_downhill_and_an_integer_is_worth_what_the_sites_mean(planned):
+    study = planned(aggregation=PLAIN)
+    plan, network = study
+    before = start_state(network)
+    after = step(study, before, 1_000_000).state
+    moved = (after.parameters - before.parameters)[network.phases[0].trained]
+    expected = -1_000_000 * lattice_step(plan) / divisor(plan, plan.phases[0], SITES)
+    assert moved == pytest.approx(np.full(moved.size, expected), rel=1e-5)
+
+
+def test_a_difference_of_weights_is_added(planned):
+    study = planned(noise="local", aggregation=PLAIN)
+    plan, network = study
+    before = start_state(network)
+    after = step(study, before, 1_000_000).state
+    moved = (after.parameters - before.parameters)[network.phases[0].trained]
+    expected = 1_000_000 * network.phases[0].vector.lattice.step / divisor(plan, plan.phases[0], SITES)
+    assert moved == pytest.approx(np.full(moved.size, expected), rel=1e-5)
+
+
+def test_the_divisor_is_that_of_the_sites_in_the_sum(planned):
+    study = planned(aggregation=PLAIN)
+    assert step(study, start_state(study[1]), 1).divisor == 80.0
+    assert step(study, start_state(study[1]), 1, participants=SITES[:3]).divisor == 60.0
+
+
+def test_what_a_phase_does_not_train_stays_to_the_last_bit(planned):
+    study = planned()
+    _, network = study
+    frozen = ~network.phases[0].trained
+    state = start_state(network)
+    for attempt in (1, 2):
+        state = step(study, state, 12345, attempt=attempt).state
+        assert state.parameters[frozen].tobytes() == network.start[frozen].tobytes()
+        assert state.average[frozen].tobytes() == network.start[frozen].tobytes()
+    assert (state.phase, state.round_number, state.optimiser.steps) == (1, 1, 0)
+    assert not state.optimiser.first.any()
+
+
+@pytest.mark.parametrize("selection", ["last", "last_average"])
+def test_the_next_phase_starts_from_the_selected_model(planned, selection):
+    study = planned(aggregation=PLAIN | {"model_selection": selection, "average_decay": 0.5})
+    head = study[1].phases[0].trained
+    start = start_state(study[1])
+    first = step(study, start, 3_000_000).state
+    second = step(study, first, 3_000_000, attempt=2).state
+    moved = (first.parameters - start.parameters)[head]
+    # the models are start + m and start + 2 m; their average with decay 1/2 is start + (1/3 + 4/3) m
+    distance = {"last": 2.0, "last_average": 5 / 3}[selection]
+    assert second.phase == 1
+    assert (second.parameters - start.parameters)[head] == pytest.approx(distance * moved, rel=1e-4)
+    assert np.array_equal(second.average, second.parameters)
+
+
+def test_a_step_that_leaves_the_numbers_is_refused(planned):
+    study = planned(aggregation=PLAIN | {"rule": "momentum", "learning_rate": 1000.0})
+    state = start_state(study[1])
+    state.optimiser.first[:] = np.finfo(np.float32).max
+    with pytest.raises(WeightsInvalidError, match="not finite"):
+        step(study, state, 1)
+
+
+def test_a_phase_cannot_freeze_what_an_earlier_one_trained(planned, small_document):
+    phases = small_document(SITES, noise="distributed")["phases"]
+    with pytest.raises(PlanInvalidError, match="public start"):
+        planned(phases=phases[::-1])
+
+
+def test_named_parameters_are_views_of_the_vector_in_its_order(planned):
+    _, network = planned()
+    named = named_parameters(network, network.start)
+    assert np.array_equal(np.concatenate([part.reshape(-1) for part in named.values()]), network.start)
+    assert all(part.base is network.start or part.base.base is network.start for part in named.values())
