@@ -4,6 +4,7 @@ Decoders by transfer syntax are named, never "whatever is installed": python-gdc
 ends the process on hostile input (36 of 2400 mutated streams).
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -31,15 +32,15 @@ PLAIN = (uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian)
 jpeg_plugin.register()
 
 
-def check_stream(dataset: Dataset, module: ImageModule) -> None:
-    """Check that the pixel data is as long as its description says, compressed or not.
+def check_stream(dataset: Dataset, module: ImageModule, chosen: Iterable[int]) -> None:
+    """Check that the pixel data is as long as its description says; compressed: of the frames that will be decoded.
 
     Raises: Rejected.
     """
     syntax = dataset.file_meta.TransferSyntaxUID
     if syntax in ENCAPSULATED:
         frames = frames_of(dataset, module)
-        for index in module.chosen_frames:
+        for index in chosen:
             check_frame(frames[index], syntax, module)
         return
     expected = module.frames * module.frame_bytes

@@ -57,11 +57,11 @@ class ImageModule:
         """Size of one decoded frame."""
         return self.rows * self.columns * self.samples * (self.bits_allocated // 8)
 
-    @property
-    def chosen_frames(self) -> range:
-        """Frames that become records in 2-D."""
+    def chosen_frames(self, at_most: int) -> range:
+        """Return the frames that become records in 2-D: evenly spaced of a stack, the middle of a cine loop."""
         middle = self.frames // 2
-        return range(self.frames) if self.sliced else range(middle, middle + 1)
+        step = -(-self.frames // at_most)
+        return range(0, self.frames, step) if self.sliced else range(middle, middle + 1)
 
 
 def check_kind(dataset: Dataset, modalities: tuple[str, ...]) -> str:

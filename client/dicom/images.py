@@ -3,11 +3,12 @@
 from collections.abc import Iterator, Sequence
 
 from client.dicom.index import FileEntry
+from client.dicom.intensity import level_bytes
 from client.dicom.pool import Outcome, Pool, Request
 from client.dicom.reject import RejectCode
 from client.dicom.report import Tally
 from client.dicom.settings import FileKind
-from client.dicom.store import Readers, Store, level_bytes, trusted
+from client.dicom.store import Readers, Store, trusted
 from client.dicom.walk import FoundFile
 
 WORKER = "client.dicom.image_worker"
@@ -24,7 +25,7 @@ def read_images(found: Sequence[FoundFile], store: Store, readers: Readers, tall
             tally.step()
         else:
             new.append(file)
-    with readers.pool(WORKER, max_record_bytes=level_bytes(readers.settings)) as pool:
+    with readers.pool(WORKER, max_record_bytes=level_bytes(readers.settings.size_px)) as pool:
         for file, outcome in read_in_workers(pool, "images", new):
             tally.report.files_read += 1
             entry = store.take_file(file, trusted(outcome, readers.settings), kind=FileKind.IMAGE)

@@ -11,7 +11,8 @@ from client.dicom.describe import describe, pixel_spacing_mm
 from client.dicom.facts import Facts
 from client.dicom.header import read_header
 from client.dicom.image_module import ImageModule, check_has_pixels, check_image_module, check_kind
-from client.dicom.intensity import Levels, to_levels, window_of
+from client.dicom.intensity import Levels, level_bytes, to_levels, window_of
+from client.dicom.limits import MAX_FILE_RECORD_BYTES, MAX_RECORDS_PER_FILE
 from client.dicom.pixels import read_frame
 from client.dicom.pseudonyms import Pseudonyms
 from client.dicom.reject import RejectCode, Rejected
@@ -20,7 +21,7 @@ from client.dicom.settings import IngestSettings
 
 
 def read_images(content: bytes, settings: IngestSettings, pseudonyms: Pseudonyms) -> Iterator[tuple[Facts, Levels]]:
-    """Yield each record of an image file: one, or one for each frame of an enhanced multi-frame object.
+    """Yield each record of an image file: one, or one for each chosen frame of an enhanced multi-frame object.
 
     Order of the checks: file, kind, owner, pixel description, compressed stream; only then is anything decoded.
     Raises: Rejected; anything else a parser may throw is turned into a code by ``verdict``.
@@ -30,8 +31,9 @@ def read_images(content: bytes, settings: IngestSettings, pseudonyms: Pseudonyms
     facts = describe(dataset, modality, pseudonyms)
     check_has_pixels(dataset)
     module = check_image_module(dataset, modality)
-    check_stream(dataset, module)
-    for index in module.chosen_frames:
+    chosen = module.chosen_frames(records_per_file(settings))
+    check_stream(dataset, module, chosen)
+    for index in chosen:
         frame = read_frame(dataset, module, index)
         low, high = window_of(frame.values, frame.valid, frame.grey_scale, settings)
         rows, columns, spacing_mm = picture_axes(module, dataset, settings, index)
@@ -40,6 +42,11 @@ def read_images(content: bytes, settings: IngestSettings, pseudonyms: Pseudonyms
             replace(facts, frame_index=index, intensity_low=low, intensity_high=high, spacing_mm=spacing_mm),
             centred(levels, settings.size_px, 0),
         )
+
+
+def records_per_file(settings: IngestSettings) -> int:
+    """Return how many frames of one file become records: what parent and worker hold at a time stays bounded."""
+    return max(1, min(MAX_RECORDS_PER_FILE, MAX_FILE_RECORD_BYTES // level_bytes(settings.size_px)))
 
 
 def picture_axes(

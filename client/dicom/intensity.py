@@ -7,6 +7,8 @@ One form for every modality; ``low`` and ``high`` are kept beside the record, so
 (high - low) / 131070. Every rule looks at one image only (privacy.md: no statistics of the collection).
 """
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -20,6 +22,11 @@ Valid = npt.NDArray[np.bool_]
 
 FULL_SCALE = 65535
 SAMPLED_VALUES = 65536
+
+
+def level_bytes(size_px: tuple[int, ...]) -> int:
+    """Return the size of one record's levels."""
+    return 2 * math.prod(size_px)
 
 
 def window_of(

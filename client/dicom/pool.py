@@ -12,6 +12,7 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -40,9 +41,13 @@ class Request:
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of one item: a code, or records and further facts."""
+    """What became of one item: a code, or records and further facts.
+
+    ``is_transient``: it took too long by the clock, which may be the machine's or the network's fault: tried again.
+    """
 
     code: RejectCode | None = None
+    is_transient: bool = False
     records: list[tuple[Facts, bytearray]] = field(default_factory=list)
     end: dict[str, Any] = field(default_factory=dict)
 
@@ -63,8 +68,11 @@ class WorkerProcess:
             remaining = request.items[len(outcomes) :]
             try:
                 self._ask(request, remaining, outcomes)
-            except (ChannelClosedError, TimeoutError, Rejected) as failure:
-                outcomes.append(Outcome(self._end(timed_out=isinstance(failure, TimeoutError))))
+            except TimeoutError:
+                self.close(patience_s=0)
+                outcomes.append(Outcome(RejectCode.TIME_LIMIT, is_transient=True))
+            except (ChannelClosedError, Rejected):
+                outcomes.append(Outcome(self._cause_of_death()))
         return outcomes
 
     def _ask(self, request: Request, remaining: list[Any], outcomes: list[Outcome]) -> None:
@@ -120,26 +128,26 @@ class WorkerProcess:
                 "and is there memory for 1.5 GB a worker?"
             ) from None
 
-    def _end(self, *, timed_out: bool) -> RejectCode:
+    def _cause_of_death(self) -> RejectCode:
         process = self._process
         self.close()
-        if timed_out or (process is not None and process.returncode == -signal.SIGXCPU):
-            return RejectCode.TIME_LIMIT
-        return RejectCode.WORKER_DIED
+        too_long = process is not None and process.returncode == -signal.SIGXCPU
+        return RejectCode.TIME_LIMIT if too_long else RejectCode.WORKER_DIED
 
-    def close(self) -> None:
-        """End the process, now."""
+    def close(self, patience_s: float = 0.2) -> None:
+        """End the process: politely, then at once; one that hangs in the kernel (a dead mount) is left behind."""
         if self._process is None:
             return
-        assert self._process.stdin is not None  # noqa: S101
-        self._process.stdin.close()
-        try:
-            self._process.wait(0.2)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        process, self._process = self._process, None
+        assert process.stdin is not None  # noqa: S101
+        process.stdin.close()
         os.close(self._replies)
-        self._process = None
+        try:
+            process.wait(patience_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(1.0)
 
 
 class Pool:

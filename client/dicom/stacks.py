@@ -13,12 +13,13 @@ from typing import Any
 from client.dicom.facts import KEY
 from client.dicom.images import read_in_workers
 from client.dicom.index import FileEntry, StackEntry
+from client.dicom.intensity import level_bytes
 from client.dicom.labels import LabelSource
 from client.dicom.pool import Outcome, Pool, Request
 from client.dicom.reject import RejectCode
 from client.dicom.report import Tally
 from client.dicom.settings import FileKind
-from client.dicom.store import Readers, Store, level_bytes, trusted
+from client.dicom.store import Readers, Store, trusted
 from client.dicom.walk import FoundFile
 
 WORKER = "client.dicom.stack_worker"
@@ -40,7 +41,7 @@ def read_stacks(
     """Read all headers that are new, then every stack that is new or changed; count all files."""
     tally.total = 2 * len(found)
     masks_folder = labels.folder if labels and labels.table.masks else None
-    level_size = level_bytes(readers.settings)
+    level_size = level_bytes(readers.settings.size_px)
     with readers.pool(WORKER, masks_folder, max_record_bytes=level_size + level_size // 2) as pool:
         entries = _headers(found, store, pool, tally)
         stacks = _grouped(entries, labels)

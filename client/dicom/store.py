@@ -5,13 +5,13 @@ A dry run goes through the same decisions with ``writer=None``: nothing is place
 
 import hashlib
 import hmac
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from client.dicom.facts import Facts
 from client.dicom.index import FileEntry, Index, StackEntry
+from client.dicom.intensity import level_bytes
 from client.dicom.pool import Outcome, Pool
 from client.dicom.pseudonyms import Pseudonyms, derive
 from client.dicom.record import RecordInfo
@@ -66,7 +66,7 @@ class Store:
         self._path_key = derive(secret, "fedward file names/1")
         self._digest_key = derive(secret, "fedward content digests/1")
         self._seen: set[str] = set()
-        self._level_bytes = level_bytes(settings)
+        self._level_bytes = level_bytes(settings.size_px)
 
     def file_key(self, name: bytes) -> str:
         """Return the keyed name of a source file."""
@@ -98,17 +98,23 @@ class Store:
         entry = FileEntry(
             self.file_key(found.name), self.fingerprint(found), code.value if code else "", kind.value, links, ids
         )
+        if outcome.is_transient or code in TRANSIENT:  # whatever was known before stays true until it can be read
+            self.index.files[entry.file_key] = entry
+            return entry
         dropped = self.index.put_file(entry)
         self.index.drop(dropped)
         if ids:
             for record_id, content, (facts, levels) in zip(ids, contents, outcome.records, strict=True):
                 self.place(record_id, facts, levels, content=content)
-        if self._writer and code not in TRANSIENT:
+        if self._writer:
             self._writer.note(file=entry, dropped=dropped)
         return entry
 
     def take_stack(self, entry: StackEntry, outcome: Outcome) -> None:
         """Note what became of a series and place its volume, and the label map that follows it."""
+        if outcome.is_transient or outcome.code in TRANSIENT:
+            self.index.stacks[entry.stack_key] = entry
+            return
         dropped = self.index.put_stack(entry)
         self.index.drop(dropped)
         for facts, body in outcome.records[:1] if entry.record_id else ():
@@ -175,14 +181,9 @@ class Store:
         return None
 
 
-def level_bytes(settings: IngestSettings) -> int:
-    """Return the size of one record's levels; its label map has half of it."""
-    return 2 * math.prod(settings.size_px)
-
-
 def trusted(outcome: Outcome, settings: IngestSettings) -> Outcome:
     """Refuse an outcome whose arrays do not have exactly the size, or the modality, that the settings ask for."""
-    levels = level_bytes(settings)
+    levels = level_bytes(settings.size_px)
     sizes = (levels, levels + levels // 2) if settings.reads_headers_first else (levels,)
     if all(len(body) in sizes and facts.modality in settings.modalities for facts, body in outcome.records):
         return outcome

@@ -53,7 +53,7 @@ class SeriesFiles:
             dataset = read_header(self._read(file_index))
             check_has_pixels(dataset)
             module = check_image_module(dataset, check_kind(dataset, self._settings.modalities))
-            check_stream(dataset, module)
+            check_stream(dataset, module, range(module.frames))
             self._opened = (file_index, dataset, module)
         return read_frame(self._opened[1], self._opened[2], frame_index)
 

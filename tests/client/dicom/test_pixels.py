@@ -26,7 +26,7 @@ RAMP = np.arange(32 * 32, dtype=np.uint16).reshape(32, 32)
 def values_of(content: bytes, modality: str = "CT", frame_index: int = 0) -> np.ndarray:
     dataset = read_header(content)
     module = check_image_module(dataset, modality)
-    check_stream(dataset, module)
+    check_stream(dataset, module, [frame_index])
     return read_frame(dataset, module, frame_index).values
 
 

@@ -73,7 +73,7 @@ def test_a_known_file_has_the_outcome_a_person_expects(name, settings_with):
 def decoded_frame(path: Path) -> np.ndarray:
     dataset = read_header(path.read_bytes())
     module = check_image_module(dataset, "CT")
-    check_stream(dataset, module)
+    check_stream(dataset, module, [0])
     return stored_values(dataset, module, 0)
 
 
