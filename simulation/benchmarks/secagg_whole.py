@@ -78,7 +78,7 @@ class ReadyUpdate:
 
 @dataclass(frozen=True)
 class WholeRound:
-    """CPU seconds of each call of the first site and of the server, and the bytes that carry one masked vector."""
+    """CPU seconds of each call of one site and of the server, and the bytes that carry one masked vector."""
 
     site_s: list[float]
     server_s: list[float]
@@ -92,6 +92,8 @@ class OurFederation:
         self._spec, self._folder = spec, folder
         self._names = [f"site-{u:03d}" for u in range(sites)]
         self._survivors = self._names[: sites - dropped]
+        # The last to be asked: its vector goes where the one before it was, as Flower's repeated steps reuse memory.
+        self._measured = self._survivors[-1]
         self._keys = {name: Ed25519PrivateKey.generate() for name in self._names}
         self._order_key = Ed25519PrivateKey.generate()
         self._identities = {name: key.public_key().public_bytes_raw() for name, key in self._keys.items()}
@@ -125,7 +127,7 @@ class OurFederation:
             colluders=COLLUDERS,
         )
         journal = SiteJournal(self._folder / f"{name}.sqlite")
-        work = ReadyUpdate(self._spec, site, kept=site == 0)
+        work = ReadyUpdate(self._spec, site, kept=name == self._measured)
         return SiteSession(policy=policy, identity=self._keys[name], journal=journal, work=work)
 
     def _order(self) -> Order:
@@ -178,7 +180,7 @@ class OurFederation:
 
     def _ask(self, name: str, packet: Packet, site_cpu: CpuAccount) -> Packet:
         session = self._sessions[name]
-        account = site_cpu if name == self._names[0] else CpuAccount()
+        account = site_cpu if name == self._measured else CpuAccount()
         return account.charge(partial(session.receive, packet.message, packet.payload))
 
 
