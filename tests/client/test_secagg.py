@@ -243,6 +243,29 @@ def test_nothing_is_sent_when_the_journal_cannot_be_written(folder: Path) -> Non
     assert kind_and_check(answer) == (Kind.REFUSAL, Check.ANY_INTERNAL)
 
 
+def test_a_ledger_that_fails_to_void_does_not_keep_a_session_alive(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    federation = new_federation(4, folder)
+    federation.run_until(Kind.FORWARD, federation.new_order())
+
+    def fail(order: object) -> None:
+        raise OSError("patient-0815")
+
+    federation.work[NAME].abandon = fail  # type: ignore[method-assign]
+    federation.sites[NAME].wipe()
+    assert federation.sites[NAME].stage is SiteStage.DEAD
+    assert "it is spent" in caplog.text
+    assert "0815" not in caplog.text
+
+
+def test_a_ledger_head_of_another_length_sends_no_keys(folder: Path) -> None:
+    federation = new_federation(3, folder)
+    federation.work[NAME].ledger_head = lambda order: bytes(31)  # type: ignore[method-assign]
+    packet = federation.sign_order(federation.new_order())
+    assert refused_by(federation.sites[NAME].receive(packet.message, packet.payload)) is Check.ANY_INTERNAL
+
+
 def test_the_release_is_journalled_before_the_shares_exist(folder: Path) -> None:
     federation = new_federation(4, folder)
     order = federation.new_order()

@@ -10,12 +10,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from client.secagg_policy import SecondAttempt
-from common.secagg.messages import (
-    Packet,
-    decode,
-)
+from common.secagg.keys import sign
+from common.secagg.messages import Packet, SignedOrder, decode, encode
+from common.secagg.order import encode_order
 from common.secagg.refusals import TABLE, Check, CheckSet
 from common.secagg.stages import SITE_SENDS, Kind, SiteStage
+from common.secagg.statements import order_statement
 from simulation.secagg_federation import NOW_S, Federation, new_federation
 
 VICTIM = "site-001"
@@ -195,6 +195,23 @@ def test_a_site_refuses_an_order_that_is(sentence: str, folder: Path) -> None:
         federation.new_session(VICTIM, checks=checks)
         packet = federation.sign_order(federation.new_order(attempt=99), key=SIGNATURES[sentence](federation))
         assert refusal_of(federation, packet)[0] is expected
+
+
+UNREADABLE = {
+    "no text": lambda good: b"\xc1",
+    "another encoding of an order": lambda good: good.replace(b"\xa5epoch\x01", b"\xa5epoch\xcc\x01"),
+    "an order cut short": lambda good: good[:-1],
+}
+
+
+@pytest.mark.parametrize("sentence", UNREADABLE)
+def test_a_site_refuses_bytes_that_are_no_order_although_the_coordinator_signed_them(
+    sentence: str, folder: Path
+) -> None:
+    federation = new_federation(5, folder)
+    order = UNREADABLE[sentence](encode_order(federation.order))
+    signed = SignedOrder(order=order, signature=sign(federation.order_key, *order_statement(order)))
+    assert refusal_of(federation, Packet(encode(signed)))[0] is Check.WIRE_FIELDS
 
 
 def test_a_site_refuses_a_model_other_than_the_cohort_was_told_of(folder: Path) -> None:
