@@ -6,7 +6,6 @@ noise inside (docs/privacy.md). Nothing here saw one site's counts.
 
 import math
 from dataclasses import dataclass, field, replace
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -23,10 +22,9 @@ from common.metrics import (
     mean_dice,
     sensitivities,
 )
-from common.plan.guarantee import evaluation_noise_multiplier
 from common.plan.plan import StudyPlan
-from common.plan.privacy import NoisePlacement
 from common.plan.schedule import count_layout
+from common.plan.selection import DICE_SPREAD, noise_stddev_of_counts
 
 Z_95 = 1.959963984540054
 
@@ -95,25 +93,8 @@ def evaluate(plan: StudyPlan, meta_sum: NDArray[np.uint64], participants: int) -
 
 
 def count_noise_stddev(plan: StudyPlan, participants: int) -> float:
-    """Return the standard deviation of the noise in one summed count, in patients.
-
-    Each site adds sigma norm / sqrt(h) (distributed; h guaranteed honest survivors) or sigma norm (local), norm being
-    that of one patient's vector with its rounding; p sites add up to sqrt(p) of it.
-    """
-    layout, multiplier = count_layout(plan), _multiplier(plan)
-    norm = layout.patient_norm + math.sqrt(layout.length) / 2 / UNITS_PER_PATIENT
-    distributed = plan.privacy.noise is NoisePlacement.DISTRIBUTED
-    honest = plan.secure_aggregation.honest_survivors if distributed else 1
-    return multiplier * norm * math.sqrt(participants / honest)
-
-
-@cache
-def _multiplier_of(canonical: bytes) -> float:
-    return evaluation_noise_multiplier(StudyPlan.model_validate_json(canonical, strict=False))
-
-
-def _multiplier(plan: StudyPlan) -> float:
-    return _multiplier_of(plan.canonical())
+    """Return the standard deviation of the noise in one count of an opened sum, in patients."""
+    return noise_stddev_of_counts(plan, participants)
 
 
 def _curves(plan: StudyPlan, layout: CountLayout, histograms: Counts, noise: float) -> dict[str, dict[str, float]]:
@@ -129,10 +110,10 @@ def _curves(plan: StudyPlan, layout: CountLayout, histograms: Counts, noise: flo
 
 
 def _segmentation(plan: StudyPlan, tables: dict[str, Counts], noise: float) -> Evaluation:
-    """Dice has no binomial error: its interval covers the noise on both sums and a spread of 0.3 between patients."""
+    """Dice has no binomial error: the interval covers the noise on both sums and an assumed spread of patients."""
     shares = mean_dice(tables)
     present = np.maximum(tables["present"], 1)
-    error = _mean_error(list(np.sqrt(0.09 / present + 2 * (noise / present) ** 2)))
+    error = _mean_error(list(np.sqrt(DICE_SPREAD**2 / present + 2 * (noise / present) ** 2)))
     known = shares[np.isfinite(shares)]
     score = float(known.mean()) if len(known) else math.nan
     dice = {name: float(value) for name, value in zip(plan.task.classes[1:], shares, strict=True)}
@@ -145,8 +126,8 @@ def _interval(value: float, error: float) -> tuple[float, float]:
 
 
 def _mean_error(errors: list[float]) -> float:
-    """Return the standard error of a mean of independent values (classes share patients, so it is only a guide)."""
-    return math.sqrt(sum(error**2 for error in errors)) / len(errors) if errors else math.nan
+    """Return a bound of the standard error of a mean: classes share patients, so their errors may all go one way."""
+    return sum(errors) / len(errors) if errors else math.nan
 
 
 def _share(value: float) -> float:

@@ -23,6 +23,7 @@ from common.errors import RosterInvalidError, StudyFolderInvalidError
 from common.identity import public_bytes, read_signing_key
 from common.plan.plan import StudyPlan
 from common.plan.reading import read_plan
+from common.plan.selection import check_selection
 from common.plan.signing import verify_plan
 from common.roster import Roster, read_roster
 from server.phase_facts import StudyNetwork, study_network
@@ -90,7 +91,8 @@ def open_study(path: Path) -> Study:
     """Read plan and roster, and check that they belong together; makes the subfolders.
 
     Checked: (1) the plan and its thresholds, (2) the roster's signature, (3) the plan's signature by the roster's
-    coordinator, (4) the plan names this roster, (5) every site of the plan is in it, (6) network and layouts.
+    coordinator, (4) the plan names this roster, (5) every site of the plan is in it, (6) network and
+    layouts, (7) scores choose the model only where they mean something.
     Raises: what reading and signatures raise; StudyFolderInvalidError, RosterInvalidError.
     """
     folder = StudyFolder(path)
@@ -106,6 +108,8 @@ def open_study(path: Path) -> Study:
     strangers = [site.name for site in plan.sites if site.name not in roster.sites]
     if strangers:
         raise RosterInvalidError(f"{path}: not in the roster: {', '.join(strangers[:5])}; add them, or change the plan")
+    if plan.aggregation.model_selection == "best_noised":
+        check_selection(plan, str(folder.plan))
     for part in (folder.checkpoints, folder.sums, folder.model):
         part.mkdir(exist_ok=True)
     return Study(folder, plan, bytes.fromhex(plan.digest()), roster, study_network(plan))

@@ -251,14 +251,21 @@ def quick_folder(tmp_path: Path) -> Iterator[Path]:
 def make_federation(quick_folder: Path) -> Callable[..., SmallFederation]:
     """``make_federation(sites=4, noise=..., **sections)`` builds a federation; sections replace parts of the plan.
 
-    ``short``: one phase only, with these changes.
+    ``patients``: declared by each site. ``short``: one phase only, with these changes.
     """
 
     def make(
-        sites: int = 4, *, noise: str = "distributed", short: dict[str, Any] | None = None, **sections: dict[str, Any]
+        sites: int = 4,
+        *,
+        noise: str = "distributed",
+        patients: int = 40,
+        short: dict[str, Any] | None = None,
+        **sections: dict[str, Any],
     ) -> SmallFederation:
         names = [f"site-{number}" for number in range(1, sites + 1)]
         document = small_plan_document(names, noise=noise)
+        for site in document["sites"]:
+            site["labelled_patients"] = patients
         if short:
             document["phases"] = [document["phases"][1] | short]
         for name, values in sections.items():

@@ -145,7 +145,9 @@ def test_the_plan_says_which_model_is_the_result(make_federation, selection):
 
 
 def test_the_best_scored_model_is_kept_where_the_plan_says_so(make_federation):
-    federation = make_federation(aggregation={"model_selection": "best_noised"}, evaluation={"every_rounds": 1})
+    federation = make_federation(
+        noise="none", patients=4000, aggregation={"model_selection": "best_noised"}, evaluation={"every_rounds": 1}
+    )
     for work in federation.work.values():
         work.counts = lambda version, work=work: type(work).counts(work, {3: 4}.get(version, 0))  # version 3 is best
     federation.run()
