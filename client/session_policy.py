@@ -63,6 +63,7 @@ def _phases(plan: StudyPlan) -> tuple[PhaseRules, ...]:
                 word_bits=frozenset({plan.secure_aggregation.word_bits}),
                 minimum_guard_bits=plan.secure_aggregation.guard_bits,
                 second_attempt=SECOND_ATTEMPT[plan.privacy.noise],
+                cohort_maximum=plan.secure_aggregation.cohort_size,
                 reply_slot_s=plan.timing.reply_slot_s,
             )
         )
