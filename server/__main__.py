@@ -11,6 +11,8 @@ COMMANDS = {
     "keys": ("common.keys_command:keys_app", "Make keys and show fingerprints."),
     "roster": ("server.commands.roster:roster_app", "Sign and show the roster of a federation."),
     "plan": ("server.commands.plan:plan_app", "Make, check and sign a study plan."),
+    "status": ("server.commands.status:status", "Show where a study stands."),
+    "export": ("server.commands.export:export", "Write the model and its card."),
 }
 
 app = new_application("fedward-server", HELP, COMMANDS)

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,22 +125,31 @@ class Journal:
     Raises (every method): sqlite3.Error if the file cannot be read or written.
     """
 
-    def __init__(self, path: Path, plan_digest: bytes, clock: Callable[[], float] = time.time) -> None:
-        """Open or create the journal of the study with that plan.
+    def __init__(
+        self, path: Path, plan_digest: bytes, clock: Callable[[], float] = time.time, *, only_reads: bool = False
+    ) -> None:
+        """Open or create the journal of the study with that plan; ``only_reads`` is for watching a study that runs.
 
         Raises: StudyFolderInvalidError if it belongs to another plan.
         """
         self._clock = clock
-        self._database = sqlite3.connect(path, isolation_level=None)
+        if only_reads:
+            self._database = sqlite3.connect(f"file:{quote(str(path.resolve()))}?mode=ro", uri=True)
+        else:
+            self._database = sqlite3.connect(path, isolation_level=None)
+            self._prepare(plan_digest)
+        if self._rows("SELECT plan_digest FROM study")[0][0] != plan_digest:
+            self.close()
+            raise StudyFolderInvalidError(f"{path}: the journal of another plan; a changed plan needs a new folder")
+
+    def _prepare(self, plan_digest: bytes) -> None:
+        """Make the tables and the study's one row, unless they are there."""
         # WAL with FULL: one fsync at each commit, and `status` reads while a round runs.
         self._database.execute("PRAGMA journal_mode=WAL")
         self._database.execute("PRAGMA synchronous=FULL")
         self._database.execute("PRAGMA foreign_keys=ON")
         self._write([(sql, ()) for sql in _schema()])
-        self._write([("INSERT OR IGNORE INTO study VALUES (1, ?, ?)", (plan_digest, clock()))])
-        if self._rows("SELECT plan_digest FROM study")[0][0] != plan_digest:
-            self.close()
-            raise StudyFolderInvalidError(f"{path}: the journal of another plan; a changed plan needs a new folder")
+        self._write([("INSERT OR IGNORE INTO study VALUES (1, ?, ?)", (plan_digest, self._clock()))])
 
     def close(self) -> None:
         """Close the file."""

@@ -1,0 +1,132 @@
+"""The result of a study as files others can use: weights in safetensors, and a card that says what they are.
+
+The card holds nothing that was not released: plan, guarantee, noised scores, who took part.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safetensors.numpy import save
+
+from common.errors import StudyFolderInvalidError
+from common.files import replace_atomically
+from common.plan.guarantee import guarantee
+from common.provenance import code_digest
+from common.terminal import fedward_version
+from server.checkpoint import same_state
+from server.journal import Journal
+from server.model_state import ModelState
+from server.phase_facts import named_parameters
+from server.progress import current_state, replay
+from server.study_folder import Study
+from server.study_status import study_status
+
+WEIGHTS, CARD, READABLE = "model.safetensors", "model-card.json", "MODEL-CARD.md"
+
+LIMITS = (
+    "Not a medical device. Scores are sums over the hospitals' held-out patients with noise for their privacy; "
+    "they say nothing about other hospitals, scanners or patients."
+)
+
+
+def export_model(study: Study, journal: Journal, target: Path, *, verify: bool) -> dict[str, Any]:
+    """Write weights and model card to ``target`` and return the card.
+
+    ``verify``: compute the model again from the public start and the stored sums, and refuse to export another one.
+    Raises: StudyFolderInvalidError, FileUnreadableError.
+    """
+    state = current_state(study, journal)
+    if verify and not same_state(replay(study, journal), state):
+        raise StudyFolderInvalidError(
+            f"{study.folder.path}: the sums in the journal lead to another model than the checkpoint; do not use it"
+        )
+    metadata = {"format": "pt", "plan": study.plan.digest(), "study": study.plan.study.name}
+    weights = save({k: v.copy() for k, v in named_parameters(study.network, state.parameters).items()}, metadata)
+    card = _card(study, journal, state, weights, verified=verify)
+    target.mkdir(parents=True, exist_ok=True)
+    replace_atomically(target / WEIGHTS, weights)
+    replace_atomically(target / CARD, json.dumps(card, indent=1).encode() + b"\n")
+    replace_atomically(target / READABLE, _readable(card).encode())
+    return card
+
+
+def _card(study: Study, journal: Journal, state: ModelState, weights: bytes, *, verified: bool) -> dict[str, Any]:
+    plan, facts = study.plan, study_status(study, journal)
+    bought = guarantee(plan)
+    return {
+        "study": plan.study.name,
+        "title": plan.study.title,
+        "plan_digest": plan.digest(),
+        "roster_digest": study.roster.digest(),
+        "finished": state.finished,
+        "rounds_applied": facts["rounds_applied"],
+        "rounds_planned": facts["rounds_planned"],
+        "verified_by_replay": verified,
+        "weights": {
+            "file": WEIGHTS,
+            "sha256": hashlib.sha256(weights).hexdigest(),
+            "parameters": int(state.parameters.size),
+            "selection": plan.aggregation.model_selection,
+        },
+        "task": plan.task.model_dump(mode="json"),
+        "image": plan.image.model_dump(mode="json"),
+        "network": plan.network.model_dump(mode="json"),
+        "privacy": {
+            **plan.privacy.model_dump(mode="json"),
+            "bought": None if bought is None else {**asdict(bought), "epsilon": bought.epsilon},
+            "attempts": facts["attempts"],
+            "attempts_accounted_for": facts["attempts_allowed"],
+        },
+        "secure_aggregation": plan.secure_aggregation.model_dump(mode="json"),
+        "scores": facts["scores"],
+        "sites": {name: site["in_sum"] for name, site in facts["sites"].items()},
+        "limits": LIMITS,
+        "software": {"fedward": fedward_version(), "common_sha256": code_digest()},
+    }
+
+
+def _readable(card: dict[str, Any]) -> str:
+    privacy, weights = card["privacy"], card["weights"]
+    promise = "none promised" if privacy["epsilon"] is None else f"ε = {privacy['epsilon']:g}, δ = {privacy['delta']:g}"
+    bought = privacy["bought"]
+    lines = [
+        f"# {card['title']}",
+        "",
+        f"Study `{card['study']}`, plan `{card['plan_digest']}`.",
+        f"{card['rounds_applied']} of {card['rounds_planned']} rounds applied; "
+        + ("the study is finished." if card["finished"] else "**the study is not finished.**"),
+        "",
+        "## Weights",
+        f"`{weights['file']}`, {weights['parameters']:,} parameters, SHA-256 `{weights['sha256']}`. "
+        f"Chosen by: {weights['selection']}. "
+        + ("Computed again from the stored sums." if card["verified_by_replay"] else "Not computed again."),
+        "",
+        f"Network `{card['network']['name']}`, width {card['network']['width']}; classes: "
+        + ", ".join(card["task"]["classes"])
+        + ".",
+        "",
+        "## Privacy of the patients",
+        f"Each patient: {promise} (noise: {privacy['noise']}, relation: {privacy['neighbouring_relation']}).",
+    ]
+    if bought:
+        lines.append(
+            f"Bought by the plan's noise: labelled {bought['labelled']:.3f}, unlabelled {bought['unlabelled']:.3f}, "
+            f"validation {bought['validation']:.3f}, for {privacy['attempts_accounted_for']} attempts; "
+            f"{privacy['attempts']} were made."
+        )
+    lines += ["", "## Scores on held-out patients (noised)", *_score_lines(card["scores"])]
+    lines += ["", "## Hospitals (sums they were in)"]
+    lines += [f"- {name}: {rounds}" for name, rounds in card["sites"].items()]
+    return "\n".join([*lines, "", "## Limits", card["limits"], ""])
+
+
+def _score_lines(scores: dict[str, Any]) -> list[str]:
+    lines = []
+    for version, score in scores.items():
+        shown = "no score" if score["score"] is None else f"{score['score']:.3f}"
+        low, high = (0.0 if bound is None else bound for bound in score["interval"])
+        lines.append(f"- after {version} rounds: {shown} (95 % interval {low:.3f} to {high:.3f})")
+    return lines or ["none"]

@@ -1,0 +1,89 @@
+"""Where a study stands, as plain values: read from plan and journal, also while the study runs."""
+
+from collections import Counter
+from typing import Any
+
+from common.errors import StudyFolderInvalidError
+from common.plan.schedule import is_evaluated, total_rounds
+from common.secagg.refusals import CHECK_OF_CODE
+from server.history import AttemptRecord, attempt_records, scores_by_version
+from server.journal import LOST, Journal
+from server.study_folder import Study
+
+
+def read_journal(study: Study) -> Journal | None:
+    """Open the journal for reading; None where the study was never started.
+
+    Raises: StudyFolderInvalidError if it belongs to another plan.
+    """
+    if not study.folder.journal.exists():
+        return None
+    return Journal(study.folder.journal, study.plan_digest, only_reads=True)
+
+
+def study_status(study: Study, journal: Journal | None) -> dict[str, Any]:
+    """Return the facts of a study so far: rounds, attempts, why attempts failed, scores, and who took part."""
+    records = attempt_records(study, journal) if journal else []
+    applied = [record for record in records if record.applied]
+    last = records[-1] if records else None
+    scores = scores_by_version(study, journal) if journal else {}
+    planned = total_rounds(study.plan) + is_evaluated(study.plan, total_rounds(study.plan))
+    return {
+        "study": study.plan.study.name,
+        "plan": study.plan.digest(),
+        "state": _state(applied, last, finished=bool(applied and applied[-1].applied and applied[-1].applied.finished)),
+        "started_unix_s": journal.started_unix_s() if journal else None,
+        "last_unix_s": last.ordered.unix_s if last else None,
+        "rounds_applied": len(applied),
+        "rounds_planned": planned,
+        "phase": study.plan.phases[last.ordered.phase].name if last else None,
+        "round_number": last.ordered.round_number if last else None,
+        "attempts": len(records),
+        "attempts_allowed": sum(phase.maximum_attempts for phase in study.plan.phases),
+        "aborted": dict(Counter(reason(record.abort.code) for record in records if record.abort)),
+        "scores": {str(version): _score(score.document()) for version, score in scores.items()},
+        "sites": {site.name: _site(site.name, records, journal) for site in study.plan.sites},
+    }
+
+
+def reason(code: int) -> str:
+    """Return the name of an abort's code."""
+    if code == LOST:
+        return "server stopped"
+    return str(CHECK_OF_CODE.get(code, code))
+
+
+def require_started(journal: Journal | None, study: Study) -> Journal:
+    """Return the journal. Raises: StudyFolderInvalidError where the study was never started."""
+    if journal is None:
+        raise StudyFolderInvalidError(f"{study.folder.path}: this study was never started")
+    return journal
+
+
+def _state(applied: list[AttemptRecord], last: AttemptRecord | None, *, finished: bool) -> str:
+    """``unfinished`` covers a run that goes on now and one that was stopped: the journal cannot tell them apart."""
+    if finished:
+        return "finished"
+    if last is None:
+        return "not started"
+    return "unfinished" if applied or last.outcome != "aborted" else "no round yet"
+
+
+def _score(document: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the tables: they are for curves."""
+    return {name: value for name, value in document.items() if name != "tables"}
+
+
+def _site(name: str, records: list[AttemptRecord], journal: Journal | None) -> dict[str, Any]:
+    answers = [row for row in journal.answers() if row.site == name] if journal else []
+    refusals = [row for row in journal.refusals() if row.site == name] if journal else []
+    opened = [record for record in records if record.opened]
+    return {
+        "in_cohort": sum(name in record.ordered.cohort for record in records),
+        "in_sum": sum(name in record.opened.participants for record in opened if record.opened),
+        "dropped_out": sum(name in record.opened.dropped for record in opened if record.opened),
+        "timeouts": sum(row.outcome == "timeout" for row in answers),
+        "refused": dict(Counter(reason(row.code) for row in refusals)),
+        "bytes_from_site": sum(row.bytes_from_site for row in answers),
+        "bytes_to_site": sum(row.bytes_to_site for row in answers),
+    }
