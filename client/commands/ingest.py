@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as ProgressBar
 from rich.table import Table
 
@@ -81,7 +81,7 @@ def _bar(*, hidden: bool) -> ProgressBar:
     return ProgressBar(
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        TaskProgressColumn(),
         TextColumn("[green]{task.fields[accepted]} taken[/] [yellow]{task.fields[rejected]} not[/]"),
         TimeRemainingColumn(),
         console=errors,

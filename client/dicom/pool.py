@@ -109,6 +109,7 @@ class WorkerProcess:
                 pass_fds=(child_end, *self._roots),
                 env=_environment(),
                 bufsize=0,
+                start_new_session=True,  # Ctrl-C is for the parent, which ends its workers by closing their pipes
             )
             os.close(child_end)
             self._answered = 0

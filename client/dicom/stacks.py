@@ -138,13 +138,13 @@ def _entry(key: str, digest: str, outcome: Outcome, stack: Stack, store: Store) 
         code=outcome.code.value if outcome.code else "",
         segmentation_code=segmentation_code if segmentation_code in tuple(RejectCode) else "",
         record_id="" if outcome.code else store.names.key("record of stack", key.encode()),
-        duplicates=tuple(store.file_key(stack.images[i].name) for i in duplicates) if inside else (),
+        duplicates=tuple(store.file_key(stack.images[i]) for i in duplicates) if inside else (),
     )
 
 
 def _digest(stack: Stack, store: Store, masks_folder: Path | None) -> str:
     """Return a digest of everything a stack is made from: files, segmentations, mask, each with its state."""
-    parts = [store.file_key(file.name) + store.fingerprint(file) for file in stack.images + stack.segmentations]
+    parts = [store.file_key(file) + store.fingerprint(file) for file in stack.images + stack.segmentations]
     if stack.mask and masks_folder:
         parts.append(store.fingerprint(_mask_state(masks_folder, stack.mask)))
     return hashlib.sha256("\n".join(sorted(parts)).encode()).hexdigest()[:32]
@@ -174,7 +174,7 @@ def _count(
             tally.count(_segmentation_verdict(entry, stacks, store))
             tally.step()
         else:
-            tally.count(_image_verdict(store.index.stacks[entry.links[0]], store.file_key(file.name), store))
+            tally.count(_image_verdict(store.index.stacks[entry.links[0]], store.file_key(file), store))
 
 
 def _image_verdict(stack: StackEntry, file_key: str, store: Store) -> RejectCode | None:

@@ -68,9 +68,9 @@ class Store:
         self._seen: set[str] = set()
         self._level_bytes = level_bytes(settings.size_px)
 
-    def file_key(self, name: bytes) -> str:
+    def file_key(self, found: FoundFile) -> str:
         """Return the keyed name of a source file."""
-        return hmac.new(self._path_key, name, hashlib.sha256).hexdigest()[:32]
+        return hmac.new(self._path_key, found.home + b"\0" + found.name, hashlib.sha256).hexdigest()[:32]
 
     def fingerprint(self, found: FoundFile) -> str:
         """Return the keyed state of a source file: equal as long as size, modification time and inode are."""
@@ -78,11 +78,11 @@ class Store:
 
     def know_files(self, found: Sequence[FoundFile]) -> None:
         """Tell which files exist now: a record whose file is gone may be taken over by an equal file elsewhere."""
-        self._seen = {self.file_key(file.name) for file in found}
+        self._seen = {self.file_key(file) for file in found}
 
     def known(self, found: FoundFile) -> FileEntry | None:
         """Return the entry of a file that has not changed since it was read."""
-        entry = self.index.files.get(self.file_key(found.name))
+        entry = self.index.files.get(self.file_key(found))
         return entry if entry and entry.fingerprint == self.fingerprint(found) else None
 
     def take_file(
@@ -92,11 +92,11 @@ class Store:
         code, ids = outcome.code, tuple(self._instance_id(facts) for facts, _ in outcome.records)
         contents = [self._digest(facts, levels) for facts, levels in outcome.records]
         if code is None and ids:
-            code = self._clash(self.file_key(found.name), ids, contents)
+            code = self._clash(self.file_key(found), ids, contents)
         if code is not None:
             ids = ()
         entry = FileEntry(
-            self.file_key(found.name), self.fingerprint(found), code.value if code else "", kind.value, links, ids
+            self.file_key(found), self.fingerprint(found), code.value if code else "", kind.value, links, ids
         )
         if outcome.is_transient or code in TRANSIENT:  # whatever was known before stays true until it can be read
             self.index.files[entry.file_key] = entry
@@ -170,14 +170,19 @@ class Store:
         return digest.digest()[:16]
 
     def _clash(self, file_key: str, ids: Sequence[str], contents: Sequence[bytes]) -> RejectCode | None:
-        """Tell whether another file already gave one of these records: the first keeps it."""
+        """Tell whether another file already gave one of these records: the first keeps it.
+
+        If the first is gone from the folder and the content is equal, the file was moved and takes the record over.
+        """
         for record_id, content in zip(ids, contents, strict=True):
             former = self.index.records.get(record_id)
             owner = self.index.owners.get(record_id)
-            if former is None or owner == file_key or owner not in self._seen:
+            if former is None or owner == file_key:
                 continue
-            same = former.content_digest == content
-            return RejectCode.DUPLICATE_INSTANCE if same else RejectCode.CONFLICTING_INSTANCE
+            if former.content_digest != content:
+                return RejectCode.CONFLICTING_INSTANCE
+            if owner in self._seen:
+                return RejectCode.DUPLICATE_INSTANCE
         return None
 
 

@@ -8,7 +8,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from client.dicom.limits import MAX_FILE_BYTES, MAX_FOLDER_DEPTH, MIN_FILE_BYTES
@@ -20,11 +20,15 @@ FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 @dataclass(frozen=True, slots=True)
 class FoundFile:
-    """A name below the folder and what the file system says about it; ``code`` is set when it is refused already."""
+    """A name below the folder and what the file system says about it; ``code`` is set when it is refused already.
+
+    ``home``: the folder's own place, so that equal names below two folders are two files.
+    """
 
     name: bytes
     state: tuple[int, int, int]  # bytes, modification time in ns, inode
     code: RejectCode | None = None
+    home: bytes = b""
 
 
 def walk(folder: Path) -> Iterator[FoundFile]:
@@ -32,7 +36,9 @@ def walk(folder: Path) -> Iterator[FoundFile]:
 
     Links, FIFOs, sockets and devices are yielded with a code. A folder that cannot be read is one ``unreadable``.
     """
-    yield from _walk_folder(os.fsencode(folder), b"", 0)
+    home = os.fsencode(folder.resolve())
+    for found in _walk_folder(os.fsencode(folder), b"", 0):
+        yield replace(found, home=home)
 
 
 def _walk_folder(root: bytes, below: bytes, depth: int) -> Iterator[FoundFile]:

@@ -280,3 +280,23 @@ def test_a_patient_who_opts_out_is_erased_and_never_taken_again(tmp_path, scan, 
     assert gone not in {record.patient_key for record in after.records}
     assert after.frozen(study).patients()[gone] == [], "a null record in the study that was approved before"
     assert all(np.array_equal(after.read_levels(record_id), levels) for record_id, levels in kept.items())
+
+
+def test_equal_names_below_two_folders_are_two_files(tmp_path, scan, settings_with, secret):
+    for folder in ("north", "south"):
+        source = write(tmp_path / folder, {"1.dcm": scan(patient=folder)})
+        ingest(source, tmp_path / "cache", settings=settings_with(), secret=secret)
+    assert len(Cache.open(tmp_path / "cache", secret).patients()) == 2
+    other = write(tmp_path / "east", {"2.dcm": scan(np.zeros((SIDE, SIDE), np.uint16), patient="north")})
+    clash = ingest(other, tmp_path / "cache", settings=settings_with(), secret=secret)
+    assert clash.rejected == {RejectCode.CONFLICTING_INSTANCE: 1}
+    again = ingest(tmp_path / "north", tmp_path / "cache", settings=settings_with(), secret=secret)
+    assert (again.files_read, again.records) == (0, 2)
+
+
+def test_what_only_the_clock_refused_is_tried_again(tmp_path, scan, run, monkeypatch):
+    write(tmp_path / "scans", {"a.dcm": scan()})
+    monkeypatch.setattr("client.dicom.pool.FILE_WALL_S", 0.0)
+    assert run().rejected == {RejectCode.TIME_LIMIT: 1}
+    monkeypatch.undo()
+    assert run().accepted == 1
