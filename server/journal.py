@@ -234,10 +234,21 @@ class Journal:
 
     def applied(self) -> list[AppliedRow]:
         """Return all applied sums, in order."""
-        return [
-            AppliedRow(row[0], row[1], row[2], row[3], bool(row[4]), row[5])
-            for row in self._rows("SELECT * FROM applied ORDER BY attempt")
-        ]
+        return [_applied_row(row) for row in self._rows("SELECT * FROM applied ORDER BY attempt")]
+
+    def last_applied(self) -> AppliedRow | None:
+        """Return the last applied sum, None before the first."""
+        rows = self._rows("SELECT * FROM applied ORDER BY attempt DESC LIMIT 1")
+        return _applied_row(rows[0]) if rows else None
+
+    def rounds_applied(self) -> int:
+        """Return how many sums were applied."""
+        return int(self._rows("SELECT count(*) FROM applied")[0][0])
+
+    def recently_applied(self, count: int) -> list[int]:
+        """Return the attempts of the last ``count`` applied sums, in order."""
+        rows = self._rows("SELECT attempt FROM applied ORDER BY attempt DESC LIMIT ?", count)
+        return [row[0] for row in rows][::-1]
 
     def undecided(self) -> list[int]:
         """Return the attempts that a crash cut off: neither aborted nor opened."""
@@ -272,6 +283,10 @@ class Journal:
 
     def _rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         return self._database.execute(query, values).fetchall()
+
+
+def _applied_row(row: tuple[Any, ...]) -> AppliedRow:
+    return AppliedRow(row[0], row[1], row[2], row[3], bool(row[4]), row[5])
 
 
 def _schema() -> list[str]:

@@ -8,22 +8,26 @@ from common.secagg.order import Order
 from server.model_state import ModelState
 from server.study_folder import Study
 
+BYTES_PER_WEIGHT = 4
+
 
 def new_order(
     study: Study,
     state: ModelState,
     *,
     attempt: int,
+    digest: bytes,
     cohort: tuple[str, ...],
     now_unix_s: float,
     entropy: Callable[[int], bytes] = os.urandom,
 ) -> Order:
     """Return the order of an attempt at the state's round; ``attempt`` is durable already.
 
+    ``digest``: of the model that goes out with it (``PhaseFacts.model_digest``).
+
     Everything but cohort, attempt, nonce and deadline follows from the plan and the model, and sites check that.
     """
     facts, rules = study.network.phases[state.phase], study.plan.secure_aggregation
-    model = facts.travelling(state.parameters)
     return Order(
         federation=study.roster.federation,
         epoch=study.roster.epoch,
@@ -46,8 +50,8 @@ def new_order(
         layout_digest=facts.layout_digest,
         task_digest=facts.task_digest,
         privacy_digest=facts.privacy_digest,
-        model_digest=facts.model_digest(state.parameters),
-        model_bytes=model.nbytes,
+        model_digest=digest,
+        model_bytes=BYTES_PER_WEIGHT * facts.vector.body_length,
         deadline_unix_s=int(now_unix_s + session_length_s(study.plan)) + 1,
     )
 

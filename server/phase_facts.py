@@ -40,9 +40,9 @@ class PhaseFacts:
         """Return a copy of the part of all parameters that goes out with an order, little-endian float32."""
         return np.ascontiguousarray(parameters[self.trained], dtype="<f4")
 
-    def model_digest(self, parameters: Vector) -> bytes:
-        """Return the digest of the model that an order of this phase brings."""
-        return model_digest(self.layout_digest, self.frozen_digest, self.travelling(parameters).data.cast("B"))
+    def model_digest(self, travelling: Vector) -> bytes:
+        """Return the digest of the model whose travelling part this is."""
+        return model_digest(self.layout_digest, self.frozen_digest, travelling.data.cast("B"))
 
 
 @dataclass(frozen=True, eq=False)

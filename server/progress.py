@@ -18,7 +18,7 @@ from common.errors import StudyFolderInvalidError, WeightsInvalidError
 from common.plan.protocol import divisor
 from common.secagg.refusals import TABLE, Check
 from common.secagg.vector import SummedVector
-from server.checkpoint import prune_checkpoints, read_checkpoint, write_checkpoint
+from server.checkpoint import KEPT, prune_checkpoints, read_checkpoint, write_checkpoint
 from server.journal import LOST, AbortRow, AppliedRow, AttemptRow, Journal, OpenedRow
 from server.model_state import Applied, ModelState, apply_sum, start_state
 from server.study_folder import Study
@@ -52,10 +52,9 @@ def current_state(study: Study, journal: Journal) -> ModelState:
 
     Raises: StudyFolderInvalidError, FileUnreadableError.
     """
-    applied = journal.applied()
-    if not applied:
+    last = journal.last_applied()
+    if last is None:
         return start_state(study.network)
-    last = applied[-1]
     return read_checkpoint(
         study.folder.checkpoints,
         last.attempt,
@@ -79,9 +78,9 @@ def apply_opened(
         journal.record_abort(AbortRow(row.attempt, TABLE[Check.ANY_INTERNAL].code, str(error), ()))
         return None
     sha256 = write_checkpoint(study.folder.checkpoints, applied.state)
-    digest = facts.model_digest(applied.state.parameters)
+    digest = facts.model_digest(facts.travelling(applied.state.parameters))
     journal.record_applied(AppliedRow(row.attempt, applied.divisor, sha256, digest, applied.state.finished))
-    prune_checkpoints(study.folder.checkpoints, [each.attempt for each in journal.applied()])
+    prune_checkpoints(study.folder.checkpoints, journal.recently_applied(KEPT + 1))
     return applied.state
 
 

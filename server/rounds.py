@@ -47,7 +47,7 @@ def run_rounds(run: StudyRun) -> RunEnd:
         if after is None:
             continue
         # (10) Every site that helped to unmask learns what came of it: the next order must bring this very model.
-        run.announce(attempt, after)
-        run.close_attempt(attempt)
+        run.announce(attempt)
+        run.close_attempt(attempt, opened)
         state = after
     return run.end(RunState.FINISHED)

@@ -118,8 +118,8 @@ class FedwardStrategy(Strategy):
         after = run.apply(attempt, opened, current_state(run.study, run.journal))
         if after is None:
             return None, None
-        run.announce(attempt, after)
-        run.close_attempt(attempt)
+        run.announce(attempt)
+        run.close_attempt(attempt, opened)
         return named_arrays(run.study, after.parameters), MetricRecord({"participants": len(opened.participants)})
 
     def configure_evaluate(

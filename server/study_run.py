@@ -75,17 +75,19 @@ class StudyRun:
         if self.failures.tries_parts:
             cohort = part_of(whole, plan=plan, number=self.failures.part)
         facts = self.study.network.phases[state.phase]
+        model = facts.travelling(state.parameters)
+        digest = facts.model_digest(model)
         number = self.journal.record_attempt(
             phase=state.phase,
             round_number=state.round_number,
             cohort=cohort,
-            model_digest=facts.model_digest(state.parameters),
+            model_digest=digest,
         )
         session = ServerSession(
-            order=new_order(self.study, state, attempt=number, cohort=cohort, now_unix_s=time.time()),
+            order=new_order(self.study, state, attempt=number, digest=digest, cohort=cohort, now_unix_s=time.time()),
             order_key=self.order_key,
             identities=self.study.identities,
-            model=facts.travelling(state.parameters).data.cast("B"),
+            model=model.data.cast("B"),
             threads=self.settings.threads,
         )
         start = self._start(state, number, cohort)
@@ -113,30 +115,32 @@ class StudyRun:
             return None
         return after
 
-    def announce(self, attempt: Attempt, after: ModelState) -> None:
+    def announce(self, attempt: Attempt) -> None:
         """Tell every site that helped to unmask which model the next order brings; nothing depends on the answers."""
+        row = self.journal.last_applied()
+        if row is None:
+            raise RuntimeError("nothing was applied that could be announced")
         asked = len(attempt.answers)
-        digest = self.study.network.phases[attempt.start.phase].model_digest(after.parameters)
-        packets = attempt.session.announce(model_digest=digest, divisor=self.journal.applied()[-1].divisor)
+        packets = attempt.session.announce(model_digest=row.model_digest, divisor=row.divisor)
         timeout_s = min(self.settings.result_timeout_s, self.study.plan.timing.stage_timeout_s)
         attempt.ask(Kind.RESULT, packets, timeout_s)
         self.journal.record_answers(attempt.answers[asked:])
 
-    def close_attempt(self, attempt: Attempt) -> None:
+    def close_attempt(self, attempt: Attempt, opened: OpenedSum) -> None:
         """Note who was there, and tell the watcher."""
         self._note_attendance(attempt)
         if self.failures.tries_parts:
             self.attendance.exclude(set(attempt.whole) - set(attempt.start.cohort))
         self.failures.clear()
-        row, start = self.journal.opened()[-1], attempt.start
+        start, count = attempt.start, len(opened.participants)
         score = evaluation_of(
-            self.study.plan, start.phase, start.round_number, meta=row.meta, participants=len(row.participants)
+            self.study.plan, start.phase, start.round_number, meta=opened.total.meta, participants=count
         )
-        self.events.on_round(RoundEnd(start, row.participants, row.dropped, score, attempt.seconds))
+        self.events.on_round(RoundEnd(start, opened.participants, opened.dropped, score, attempt.seconds))
 
     def end(self, state: RunState) -> RunEnd:
         """Return how the run ended, and tell the watcher."""
-        applied = len(self.journal.applied())
+        applied = self.journal.rounds_applied()
         ended = RunEnd(state, f"{SENTENCES[state]} ({applied} rounds applied)", applied)
         self.events.on_finished(ended)
         return ended
