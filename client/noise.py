@@ -62,7 +62,7 @@ class PrivacyRandomness:
     def _normals(self, count: int) -> Tensor:
         """Box and Muller 1958: sqrt(-2 ln(1 - u)) cos(2 pi v), and the same with sin. 1 - u is never 0."""
         pairs = (count + 1) // 2
-        u, v = self._uniforms(2 * pairs).split(pairs) if pairs else (torch.empty(0), torch.empty(0))
+        u, v = self._uniforms(2 * pairs).view(2, pairs)
         radius, angle = u.neg_().log1p_().mul_(-2).sqrt_(), v.mul_(2 * math.pi)
         return torch.cat([radius * angle.cos(), radius * angle.sin()])[:count]
 

@@ -58,6 +58,12 @@ class PrivateGradient:
         self._chosen: dict[tuple[object, ...], tuple[Engine, bool]] = {}
         train_only(network, order)
 
+    @property
+    def engine_names(self) -> list[str]:
+        """Names of the engines chosen so far, for people who look at speed."""
+        names = {engine: str(name) for name, engine in ENGINES.items()}
+        return [names[engine] + (" bfloat16" if autocast else "") for engine, autocast in self._chosen.values()]
+
     def clipped_sum(self, stacks: Iterable[PatientStack], criterion: Criterion, *, clipping_norm: float) -> Tensor:
         """Return the sum over all patients of their gradients, each clipped to ``clipping_norm``.
 

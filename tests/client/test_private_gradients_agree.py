@@ -9,7 +9,7 @@ from client.private_gradients.book_keeping import unsupported_layers
 from client.private_gradients.choice import choose
 from client.private_gradients.clipping import ClippedSum
 from client.private_gradients.engine import ENGINES, EngineName, PrivateGradient, SpeedSettings
-from client.private_gradients.layer_gradients import _one_by_one, _unfolded, unfold
+from client.private_gradients.layer_gradients import _grouped, _one_by_one, _unfolded, unfold
 from client.private_gradients.problem import Problem
 from client.private_gradients.stacks import PatientRows, public_example, stack_patients
 from common.errors import NetworkUnsuitableError
@@ -295,13 +295,14 @@ CONVOLUTIONS = {
 
 
 @pytest.mark.parametrize("name", CONVOLUTIONS)
-def test_the_two_ways_to_a_convolution_s_gradient_agree(name):
+def test_the_ways_to_a_convolution_s_gradient_agree(name):
     layer = CONVOLUTIONS[name].double()
     x = torch.randn(6, layer.in_channels, *[7] * len(layer.kernel_size), dtype=torch.float64)
     outer = torch.randn_like(layer(x))
-    unfolded = _unfolded(layer, x, outer, 2, padding=list(layer.padding))
     one_by_one = _one_by_one(layer, x, outer, 2, padding=list(layer.padding), transposed=False)
-    assert torch.allclose(unfolded, one_by_one, rtol=1e-10, atol=1e-12)
+    for way in (_unfolded, _grouped):
+        found = way(layer, x, outer, 2, padding=list(layer.padding))
+        assert torch.allclose(found, one_by_one, rtol=1e-10, atol=1e-12)
 
 
 def test_unfolding_agrees_with_torch_in_two_dimensions():

@@ -1,0 +1,98 @@
+"""The three steps that the training benchmark compares. Each object is called for one step on its own network."""
+
+import importlib
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from client.noise import PrivacyRandomness
+from client.private_gradients.engine import PrivateGradient
+from client.private_gradients.stacks import PatientStack
+from common.parameters import flatten, layout, load
+
+CLIPPING_NORM = 1.0
+NOISE_MULTIPLIER = 1.0
+LEARNING_RATE = 0.1
+
+Criterion = Callable[..., Tensor]
+
+
+class PlainStep:
+    """Stochastic gradient descent on all scans at once, without privacy."""
+
+    def __init__(self, network: nn.Module, images: Tensor, labels: Tensor, criterion: Criterion) -> None:
+        self._network, self._criterion = network, criterion
+        self._images, self._labels = images.flatten(0, 1), labels.flatten()
+        self._optimiser = torch.optim.SGD(network.parameters(), lr=LEARNING_RATE)
+
+    def __call__(self) -> None:
+        """Take one step."""
+        self._optimiser.zero_grad()
+        self._criterion(self._network(self._images), self._labels).mean().backward()  # type: ignore[no-untyped-call]
+        self._optimiser.step()
+
+
+class OurStep:
+    """Clip each patient's gradient, add noise on the lattice, divide by a public constant, update."""
+
+    def __init__(
+        self, network: nn.Module, images: Tensor, labels: Tensor, criterion: Criterion, *, patients_per_stack: int
+    ) -> None:
+        self._network, self._criterion = network, criterion
+        self._order = layout(network)
+        self._gradient = PrivateGradient(network, self._order)
+        self._randomness = PrivacyRandomness()
+        weights = torch.full(labels.shape, 1 / labels.shape[1])
+        chunks = [slice(start, start + patients_per_stack) for start in range(0, len(images), patients_per_stack)]
+        self._stacks = [PatientStack(images[chunk], (labels[chunk],), weights[chunk]) for chunk in chunks]
+        self._patients = len(images)
+
+    @property
+    def engine(self) -> str:
+        """Name of the engine that the choice by timing took."""
+        return self._gradient.engine_names[0]
+
+    def __call__(self) -> None:
+        """Take one step; the first one also chooses the engine."""
+        total = self._gradient.clipped_sum(self._stacks, self._criterion, clipping_norm=CLIPPING_NORM)
+        step = 2.0 ** math.floor(math.log2(CLIPPING_NORM * 2.0**-20 / math.sqrt(len(total))))
+        noise_stddev = NOISE_MULTIPLIER * CLIPPING_NORM
+        noise = self._randomness.lattice_noise(len(total), noise_stddev=noise_stddev, step=step)
+        noised = (total / step).round_().add_(torch.from_numpy(noise)).mul_(step / self._patients)
+        load(self._network, self._order, flatten(self._network, self._order).sub_(noised.float(), alpha=LEARNING_RATE))
+
+
+class OpacusStep:
+    """Opacus' hooks give a gradient for each scan; index_add sums them by patient; then clip, noise, update."""
+
+    def __init__(self, network: nn.Module, images: Tensor, labels: Tensor, criterion: Criterion) -> None:
+        module = importlib.import_module("opacus.grad_sample").GradSampleModule
+        self._network: Any = module(network, loss_reduction="sum")
+        self._criterion = criterion
+        self._images, self._labels = images.flatten(0, 1), labels.flatten()
+        self._patients, self._scans = labels.shape
+        self._owners = torch.arange(self._patients).repeat_interleave(self._scans)
+        self._optimiser = torch.optim.SGD(network.parameters(), lr=LEARNING_RATE)
+
+    def __call__(self) -> None:
+        """Take one step."""
+        self._optimiser.zero_grad()
+        warnings.filterwarnings("ignore", message="Full backward hook")  # Opacus meets it at every first layer
+        (self._criterion(self._network(self._images), self._labels).sum() / self._scans).backward()  # type: ignore[no-untyped-call]
+        parameters = list(self._network.parameters())
+        by_patient = [
+            parameter.new_zeros(self._patients, *parameter.shape).index_add_(0, self._owners, parameter.grad_sample)
+            for parameter in parameters
+        ]
+        norms = torch.stack([gradient.flatten(1).norm(dim=1) for gradient in by_patient]).norm(dim=0)
+        factors = (CLIPPING_NORM / (norms + 1e-6)).clamp(max=1.0)
+        for parameter, gradient in zip(parameters, by_patient, strict=True):
+            clipped = torch.einsum("p,p...->...", factors, gradient)
+            noise = torch.normal(0.0, NOISE_MULTIPLIER * CLIPPING_NORM, clipped.shape)
+            parameter.grad = (clipped + noise) / self._patients
+            parameter.grad_sample = None
+        self._optimiser.step()
