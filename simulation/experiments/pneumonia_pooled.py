@@ -141,6 +141,7 @@ def main() -> None:
     """Run the arms for every seed; print a table, and JSON after every result if asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--data", type=Path, default=DEFAULT_FILE)
     parser.add_argument("--json", type=Path, help="file for the results, rewritten after each")
     parser.add_argument("--start", choices=["public", "random"], help="only these start weights")
@@ -149,7 +150,7 @@ def main() -> None:
     torch.set_num_threads(1)
     data = Pneumonia.read(arguments.data)
     rows: list[dict[str, object]] = []
-    for seed in range(arguments.seeds):
+    for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
         for public in [start == "public" for start in ("public", "random") if arguments.start in {None, start}]:
             arms = Arms(data, seed=seed, public=public)
             for name in arguments.arm or ARMS:
