@@ -50,7 +50,7 @@ class Cache:
         """
         folder = open_folder(path, secret)
         withdrawn = load_withdrawn(folder.path, folder.vault)
-        stored = read_index(folder.segments, folder.vault).records.values()
+        stored = read_index(folder.segments, folder.vault, records_only=True).records.values()
         present = (record for record in stored if record.patient_key not in withdrawn)
         return cls(folder, resolved(present, LabelTable.load(folder.path, folder.vault)))
 

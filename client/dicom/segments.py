@@ -38,17 +38,18 @@ def committed(folder: Path) -> list[int]:
     return sorted(int(path.stem) for path in folder.glob("*.index") if path.stem.isdigit())
 
 
-def read_index(folder: Path, vault: Vault) -> Index:
-    """Add up all committed segments.
+def read_index(folder: Path, vault: Vault, *, records_only: bool = False) -> Index:
+    """Add up all committed segments; ``records_only`` leaves out what only an ingest needs.
+
+    A segment that replaces an older one (withdrawals.py) comes later and names what it dropped, so a crash between the
+    two writes needs no special care here.
 
     Raises: CacheInvalidError.
     """
-    parts = [(number, read_part(folder, number, vault)) for number in committed(folder)]
-    replaced = {old for _, part in parts for old in part["replaces"]}
     index = Index()
-    for number, part in parts:
-        if number not in replaced:
-            index.apply(part)
+    for number in committed(folder):
+        part = read_part(folder, number, vault)
+        index.apply(part | {"files": [], "stacks": []} if records_only else part)
     return index
 
 

@@ -16,7 +16,8 @@ from client.dicom.cache import Cache
 from client.dicom.cache_folder import open_folder
 from client.dicom.ingest import ingest
 from client.dicom.reject import RejectCode
-from client.dicom.segments import committed, shard_path
+from client.dicom.segments import committed
+from client.dicom.vault import OVERHEAD_BYTES
 from client.dicom.withdrawals import withdraw
 from common.errors import CacheInvalidError, FileUnreadableError
 
@@ -32,7 +33,7 @@ def write(folder: Path, files: dict[str, bytes]) -> Path:
 
 
 def shard_bytes(segments: Path) -> int:
-    return sum(shard_path(segments, number).stat().st_size for number in committed(segments))
+    return sum(path.stat().st_size for path in segments.glob("*.shard"))
 
 
 def contents(cache: Path, secret: bytes) -> dict[str, tuple]:
@@ -300,3 +301,28 @@ def test_what_only_the_clock_refused_is_tried_again(tmp_path, scan, run, monkeyp
     assert run().rejected == {RejectCode.TIME_LIMIT: 1}
     monkeypatch.undo()
     assert run().accepted == 1
+
+
+def test_an_opt_out_that_is_cut_off_is_finished_by_doing_it_again(tmp_path, scan, run, secret, monkeypatch):
+    write(tmp_path / "scans", {f"{p}{n}.dcm": scan(patient=p, number=n) for p in "AB" for n in range(3)})
+    run()
+    before = contents(tmp_path / "cache", secret)
+    gone = Cache.open(tmp_path / "cache", secret).records[0].patient_key
+    kept = {record_id: content for record_id, content in before.items() if content[0] != gone}
+
+    class KilledError(Exception):
+        pass
+
+    def kill(*_):
+        raise KilledError
+
+    folder = open_folder(tmp_path / "cache", secret)
+    with monkeypatch.context() as patch:
+        patch.setattr("client.dicom.withdrawals.remove_segments", kill)
+        with pytest.raises(KilledError):
+            withdraw(folder, gone)
+    assert contents(tmp_path / "cache", secret) == kept, "nobody reads the scans from the first moment on"
+    withdraw(folder, gone)
+    assert contents(tmp_path / "cache", secret) == kept
+    assert run().records == 3
+    assert shard_bytes(tmp_path / "cache" / "segments") == 3 * (2 * SIDE * SIDE + OVERHEAD_BYTES), "no copy is left"
