@@ -1,7 +1,7 @@
 """From a scenario to a run folder that could start: by the same steps, and with the same code, as in real hospitals.
 
 1. scans     each hospital gets its folder of DICOM files
-2. keys      each site makes its own key, secret and empty ledger; the coordinator makes two keys, one of them for orders
+2. keys      each site makes key, secret and empty ledger; the coordinator makes two keys, one of them for orders
 3. ingest    each site reads its scans into its encrypted cache
 4. roster    the coordinator signs who takes part
 5. plan      from the declared counts; checked, signed
