@@ -98,6 +98,8 @@ class TrainingSettings:
             raise PlanInvalidError("noise multiplier is 0; only noise placement 'none' may leave the noise out")
         if self.method is Method.STANDARDISE and self.trainable != "feature_norm":
             raise PlanInvalidError("method standardise trains 'feature_norm' and nothing else")
+        if self.method is Method.STANDARDISE and self.placement is Placement.LOCAL:
+            raise PlanInvalidError("method standardise needs the sum over all sites; noise placement 'local' has none")
         if (self.task is Task.SEGMENTATION) != (self.method is Method.MEAN_TEACHER) and self.pseudo_labels:
             raise PlanInvalidError(f"method {self.method} does not fit task {self.task}")
 

@@ -284,6 +284,7 @@ def test_a_bad_model_is_refused_before_any_patient_is_read():
         {"class_weights": (1.0, 1.5)},
         {"method": Method.MEAN_TEACHER},
         {"method": Method.STANDARDISE},
+        {"method": Method.STANDARDISE, "trainable": "feature_norm", "placement": Placement.LOCAL},
         {"task": Task.SEGMENTATION, "method": Method.FIXMATCH},
         {"views_per_scan": 0},
     ],
