@@ -18,7 +18,7 @@ from common.provenance import code_digest
 from common.terminal import fedward_version
 from server.checkpoint import same_state
 from server.journal import Journal
-from server.model_state import ModelState
+from server.model_state import ModelState, result_so_far
 from server.phase_facts import named_parameters
 from server.progress import current_state, replay
 from server.study_folder import Study
@@ -44,7 +44,9 @@ def export_model(study: Study, journal: Journal, target: Path, *, verify: bool) 
             f"{study.folder.path}: the sums in the journal lead to another model than the checkpoint; do not use it"
         )
     metadata = {"format": "pt", "plan": study.plan.digest(), "study": study.plan.study.name}
-    weights = save({k: v.copy() for k, v in named_parameters(study.network, state.parameters).items()}, metadata)
+    weights = save(
+        {k: v.copy() for k, v in named_parameters(study.network, result_so_far(study.plan, state)).items()}, metadata
+    )
     card = _card(study, journal, state, weights, verified=verify)
     target.mkdir(parents=True, exist_ok=True)
     replace_atomically(target / WEIGHTS, weights)

@@ -92,6 +92,12 @@ def apply_sum(
     return Applied(_next_round(plan, network, moved), share, evaluation)
 
 
+def result_so_far(plan: StudyPlan, state: ModelState) -> Vector:
+    """Return the weights that the study would give out now: in a phase the average, unless the plan takes the last."""
+    between = state.finished or state.round_number == 1 or state.round_number > plan.phases[state.phase].rounds
+    return state.parameters if between or plan.aggregation.model_selection == "last" else state.average
+
+
 def _direction(plan: StudyPlan, total: SummedVector, share: float) -> Vector:
     """Return d: minus the mean gradient, or plus the mean difference of weights.
 

@@ -12,6 +12,9 @@ Order of writes in a round, each durable before the next:
 
 A crash before 3 loses the attempt (its number stays used), one after 3 loses nothing: the sum is applied on the next
 start. ``applied.attempt`` is a primary key and each sum leads from one stored state to the next, so none counts twice.
+
+Limit: without noise (public data only) sites never open two sums over one model. A crash in the moment between the
+sites' last answer and 3 then leaves a study that cannot go on; with noise the round is done again, and charged.
 """
 
 from common.errors import StudyFolderInvalidError, WeightsInvalidError

@@ -65,8 +65,8 @@ def run_and_die(federation, kill_at):
 def copies(make_federation, quick_folder):
     """Return a function that gives fresh copies of one federation, and what it comes to undisturbed."""
 
-    def make(**sections):
-        original = make_federation(noise="local", **sections)
+    def make(noise="local", **sections):
+        original = make_federation(noise=noise, **sections)
         for name in original.names:
             shutil.rmtree(original.path / name)
 
@@ -115,6 +115,22 @@ ONE_PHASE = {"rounds": 1, "maximum_attempts": 12}
 def test_a_server_killed_at_any_write_of_a_short_study_ends_with_the_same_model(copies):
     copy = copies(evaluation={"every_rounds": 1}, short=ONE_PHASE)
     assert len(survives_all_points(copy, step=1)) > 20
+
+
+def test_with_fresh_noise_in_each_attempt_every_state_is_that_of_its_own_sums(copies):
+    copy = copies("distributed", short=ONE_PHASE)
+    kill_at = 1
+    while run_and_die(crashed := copy(f"killed-{kill_at}"), kill_at) == KILLED:
+        crashed.start_sites()
+        assert crashed.run().state is RunState.FINISHED, kill_at
+        study = open_study(crashed.study)
+        journal = open_journal(study)
+        assert same_state(replay(study, journal), current_state(study, journal)), kill_at
+        assert [(row.phase, row.round_number) for row in journal.attempts()][-1] == (0, 2), kill_at
+        assert len(journal.applied()) == 2, kill_at
+        assert len(journal.attempts()) <= 3, kill_at
+        kill_at += 3
+    assert kill_at > 15
 
 
 @pytest.mark.slow
