@@ -69,7 +69,7 @@ class WorkerProcess:
             try:
                 self._ask(request, remaining, outcomes)
             except TimeoutError:
-                self.close(patience_s=0)
+                self.close()
                 outcomes.append(Outcome(RejectCode.TIME_LIMIT, is_transient=True))
             except (ChannelClosedError, Rejected):
                 outcomes.append(Outcome(self._cause_of_death()))
@@ -131,12 +131,12 @@ class WorkerProcess:
 
     def _cause_of_death(self) -> RejectCode:
         process = self._process
-        self.close()
+        self.close(patience_s=0.5)
         too_long = process is not None and process.returncode == -signal.SIGXCPU
         return RejectCode.TIME_LIMIT if too_long else RejectCode.WORKER_DIED
 
-    def close(self, patience_s: float = 0.2) -> None:
-        """End the process: politely, then at once; one that hangs in the kernel (a dead mount) is left behind."""
+    def close(self, patience_s: float = 0) -> None:
+        """End the process (it holds nothing worth keeping); one that hangs in the kernel (a dead mount) is left."""
         if self._process is None:
             return
         process, self._process = self._process, None
