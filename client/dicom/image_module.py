@@ -16,8 +16,10 @@ from client.dicom.reject import RejectCode, Rejected
 MODALITY_OF_CLASS = {
     uid.CTImageStorage: "CT",
     uid.EnhancedCTImageStorage: "CT",
+    uid.LegacyConvertedEnhancedCTImageStorage: "CT",
     uid.MRImageStorage: "MR",
     uid.EnhancedMRImageStorage: "MR",
+    uid.LegacyConvertedEnhancedMRImageStorage: "MR",
     uid.ComputedRadiographyImageStorage: "CR",
     uid.DigitalXRayImageStorageForPresentation: "DX",
     uid.DigitalXRayImageStorageForProcessing: "DX",
@@ -29,7 +31,13 @@ MODALITY_OF_CLASS = {
 }
 # Each frame of these is a picture of its own; of any other multi-frame object (cine loops) only the middle one is.
 SLICED_CLASSES = frozenset(
-    {uid.EnhancedCTImageStorage, uid.EnhancedMRImageStorage, uid.BreastTomosynthesisImageStorage}
+    {
+        uid.EnhancedCTImageStorage,
+        uid.LegacyConvertedEnhancedCTImageStorage,
+        uid.EnhancedMRImageStorage,
+        uid.LegacyConvertedEnhancedMRImageStorage,
+        uid.BreastTomosynthesisImageStorage,
+    }
 )
 SEGMENTATION_CLASSES = frozenset({uid.SegmentationStorage, uid.UID("1.2.840.10008.5.1.4.1.1.66.7")})  # also label maps
 

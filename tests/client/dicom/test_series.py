@@ -3,6 +3,7 @@
 import csv
 import random
 from dataclasses import replace
+from io import BytesIO
 
 import highdicom
 import numpy as np
@@ -123,3 +124,60 @@ def manifest_range(shared_data, folder: str) -> tuple[int, int]:
         header = dcmread(shared_data / "dicom" / row["file"], stop_before_pixels=True)
         assert (header.RescaleSlope, header.RescaleIntercept) == (1, 0)
     return min(int(row["min"]) for row in rows), max(int(row["max"]) for row in rows)
+
+
+def test_one_enhanced_multi_frame_file_gives_the_volume_of_the_single_slices(scan, settings_with):
+    """Highdicom converts the slices; frames lie in another order than positions, rescale in functional groups."""
+    singles = [scan(number=number, form={"slope": 2.0}) for number in range(6)]
+    shuffled = [dcmread(BytesIO(singles[index])) for index in (3, 0, 5, 1, 4, 2)]
+    for dataset in shuffled:
+        dataset.PositionReferenceIndicator = ""
+    enhanced = highdicom.legacy.LegacyConvertedEnhancedCTImage(
+        legacy_datasets=shuffled,
+        series_instance_uid=shuffled[0].SeriesInstanceUID,
+        series_number=1,
+        sop_instance_uid="2.25.9",
+        instance_number=1,
+    )
+    out = BytesIO()
+    enhanced.save_as(out)
+    settings = settings_with(volume=True, size_px=(8, 32, 32))
+    volumes = [
+        build_volume(SeriesFiles(len(files), files.__getitem__, settings, NAMES), settings, lambda: None)
+        for files in (singles, [out.getvalue()])
+    ]
+    assert len(np.unique(volumes[0].levels)) > 100
+    assert np.array_equal(volumes[0].levels, volumes[1].levels)
+    assert volumes[1].facts.slices == 6
+
+
+ORIENTATIONS = {
+    "axial": ((1, 0, 0, 0, 1, 0), (0, 0, 1)),
+    "axial from the feet's side": ((-1, 0, 0, 0, 1, 0), (0, 0, 1)),
+    "coronal": ((1, 0, 0, 0, 0, -1), (0, 1, 0)),
+    "sagittal": ((0, 1, 0, 0, 0, -1), (1, 0, 0)),
+}
+
+
+@pytest.mark.parametrize("name", ORIENTATIONS)
+def test_every_direction_of_scanning_gives_the_same_axes(name, scan, changed, settings_with):
+    """One body, a different brightness in each of eight octants, scanned in four ways: the cache holds one picture."""
+    orientation, normal = ORIENTATIONS[name]
+    along_row, down_column = np.array(orientation[:3]), np.array(orientation[3:])
+    files = []
+    for number in range(32):
+        rows, columns = np.mgrid[:32, :32]
+        centre = np.array(normal) * (number - 15.5)
+        points = centre + (columns[..., None] - 15.5) * along_row + (rows[..., None] - 15.5) * down_column
+        octant = (points > 0) @ np.array([1, 2, 4])
+        first = centre - 15.5 * along_row - 15.5 * down_column
+        content = scan((octant * 100).astype(np.uint16), number=number)
+        files.append(
+            changed(content, ImageOrientationPatient=list(orientation), ImagePositionPatient=[float(x) for x in first])
+        )
+    settings = settings_with(volume=True, size_px=(32, 32, 32), window_hu=(0.0, 4096.0))
+    built = build_volume(SeriesFiles(32, files.__getitem__, settings, NAMES), settings, lambda: None)
+    values = built.levels / 65535 * 4096 - 2048 + 1024
+    # Depth grows towards the head (+z), height towards the back (+y), width towards the left (+x).
+    corners = [[[values[z, y, x] for x in (4, 27)] for y in (4, 27)] for z in (4, 27)]
+    assert np.allclose(corners, np.arange(8).reshape(2, 2, 2) * 100, atol=0.1)
