@@ -47,6 +47,8 @@ QUICK = RunSettings(
     cohort_wait_s=5.0, gather_s=0.5, result_timeout_s=10.0, retries=RetryRules(first_wait_s=0.05, longest_wait_s=1.0)
 )
 
+SiteOpener = Callable[[Path], Site]
+
 _log = logging.getLogger("fedward.simulation")
 
 
@@ -110,14 +112,24 @@ def run_built(
 
 
 def run_rounds_over_loopback(
-    folder: RunFolder, scenario: Scenario, plan: StudyPlan, options: RunOptions, *, tap: Tap | None = None
+    folder: RunFolder,
+    scenario: Scenario,
+    plan: StudyPlan,
+    options: RunOptions,
+    *,
+    tap: Tap | None = None,
+    open_site: SiteOpener | None = None,
 ) -> RunEnd:
-    """Open every site in this process and run the ServerApp over the loopback grid."""
+    """Open every site in this process and run the ServerApp over the loopback grid.
+
+    ``open_site``: opens a site folder; only tests and benchmarks open one whose work is made up.
+    Raises: what opening a site or a study raises; RunInvalidError.
+    """
     ending = Ending()
     folders = {site.name: folder.site(site.name) for site in plan.sites}
     speed = Speed(patients_at_once=scenario.running.patients_at_once)
     for path in folders.values():
-        keep_open(Site.open(path, speed=speed))
+        keep_open(open_site(path) if open_site else Site.open(path, speed=speed))
     faults = [draft.fault() for draft in scenario.faults]
     grid = LoopbackGrid(client.app.app, folders, workers=scenario.running.workers, faults=faults, tap=tap)
     set_options(folder.study.path, RunOptions(AllEvents([options.events, ending]), *_rest(options)))

@@ -84,11 +84,31 @@ def build_run(
         watcher.reached(done)
 
     watcher.step("signing and approving the plan", len(names))
+    return _agree(folder, scenario, keys, counts, watcher)
+
+
+def build_bare_run(folder: RunFolder, scenario: Scenario, counts: Mapping[str, tuple[int, int]]) -> StudyPlan:
+    """Build a run without scans, for work that is made up (benchmarks, tests); ``counts``: what each site declares.
+
+    Raises: as ``build_run``.
+    """
+    keys = {name: _new_site(SiteFolder(folder.site(name))) for name in sorted(counts)}
+    return _agree(folder, scenario, keys, counts, Watcher())
+
+
+def _agree(
+    folder: RunFolder,
+    scenario: Scenario,
+    keys: Mapping[str, Ed25519PrivateKey],
+    counts: Mapping[str, tuple[int, int]],
+    watcher: Watcher,
+) -> StudyPlan:
+    """Steps 4 to 6."""
     plan = _new_study(folder, scenario, keys, counts)
-    for number, name in enumerate(names, start=1):
+    for number, name in enumerate(keys, start=1):
         _approve(folder, name, plan)
         watcher.reached(number)
-    write_json(folder.ready, {"plan": plan.digest(), "sites": list(names), "seed": scenario.seed})
+    write_json(folder.ready, {"plan": plan.digest(), "sites": list(keys), "seed": scenario.seed})
     return plan
 
 
@@ -146,7 +166,8 @@ def _approve(folder: RunFolder, name: str, plan: StudyPlan) -> None:
     shutil.copyfile(folder.study.plan, incoming)
     shutil.copyfile(signature_path(folder.study.plan), signature_path(incoming))
     approve(site, incoming, approver=APPROVER)
-    Cache.open(site.cache, read_secret_file(site.secret)).freeze(plan.digest())
+    if site.cache.exists():
+        Cache.open(site.cache, read_secret_file(site.secret)).freeze(plan.digest())
 
 
 def site_policy(plan: StudyPlan) -> str:
