@@ -4,8 +4,8 @@
     SeriesInstanceUID,1.2.840.113619.2.55.3,nodule
 
 ``key_type``: SOPInstanceUID, SeriesInstanceUID, StudyInstanceUID, AccessionNumber or PatientID. ``label``: a class of
-the study; several joined by ``|`` for multi-label (``none`` = none of them); for segmentation a NIfTI file beside the
-table; ``unlabelled`` or ``exclude`` everywhere. Comma, semicolon or tab. The contract and its traps: docs/scans.md.
+the study; several joined by ``|`` for multi-label (``none`` = none of them); for segmentation a NIfTI file (2-D: PNG)
+beside the table; ``unlabelled`` or ``exclude`` everywhere. Comma, semicolon or tab. Contract and traps: docs/scans.md.
 """
 
 import csv
@@ -28,7 +28,7 @@ from common.plan.task import TaskKind
 KEY_TYPES = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "AccessionNumber", "PatientID")
 COLUMNS = ("key_type", "key", "label")
 MAX_TABLE_BYTES = 256 << 20
-MASK_SUFFIXES = (".nii", ".nii.gz")
+MASK_SUFFIXES = {2: (".png",), 3: (".nii", ".nii.gz")}
 LARGEST_LOSS_OF_ZEROS = 8
 # What a spreadsheet makes of a long number: 1.2E+11, 1,2E+11.
 SCIENTIFIC = re.compile(r"\d([.,]\d+)?[eE]\+\d+")
@@ -59,7 +59,7 @@ def read_labels(path: Path, settings: IngestSettings, names: Pseudonyms, encodin
     for key_type, key, text in rows:
         name = names.label_key(key_type, key)
         try:
-            if settings.kind is TaskKind.SEGMENTATION and text.endswith(MASK_SUFFIXES):
+            if settings.kind is TaskKind.SEGMENTATION and text.endswith(MASK_SUFFIXES[settings.dimensions]):
                 _add(table.masks, name, _mask_name(text), counts)
             else:
                 _add(table.rows, name, _label(text, settings), counts)

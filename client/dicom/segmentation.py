@@ -1,4 +1,4 @@
-"""Expert segmentations: DICOM SEG objects and NIfTI masks, brought to the scanner's grid as class numbers.
+"""Expert segmentations: DICOM SEG objects, NIfTI and PNG masks, brought to the scanner's grid as class numbers.
 
 A mask is taken only if its grid is the image's grid up to turning, flipping, cutting and filling; it is never resampled
 onto another grid by guessing. Sources: DICOM PS3.3 section A.51 (segmentation), C.8.20; NIfTI-1 (affine in RAS).
@@ -6,6 +6,7 @@ onto another grid by guessing. Sources: DICOM PS3.3 section A.51 (segmentation),
 
 import zlib
 from collections.abc import Sequence
+from io import BytesIO
 from typing import Any
 
 import nibabel as nib
@@ -13,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from highdicom import Volume, VolumeGeometry
 from highdicom.seg import Segmentation
+from PIL import Image
 from pydicom.dataset import Dataset
 
 from client.dicom.attributes import integer
@@ -124,6 +126,29 @@ def seg_image(segmentation: Segmentation, classes: Sequence[str], instance_uid: 
             raise Rejected(RejectCode.SEGMENTATION_GEOMETRY)
         result[drawn > 0] = class_number
     return result
+
+
+def png_image(content: bytes, classes: Sequence[str], shape: tuple[int, int]) -> Labels:
+    """Return the class numbers (rows, columns) uint8 of a PNG mask of one picture.
+
+    If the study has one class besides the background, white (255) is that class.
+    Raises: Rejected (``segmentation_...``).
+    """
+    try:
+        with Image.open(BytesIO(content), formats=["PNG"]) as image:
+            fits = image.size == (shape[1], shape[0]) and image.mode in ("1", "L", "P")
+            values = np.asarray(image.convert("L") if image.mode == "1" else image, np.uint8) if fits else None
+    except MemoryError:
+        raise Rejected(RejectCode.MEMORY) from None
+    except Exception:  # noqa: BLE001
+        raise Rejected(RejectCode.SEGMENTATION_UNREADABLE) from None
+    if values is None:
+        raise Rejected(RejectCode.SEGMENTATION_GEOMETRY)
+    if len(classes) == 2:
+        values = np.where(values == 255, 1, values).astype(np.uint8)
+    if values.max() >= len(classes):
+        raise Rejected(RejectCode.SEGMENTATION_CLASSES)
+    return values
 
 
 def nifti_volume(content: bytes, classes: Sequence[str], geometry: VolumeGeometry) -> Labels:

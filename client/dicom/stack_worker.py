@@ -20,7 +20,7 @@ from client.dicom.label_table import label_names
 from client.dicom.limits import FILE_CPU_S, grant_cpu
 from client.dicom.reject import RejectCode, Rejected
 from client.dicom.resize import Labels, centred, resample_labels
-from client.dicom.segmentation import nifti_volume, open_segmentation, referenced_uids, seg_image, seg_volume
+from client.dicom.segmentation import nifti_volume, open_segmentation, png_image, referenced_uids, seg_image, seg_volume
 from client.dicom.settings import FileKind
 from client.dicom.volume import BuiltVolume, SeriesFiles, build_volume
 from client.dicom.walk import read_whole
@@ -92,7 +92,7 @@ def _volume_labels(session: Session, stack: Mapping[str, Any], built: BuiltVolum
     geometry, classes = built.grid.source_geometry(), session.settings.classes
     drawn: Labels | None = None
     if stack["mask"]:
-        drawn = nifti_volume(read_whole(session.roots[1], stack["mask"]), classes, geometry)
+        drawn = nifti_volume(read_whole(session.roots[1], stack["mask"], 1), classes, geometry)
     for name in stack["segmentations"]:
         one = seg_volume(open_segmentation(read_whole(session.roots[0], name)), classes, geometry)
         drawn = one if drawn is None else np.maximum(drawn, one)
@@ -122,11 +122,13 @@ def _only_record(session: Session, content: bytes) -> tuple[Facts, Levels]:
 
 
 def _picture_labels(session: Session, stack: Mapping[str, Any], content: bytes) -> Iterator[Labels]:
-    if not stack["segmentations"]:
+    if not stack["segmentations"] and not stack["mask"]:
         return
     dataset = read_header(content, pixels=False)
     module = check_image_module(dataset, check_kind(dataset, session.settings.modalities))
     drawn = np.zeros((module.rows, module.columns), np.uint8)
+    if stack["mask"]:
+        drawn = png_image(read_whole(session.roots[1], stack["mask"], 1), session.settings.classes, drawn.shape)
     for name in stack["segmentations"]:
         segmentation = open_segmentation(read_whole(session.roots[0], name))
         one = seg_image(segmentation, session.settings.classes, instance_uid(dataset, "SOPInstanceUID"), drawn.shape)

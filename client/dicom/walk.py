@@ -106,7 +106,7 @@ def _open_part(part: bytes, flags: int, folder: int) -> int:
         raise Rejected(RejectCode.SYMLINK if error.errno in links else RejectCode.UNREADABLE) from None
 
 
-def read_whole(root: int, name: bytes) -> bytes:
+def read_whole(root: int, name: bytes, min_bytes: int = MIN_FILE_BYTES) -> bytes:
     """Read a file below ``root``; a file that changes meanwhile is refused rather than read half.
 
     Raises: Rejected (also ``file_size``, ``changed_while_read``).
@@ -114,7 +114,7 @@ def read_whole(root: int, name: bytes) -> bytes:
     descriptor = open_beneath(root, name)
     with os.fdopen(descriptor, "rb", buffering=0) as file:
         before = os.fstat(descriptor)
-        if not MIN_FILE_BYTES <= before.st_size <= MAX_FILE_BYTES:
+        if not min_bytes <= before.st_size <= MAX_FILE_BYTES:
             raise Rejected(RejectCode.FILE_SIZE)
         try:
             content = file.read(before.st_size + 1)

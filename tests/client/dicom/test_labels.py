@@ -73,7 +73,7 @@ def test_several_classes_at_once_and_none_of_them(tmp_path, settings_with):
 
 
 def test_a_segmentation_file_must_lie_beside_the_table(tmp_path, settings_with):
-    settings = settings_with(kind="segmentation")
+    settings = settings_with(kind="segmentation", volume=True)
     for bad in ("../mask.nii", "/etc/mask.nii", "a//mask.nii"):
         with pytest.raises(LabelsInvalidError, match="beside or below"):
             read_labels(table(tmp_path, HEADER + f"PatientID,1,{bad}\n"), settings, NAMES)

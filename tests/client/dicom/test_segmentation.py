@@ -6,13 +6,15 @@ import highdicom as hd
 import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 from pydicom import dcmread
 from pydicom.sr.codedict import codes
 
 from client.dicom.cache import Cache
 from client.dicom.ingest import ingest
 from client.dicom.reject import RejectCode
-from client.dicom.segmentation import nifti_volume
+from client.dicom.segmentation import nifti_volume, png_image
+from simulation.dicom_writer import uid_for
 
 SIDE, DEPTH = 32, 8
 CLASSES = ("background", "liver", "tumour")
@@ -197,6 +199,45 @@ def test_a_nifti_mask_that_does_not_fit_leaves_the_volume_unlabelled(study, tmp_
     assert (report.accepted, report.labelled_patients) == (DEPTH, 0)
     assert report.masks_refused == {RejectCode.SEGMENTATION_GEOMETRY: 1}
     assert not cache.records[0].has_label_map
+
+
+def png(labels: np.ndarray) -> bytes:
+    out = BytesIO()
+    Image.fromarray(labels).save(out, "PNG")
+    return out.getvalue()
+
+
+def test_a_png_mask_labels_a_picture(study, tmp_path):
+    (tmp_path / "masks").mkdir()
+    rows = ["key_type,key,label"]
+    for number in range(DEPTH):
+        (tmp_path / "masks" / f"{number}.png").write_bytes(png(truth()[number]))
+        rows.append(f"SOPInstanceUID,{uid_for('P1', 'V', number)},masks/{number}.png")
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    report, cache = study(dimensions=2, labels=tmp_path / "labels.csv")
+    assert (report.records, report.masks_refused.total()) == (DEPTH, 0)
+    maps = [cache.read_label_map(record.record_id).tobytes() for record in cache.records]
+    assert sorted(maps) == sorted(plane.tobytes() for plane in truth())
+
+
+BAD_PNG = {
+    "no PNG": (b"x" * 99, RejectCode.SEGMENTATION_UNREADABLE),
+    "another size": (png(np.zeros((4, 5), np.uint8)), RejectCode.SEGMENTATION_GEOMETRY),
+    "colours": (png(np.zeros((4, 4, 3), np.uint8)), RejectCode.SEGMENTATION_GEOMETRY),
+    "a class too many": (png(np.full((4, 4), 3, np.uint8)), RejectCode.SEGMENTATION_CLASSES),
+}
+
+
+@pytest.mark.parametrize("case", BAD_PNG)
+def test_a_bad_png_mask_has_its_code(case):
+    content, code = BAD_PNG[case]
+    with pytest.raises(Exception, match=code.value):
+        png_image(content, CLASSES, (4, 4))
+
+
+def test_white_means_the_class_when_there_is_one_class():
+    white = png(np.array([[0, 255]], np.uint8))
+    assert png_image(white, ("background", "lesion"), (1, 2)).tolist() == [[0, 1]]
 
 
 BAD_MASKS = {
