@@ -53,14 +53,15 @@ class WordFormat:
     def pack(self, values: LatticeValues, words: Words, *, lane: int, limit: int) -> None:
         """Put ``values`` (the coordinates of one lane, at most one for each word) into ``words``.
 
-        Shapes: values (k,) int32 with k <= len(words); words (m,). The words past k receive the coordinate 0.
+        Shapes: values (k,) int32, words (m,); k = m but in the last lanes, where the words past k get the coordinate 0.
         ``values`` may be a view of ``words`` (32-bit words): then nothing moves. Lanes are packed from the last to the
         first, by Horner's rule, and only after lane 0 are the words complete:
 
             word = x_0 + 2^21·(x_1 + 2^21·x_2) + L·(1 + 2^21 + 2^42)
         """
         if self.lanes == 1:
-            _pack_plain(values, words)
+            if not np.may_share_memory(values, words):
+                np.copyto(words, values, casting="unsafe")  # modulo 2^w, two's complement
             return
         signed = words.view("<i8")
         if lane == self.lanes - 1:
@@ -93,12 +94,6 @@ class WordFormat:
     def spare_bits_are_zero(self, words: Words) -> bool:
         """Tell whether the bits that no lane uses (bit 63) are 0, as they are in every true sum."""
         return self.lanes == 1 or not bool(np.bitwise_or.reduce(words) >> np.uint64(63))
-
-
-def _pack_plain(values: LatticeValues, words: Words) -> None:
-    if not np.may_share_memory(values, words):
-        np.copyto(words[: values.size], values, casting="unsafe")  # modulo 2^w, two's complement
-    words[values.size :] = 0
 
 
 WORD_FORMATS = {

@@ -244,6 +244,45 @@ def test_guard_bits_catch_a_body_that_was_unmasked_wrongly(width):
     assert code_of_refused_sum(total, 3) is SumCheckCode.RANGE
 
 
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("side", [1, -1])
+def test_one_coordinate_beyond_what_the_participants_can_reach_is_refused(width, side):
+    spec = spec_for(width, 1000)
+    most = spec.lattice.limit
+    body = np.zeros(1000, np.int32)
+    body[7] = side * most
+    total = summed(spec, [body] * 3)
+    total._words[7] += np.array(side).astype(total._words.dtype)
+    assert code_of_refused_sum(total, 3) is SumCheckCode.RANGE
+
+
+def test_bit_63_of_a_sum_in_three_lanes_is_refused_although_no_lane_holds_it():
+    spec = spec_for(21, 1000)
+    total = summed(spec, [random_body(spec, u) for u in range(3)])
+    total._words[100] |= np.uint64(1 << 63)
+    assert code_of_refused_sum(total, 3) is SumCheckCode.RANGE
+
+
+@pytest.mark.parametrize("bad", [(bytes(16), 1), (bytes(32), 0)], ids=["a short key", "no sign"])
+def test_a_stream_that_cannot_be_is_refused_at_once_and_none_is_noted(bad):
+    spec = spec_for(32, 100)
+    total = summed(spec, [random_body(spec, 0)])
+    with pytest.raises(VectorRefusedError):
+        total.apply_streams([(key("k"), 1), bad])
+    assert np.array_equal(total.finish(1).body_sum, random_body(spec, 0))
+
+
+def test_no_two_coordinates_are_rounded_with_the_same_dither():
+    body = np.full(2 * SEGMENT_WORDS, 0.3001, np.float32)
+    _, words = (spec := spec_for(16, body.size)).views(encode_vector(spec, NO_META, body))
+    assert not np.array_equal(words[:SEGMENT_WORDS], words[SEGMENT_WORDS:])
+    packed = spec_for(21, 30_000)
+    total = Accumulator(packed)
+    total.add(encode_vector(packed, NO_META, body[:30_000]))
+    planes = total.finish(1).body_sum.reshape(3, 10_000)
+    assert not any(np.array_equal(planes[a], planes[b]) for a, b in ((0, 1), (0, 2), (1, 2)))
+
+
 def test_four_guard_bits_let_a_wrong_coordinate_pass_once_in_sixteen_times():
     spec = spec_for(32, 20_000, guard_bits=4, cohort=10)
     total = summed(spec, [np.zeros(20_000, np.int32)] * 10)
