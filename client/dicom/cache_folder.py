@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from client.dicom.settings import IngestSettings
 from client.dicom.vault import CACHE_ID_BYTES, Vault
-from common.errors import CacheInvalidError
+from common.errors import CacheInvalidError, FileUnreadableError
 from common.files import read_bounded, write_new
 
 FORMAT = "fedward-cache/1"
@@ -86,10 +86,13 @@ def open_or_create(path: Path, secret: bytes, settings: IngestSettings) -> Cache
 
 
 def _create(path: Path, secret: bytes, settings: IngestSettings) -> None:
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    os.chmod(path, 0o700)  # noqa: PTH101 (a folder that existed may have been open to others)
-    for name in ("segments", "studies"):
-        (path / name).mkdir(mode=0o700, exist_ok=True)
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.chmod(0o700)  # a folder that existed may have been open to others
+        for name in ("segments", "studies"):
+            (path / name).mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise FileUnreadableError(f"{path}: cannot be made ({error.strerror}); check name and rights") from None
     cache_id = secrets.token_bytes(CACHE_ID_BYTES)
     header = {
         "format": FORMAT,

@@ -7,6 +7,8 @@ instant loses at most the segment under way, and never leaves half a record.
 
 import mmap
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -79,6 +81,8 @@ def remove_leftovers(folder: Path) -> None:
 
 def remove_segments(folder: Path, numbers: list[int]) -> None:
     """Delete segments; the index part goes first, so that none is left without its shard."""
+    if not numbers:
+        return
     for number in numbers:
         index_path(folder, number).unlink(missing_ok=True)
     sync_folder(folder)
@@ -101,14 +105,18 @@ class SegmentWriter:
     _dropped: list[str] = field(default_factory=list)
 
     def place(self, kind: str, record_id: str, plaintext: Buffer) -> tuple[int, int, int]:
-        """Seal an array into the shard; return (segment, offset, length)."""
-        if self._shard is None:
-            self._number = max(committed(self.folder), default=0) + 1
-            self._shard = self._partial().open("wb")
-            os.fchmod(self._shard.fileno(), 0o600)
-        sealed = self.vault.seal(kind, blob_name(self._number, record_id), plaintext)
-        offset = self._shard.tell()
-        self._shard.write(sealed)
+        """Seal an array into the shard; return (segment, offset, length).
+
+        Raises: CacheInvalidError when the disk is full.
+        """
+        with _writing():
+            if self._shard is None:
+                self._number = max(committed(self.folder), default=0) + 1
+                self._shard = self._partial().open("wb")
+                os.fchmod(self._shard.fileno(), 0o600)
+            sealed = self.vault.seal(kind, blob_name(self._number, record_id), plaintext)
+            offset = self._shard.tell()
+            self._shard.write(sealed)
         return self._number, offset, len(sealed)
 
     def note(self, *, file: FileEntry | None = None, stack: StackEntry | None = None, dropped: list[str]) -> None:
@@ -129,14 +137,18 @@ class SegmentWriter:
         return placed >= COMMIT_BYTES or len(self._files) + len(self._stacks) >= COMMIT_FILES
 
     def commit(self) -> None:
-        """Make everything since the last commit durable, all or nothing; nothing to do = nothing written."""
+        """Make everything since the last commit durable, all or nothing; nothing to do = nothing written.
+
+        Raises: CacheInvalidError, FileUnreadableError when the disk is full.
+        """
         if not (self._files or self._stacks or self._records or self._dropped or self.replaces):
             return
         if self._shard is not None:
-            self._shard.flush()
-            os.fsync(self._shard.fileno())
-            self._shard.close()
-            self._partial().rename(shard_path(self.folder, self._number))
+            with _writing():
+                self._shard.flush()
+                os.fsync(self._shard.fileno())
+                self._shard.close()
+                self._partial().rename(shard_path(self.folder, self._number))
         else:
             self._number = max(committed(self.folder), default=0) + 1
         content = {
@@ -154,6 +166,16 @@ class SegmentWriter:
 
     def _partial(self) -> Path:
         return self.folder / f".{self._number:08d}.partial"
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CacheInvalidError(
+            f"the cache cannot be written ({error.strerror}); make room, then ingest again: what was committed stays"
+        ) from None
 
 
 def blob_name(segment: int, record_id: str) -> str:

@@ -1,5 +1,6 @@
 """Whole ingests with real worker processes: what is taken, what is not, and what a second run reads."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -326,3 +327,30 @@ def test_an_opt_out_that_is_cut_off_is_finished_by_doing_it_again(tmp_path, scan
     assert contents(tmp_path / "cache", secret) == kept
     assert run().records == 3
     assert shard_bytes(tmp_path / "cache" / "segments") == 3 * (2 * SIDE * SIDE + OVERHEAD_BYTES), "no copy is left"
+
+
+def test_a_full_disk_is_one_sentence_and_loses_nothing_committed(tmp_path, scan, run, secret, monkeypatch):
+    write(tmp_path / "scans", {"1.dcm": scan(number=1)})
+    run()
+    before = contents(tmp_path / "cache", secret)
+    write(tmp_path / "scans", {"2.dcm": scan(number=2)})
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("client.dicom.segments.os.fsync", full)
+        with pytest.raises(CacheInvalidError, match="No space left"):
+            run()
+    assert contents(tmp_path / "cache", secret) == before
+    assert run().records == 2
+
+
+def test_reading_scans_needs_neither_torch_nor_flower():
+    code = (
+        "import sys, pkgutil, importlib, client.dicom as package\n"
+        "for module in pkgutil.iter_modules(package.__path__):\n"
+        "    importlib.import_module(f'client.dicom.{module.name}')\n"
+        "assert not {'torch', 'flwr', 'monai', 'opacus', 'gdcm'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
