@@ -41,12 +41,16 @@ class StackEntry(NamedTuple):
 
 @dataclass(slots=True)
 class Index:
-    """All that is known about files, stacks and records."""
+    """All that is known about files, stacks and records.
+
+    ``owners``: the file that gave a record; ``replaced``: segments that a rewriting left behind when it was cut off.
+    """
 
     files: dict[str, FileEntry] = field(default_factory=dict)
     stacks: dict[str, StackEntry] = field(default_factory=dict)
     records: dict[str, RecordInfo] = field(default_factory=dict)
     owners: dict[str, str] = field(default_factory=dict)
+    replaced: set[int] = field(default_factory=set)
 
     def put_file(self, entry: FileEntry) -> list[str]:
         """Note a file; return the records of its former content that are now without a source."""
@@ -79,3 +83,4 @@ class Index:
             record = RecordInfo.from_row(row)
             self.records[record.record_id] = record
         self.drop(content["dropped"])
+        self.replaced.update(content["replaces"])

@@ -20,13 +20,13 @@ from client.dicom.labels import LabelSource, explain_unmatched, read_labels, ref
 from client.dicom.pseudonyms import Pseudonyms
 from client.dicom.record import Stratum
 from client.dicom.report import IngestReport, Progress, Tally
-from client.dicom.segments import SegmentWriter, read_index, remove_leftovers, remove_segments
+from client.dicom.segments import SegmentWriter, committed, read_index, remove_leftovers, remove_segments
 from client.dicom.settings import IngestSettings
 from client.dicom.splits import resolved
 from client.dicom.stacks import read_stacks
 from client.dicom.store import Readers, Store
 from client.dicom.walk import walk
-from client.dicom.withdrawals import load_withdrawn, withdrawn_segments
+from client.dicom.withdrawals import load_withdrawn
 from common.errors import CacheInvalidError, FileUnreadableError
 
 
@@ -94,9 +94,9 @@ def _opened(
         yield folder, Store(index, None, settings=settings, secret=secret, withdrawn=withdrawn)
         return
     with locked(folder.path):
-        remove_segments(folder.segments, withdrawn_segments(folder))
         remove_leftovers(folder.segments)
         index = read_index(folder.segments, folder.vault)
+        remove_segments(folder.segments, sorted(index.replaced & set(committed(folder.segments))))
         writer = SegmentWriter(folder.segments, folder.vault)
         yield folder, Store(index, writer, settings=settings, secret=secret, withdrawn=withdrawn)
 

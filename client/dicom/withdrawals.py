@@ -87,10 +87,3 @@ def _move(folder: CacheFolder, writer: SegmentWriter, record: RecordInfo, shard:
         label_map = folder.vault.open("label map", name, shard[end : end + record.label_length])
         writer.place("label map", record.record_id, label_map)
     writer.note_record(replace(record, segment=segment, offset=offset, length=length))
-
-
-def withdrawn_segments(folder: CacheFolder) -> list[int]:
-    """Return segments that another one replaces (an interrupted rewriting); the next ingest deletes them."""
-    numbers = committed(folder.segments)
-    replaced = {old for n in numbers for old in read_part(folder.segments, n, folder.vault)["replaces"]}
-    return sorted(replaced & set(numbers))
