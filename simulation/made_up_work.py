@@ -61,6 +61,13 @@ def empty_update(site: str, order: Order) -> NDArray[np.int32]:
 
 
 def numbered_update(site: str, order: Order) -> NDArray[np.int32]:
-    """Return small integers that depend on site and round (not on the attempt), so that sums can be checked."""
-    generator = np.random.default_rng([sum(site.encode()), order.phase, order.round_number])
-    return generator.integers(-1000, 1001, order.body_length, dtype=np.int32)
+    """Return small integers that depend on site and round, so that sums can be checked, and differ in each attempt.
+
+    A site refuses to send one vector twice. The part that depends on the attempt has opposite signs at sites whose
+    names end in an odd and in an even digit: over as many of both it cancels, and a repeated round gives the same sum.
+    """
+    steady = np.random.default_rng([sum(site.encode()), order.phase, order.round_number])
+    passing = np.random.default_rng([order.attempt])
+    sign = -1 if int(site[-1]) % 2 else 1
+    values = steady.integers(-1000, 1001, order.body_length, dtype=np.int32)
+    return values + sign * passing.integers(-1000, 1001, order.body_length, dtype=np.int32)

@@ -4,7 +4,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,7 @@ from server.run_options import RunOptions, set_options
 from server.study_folder import Study, open_study
 from server.study_run import RunSettings
 from simulation.comparisons import read_comparisons, run_comparisons
+from simulation.faults import Fault
 from simulation.live_display import LiveDisplay
 from simulation.loopback import RUN_ID, LoopbackGrid, Tap
 from simulation.report.facts import Compared, PublicScore, Role, RunFacts
@@ -119,10 +120,12 @@ def run_rounds_over_loopback(
     *,
     tap: Tap | None = None,
     open_site: SiteOpener | None = None,
+    faults: Sequence[Fault] = (),
 ) -> RunEnd:
     """Open every site in this process and run the ServerApp over the loopback grid.
 
-    ``open_site``: opens a site folder; only tests and benchmarks open one whose work is made up.
+    ``open_site``: opens a site folder; only tests and benchmarks open one whose work is made up. ``faults``: more than
+    the scenario has.
     Raises: what opening a site or a study raises; RunInvalidError.
     """
     ending = Ending()
@@ -130,8 +133,8 @@ def run_rounds_over_loopback(
     speed = Speed(patients_at_once=scenario.running.patients_at_once)
     for path in folders.values():
         keep_open(open_site(path) if open_site else Site.open(path, speed=speed))
-    faults = [draft.fault() for draft in scenario.faults]
-    grid = LoopbackGrid(client.app.app, folders, workers=scenario.running.workers, faults=faults, tap=tap)
+    troubles = [draft.fault() for draft in scenario.faults] + list(faults)
+    grid = LoopbackGrid(client.app.app, folders, workers=scenario.running.workers, faults=troubles, tap=tap)
     set_options(folder.study.path, RunOptions(AllEvents([options.events, ending]), *_rest(options)))
     config = {server.app.FOLDER_KEY: str(folder.study.path)}
     context = Context(run_id=RUN_ID, node_id=0, node_config={}, state=RecordDict(), run_config=dict(config))
