@@ -13,7 +13,7 @@ Source: privacy.md sections 2 and 4, secure-aggregation.md section 6.0.
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import nn
 
 from client.cached_patients import CachedPatients
 from client.dicom.cache import Cache
@@ -28,8 +28,8 @@ from client.speed import Speed
 from client.study_charges import StudyCharges
 from client.training import LatticeUpdate, PhaseTraining
 from common.identity import read_secret_file
-from common.parameters import load
-from common.plan.fitting import lattice_step, phase_layout
+from common.parameters import flatten, load
+from common.plan.fitting import lattice_step, phase_layout, travelling_layout
 from common.plan.guarantee import evaluation_noise_multiplier
 from common.plan.phases import Phase
 from common.plan.plan import Site, StudyPlan
@@ -88,7 +88,7 @@ class StudyWork:
     def contribute(self, order: Order, model: memoryview) -> Contribution:
         """Work on one order; see the module's words.
 
-        Shapes: model, the phase's parameters as little-endian float32 bytes.
+        Shapes: model, what travels in this phase (``travelling_layout``) as little-endian float32 bytes.
         Raises: BudgetExhaustedError before anything was read; WeightsInvalidError for a model that does not fit.
         """
         phase = self._plan.phases[order.phase]
@@ -96,10 +96,9 @@ class StudyWork:
         evaluated = is_evaluated(self._plan, version)
         self._reserved = self._charges.reserve(phase, order.attempt, evaluated=evaluated)
         self._has_begun = True
-        training = self._phase_training(order.phase)
-        released = torch.from_numpy(np.frombuffer(model, dtype="<f4").astype(np.float32))
-        meta = self._score(training, released) if evaluated else np.zeros(self._counts.length, np.int64)
-        update = training.train_round(order.round_number, released)
+        training = self._phase_training(order.phase, model)
+        meta = self._score(training.network) if evaluated else np.zeros(self._counts.length, np.int64)
+        update = training.train_round(order.round_number, flatten(training.network, training.order))
         return Contribution(meta.view(np.uint64), self._body(order, phase, update))
 
     def spend(self, order: Order) -> None:
@@ -123,11 +122,10 @@ class StudyWork:
         del order
         return self._charges.head
 
-    def _score(self, training: PhaseTraining, released: Tensor) -> NDArray[np.int64]:
+    def _score(self, network: nn.Module) -> NDArray[np.int64]:
         """Return noised counts of the received model on the held-out patients, in 1 / 1024 patient."""
-        load(training.network, training.order, released)
         patients = (self._patients.read(key) for key in self._patients.held_out())
-        counts = on_lattice(count_patients(training.network, patients, self._counts))
+        counts = on_lattice(count_patients(network, patients, self._counts))
         if self._counts_multiplier == 0:
             return counts
         distributed = self._plan.privacy.noise is NoisePlacement.DISTRIBUTED
@@ -145,22 +143,29 @@ class StudyWork:
         limit = order.vector.lattice.limit
         return np.clip(update.values, -limit, limit).astype(np.int32)
 
-    def _phase_training(self, index: int) -> PhaseTraining:
-        """Return the training of a phase; the one before is forgotten when the phase changes."""
-        if self._training is None or self._training[0] != index:
-            plan, phase = self._plan, self._plan.phases[index]
-            network = start_network(plan).to(self._speed.device)
-            local = plan.privacy.noise is NoisePlacement.LOCAL
-            training = PhaseTraining(
-                network,
-                self._patients,
-                phase_settings(plan, phase, self._site),
-                noise=None if plan.privacy.noise is NoisePlacement.NONE else _LatticeUnits(self._randomness),
-                lattice_step=None if local else lattice_step(plan),
-                patients_at_once=self._speed.patients_at_once,
-            )
-            self._training = (index, training)
-        return self._training[1]
+    def _phase_training(self, index: int, model: memoryview) -> PhaseTraining:
+        """Return the training of a phase with the received model in it; the phase before is forgotten.
+
+        The model is loaded before a phase begins, because its first model is also its first teacher.
+        """
+        plan, phase = self._plan, self._plan.phases[index]
+        known = self._training[1] if self._training and self._training[0] == index else None
+        network = known.network if known else start_network(plan).to(self._speed.device)
+        received = torch.from_numpy(np.frombuffer(model, dtype="<f4").astype(np.float32))
+        load(network, travelling_layout(network, plan, index), received)
+        if known:
+            return known
+        local = plan.privacy.noise is NoisePlacement.LOCAL
+        training = PhaseTraining(
+            network,
+            self._patients,
+            phase_settings(plan, phase, self._site),
+            noise=None if plan.privacy.noise is NoisePlacement.NONE else _LatticeUnits(self._randomness),
+            lattice_step=None if local else lattice_step(plan),
+            patients_at_once=self._speed.patients_at_once,
+        )
+        self._training = (index, training)
+        return training
 
 
 class _LatticeUnits:

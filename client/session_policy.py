@@ -5,7 +5,7 @@ from client.policy import SitePolicyFile
 from client.secagg_policy import PhaseRules, SecondAttempt, SitePolicy
 from common.canonical import decode_base64
 from common.identity import public_bytes
-from common.plan.fitting import phase_layout
+from common.plan.fitting import phase_layout, travelling_layout
 from common.plan.plan import StudyPlan
 from common.plan.privacy import NoisePlacement
 from common.plan.protocol import privacy_digest, task_digest
@@ -47,14 +47,14 @@ def _phases(plan: StudyPlan) -> tuple[PhaseRules, ...]:
     start = start_network(plan)
     found = []
     for index, phase in enumerate(plan.phases):
-        order = phase_layout(start, phase)
+        order, travelling = phase_layout(start, phase), travelling_layout(start, plan, index)
         found.append(
             PhaseRules(
                 layout_digest=bytes.fromhex(phase.layout_hash),
                 task_digest=task_digest(plan, phase),
                 privacy_digest=privacy_digest(plan),
-                frozen_digest=frozen_digest(start, order),
-                model_bytes=BYTES_PER_WEIGHT * order.num_parameters,
+                frozen_digest=frozen_digest(start, travelling),
+                model_bytes=BYTES_PER_WEIGHT * travelling.num_parameters,
                 rounds=last_round(plan, index),
                 maximum_attempts=phase.maximum_attempts,
                 meta_words=count_layout(plan).length,

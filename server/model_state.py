@@ -8,15 +8,18 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from common.errors import WeightsInvalidError
 from common.plan.fitting import lattice_step
+from common.plan.phases import Method, Phase
 from common.plan.plan import StudyPlan
 from common.plan.privacy import NoisePlacement
 from common.plan.protocol import divisor
 from common.plan.schedule import is_closing, is_evaluated, version_before
 from common.secagg.vector import SummedVector
+from common.standardisation import standardised
 from server.evaluation import Evaluation, evaluate
 from server.optimiser import OptimiserState, averaged, new_optimiser_state, optimiser_step
 from server.phase_facts import StudyNetwork, Vector
@@ -80,16 +83,28 @@ def apply_sum(
     if is_closing(plan, state.phase, state.round_number):
         return Applied(_closed(plan, state), share, evaluation)
     direction = _direction(plan, total, share)
-    optimiser, weights = optimiser_step(plan.aggregation, state.optimiser, state.parameters[facts.trained], direction)
+    optimiser, weights = _step(plan, facts.phase, state, state.parameters[facts.trained], direction)
     if not np.isfinite(weights).all():
         raise WeightsInvalidError("the step leads to weights that are not finite; lower aggregation.learning_rate")
     parameters = state.parameters.copy()
     parameters[facts.trained] = weights
-    average = averaged(
-        state.average, parameters, decay=plan.aggregation.average_decay, steps=optimiser.steps
-    )  # frozen weights are equal in both, so they stay what they are
+    decay = 0.0 if facts.phase.method is Method.STANDARDISE else plan.aggregation.average_decay
+    # frozen weights are equal in both, so they stay what they are
+    average = averaged(state.average, parameters, decay=decay, steps=optimiser.steps)
     moved = replace(state, parameters=parameters, average=average, optimiser=optimiser)
     return Applied(_next_round(plan, network, moved), share, evaluation)
+
+
+def _step(
+    plan: StudyPlan, phase: Phase, state: ModelState, weights: Vector, direction: Vector
+) -> tuple[OptimiserState, Vector]:
+    """Return the optimiser's next state and the next weights: the plan's rule, or ``standardise`` in closed form."""
+    if phase.method is Method.STANDARDISE:
+        moved = standardised(torch.from_numpy(weights), torch.from_numpy(-direction))
+        return replace(state.optimiser, steps=state.optimiser.steps + 1), moved.numpy()
+    changed = {"learning_rate": phase.learning_rate, "momentum": phase.momentum}
+    rule = plan.aggregation.model_copy(update={name: value for name, value in changed.items() if value is not None})
+    return optimiser_step(rule, state.optimiser, weights, direction)
 
 
 def result_so_far(plan: StudyPlan, state: ModelState) -> Vector:

@@ -8,7 +8,7 @@ from torch import nn
 
 from common.errors import PlanInvalidError
 from common.parameters import Layout, flatten, layout
-from common.plan.fitting import phase_layout
+from common.plan.fitting import phase_layout, travelling_layout
 from common.plan.phases import Phase
 from common.plan.plan import StudyPlan
 from common.plan.protocol import privacy_digest, task_digest, vector_spec
@@ -24,12 +24,14 @@ Vector = NDArray[np.float32]
 class PhaseFacts:
     """One phase.
 
-    Shapes: trained (all parameters,) bool: which of the network's parameters this phase trains, in their fixed order.
+    Shapes: trained, travels (all parameters,) bool: which of the network's parameters this phase trains, and which go
+    out with its orders (those of earlier phases too), in their fixed order.
     """
 
     index: int
     phase: Phase
     trained: NDArray[np.bool_]
+    travels: NDArray[np.bool_]
     vector: VectorSpec
     layout_digest: bytes
     frozen_digest: bytes
@@ -38,7 +40,7 @@ class PhaseFacts:
 
     def travelling(self, parameters: Vector) -> Vector:
         """Return a copy of the part of all parameters that goes out with an order, little-endian float32."""
-        return np.ascontiguousarray(parameters[self.trained], dtype="<f4")
+        return np.ascontiguousarray(parameters[self.travels], dtype="<f4")
 
     def model_digest(self, travelling: Vector) -> bytes:
         """Return the digest of the model whose travelling part this is."""
@@ -65,40 +67,38 @@ def named_parameters(network: StudyNetwork, parameters: Vector) -> dict[str, Vec
 def study_network(plan: StudyPlan) -> StudyNetwork:
     """Build the public start of a plan and the facts of its phases.
 
-    Raises: PlanInvalidError if a phase freezes what an earlier one trained (sites only have the public start of the
-    frozen part) or its layout hash is wrong; NetworkUnsuitableError, WeightsInvalidError, VectorRefusedError.
+    Raises: PlanInvalidError if a layout hash is wrong; NetworkUnsuitableError, WeightsInvalidError, VectorRefusedError.
     """
     network = start_network(plan)
     everything = layout(network)
-    phases: list[PhaseFacts] = []
-    for index, phase in enumerate(plan.phases):
-        facts = _phase_facts(plan, index, network, everything)
-        if any(bool((earlier.trained & ~facts.trained).any()) for earlier in phases):
-            raise PlanInvalidError(
-                f"phase {phase.name} freezes weights that an earlier phase trains; they must be the public start"
-            )
-        phases.append(facts)
-    return StudyNetwork(everything, flatten(network, everything).numpy().copy(), tuple(phases))
+    phases = tuple(_phase_facts(plan, index, network, everything) for index in range(len(plan.phases)))
+    return StudyNetwork(everything, flatten(network, everything).numpy().copy(), phases)
 
 
 def _phase_facts(plan: StudyPlan, index: int, network: nn.Module, everything: Layout) -> PhaseFacts:
     phase = plan.phases[index]
-    order = phase_layout(network, phase)
+    order, travelling = phase_layout(network, phase), travelling_layout(network, plan, index)
     if order.digest != phase.layout_hash:
         raise PlanInvalidError(f"phase {phase.name}: layout_hash does not fit the network; run `plan check`")
-    names = {entry.name for entry in order.entries}
-    trained = np.zeros(everything.num_parameters, np.bool_)
-    for entry in everything.entries:
-        trained[entry.offset : entry.offset + entry.size] = entry.name in names
     spec = vector_spec(plan, body_length=order.num_parameters, meta_words=count_layout(plan).length)
     spec.check()
     return PhaseFacts(
         index=index,
         phase=phase,
-        trained=trained,
+        trained=_places(everything, order),
+        travels=_places(everything, travelling),
         vector=spec,
         layout_digest=bytes.fromhex(order.digest),
-        frozen_digest=frozen_digest(network, order),
+        frozen_digest=frozen_digest(network, travelling),
         task_digest=task_digest(plan, phase),
         privacy_digest=privacy_digest(plan),
     )
+
+
+def _places(everything: Layout, part: Layout) -> NDArray[np.bool_]:
+    """Return which of all parameters lie in ``part``."""
+    names = {entry.name for entry in part.entries}
+    places = np.zeros(everything.num_parameters, np.bool_)
+    for entry in everything.entries:
+        places[entry.offset : entry.offset + entry.size] = entry.name in names
+    return places

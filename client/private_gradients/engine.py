@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+import torch
 from torch import Tensor, nn
 
 from client.private_gradients.book_keeping import book_keeping_gradients
@@ -45,6 +46,10 @@ class SpeedSettings:
     autocast: bool = False
 
 
+# Choices of this process: many simulated sites share one network, and a choice depends on no site.
+_KNOWN: dict[tuple[object, ...], tuple[Engine, bool]] = {}
+
+
 class PrivateGradient:
     """Clipped sums of per-patient gradients of one network.
 
@@ -56,6 +61,7 @@ class PrivateGradient:
         self._network, self._order = network, order
         self._settings = settings or SpeedSettings()
         self._chosen: dict[tuple[object, ...], tuple[Engine, bool]] = {}
+        self._architecture = (str(network), order.digest)
         train_only(network, order)
 
     @property
@@ -87,7 +93,17 @@ class PrivateGradient:
         """Return the engine for this criterion and shape, and whether it may use bfloat16; sees no patient."""
         key = (problem.criterion, stack.inputs.shape, stack.inputs.dtype)
         if key not in self._chosen:
-            name = self._settings.engine
-            candidates: dict[str, Engine] = ENGINES if name == EngineName.AUTO else {name: ENGINES[name]}
-            self._chosen[key] = choose(candidates, problem, stack, reference=loop_gradients)
+            shared = (self._architecture, *_kind_of(problem, stack), self._settings)
+            if shared not in _KNOWN:
+                name = self._settings.engine
+                candidates: dict[str, Engine] = ENGINES if name == EngineName.AUTO else {name: ENGINES[name]}
+                _KNOWN[shared] = choose(candidates, problem, stack, reference=loop_gradients)
+            self._chosen[key] = _KNOWN[shared]
         return self._chosen[key]
+
+
+def _kind_of(problem: Problem, stack: PatientStack) -> tuple[object, ...]:
+    """Return what a choice depends on besides the network: criterion, shapes, device, threads."""
+    criterion = getattr(problem.criterion, "__qualname__", type(problem.criterion).__qualname__)
+    shapes = [(tensor.shape, tensor.dtype) for tensor in (stack.inputs, *stack.targets)]
+    return (criterion, *shapes, str(problem.device), torch.get_num_threads())

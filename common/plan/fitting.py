@@ -11,6 +11,7 @@ from common.parameters import Layout, layout
 from common.plan.phases import Phase
 from common.plan.plan import StudyPlan
 from common.plan.privacy import NoisePlacement
+from common.plan.protocol import vector_spec
 
 LEAST_STEPS_PER_NOISE = 1024  # privacy.md section 2: the noise share of a site covers at least so many lattice steps
 MOST_ROUNDING = 0.01  # of the clipping norm: how much rounding to the lattice may add to one patient's contribution
@@ -45,14 +46,21 @@ def phase_layout(network: nn.Module, phase: Phase) -> Layout:
     return layout(network, phase.trainable.value)
 
 
-def lattice_step(plan: StudyPlan) -> float:
-    """Return the value of one unit of a masked word: coordinate_range / L with L = floor((2^(w-1) - 1) / (n 2^g)).
+def travelling_layout(network: nn.Module, plan: StudyPlan, phase_index: int) -> Layout:
+    """Return the layout of what goes out with an order of a phase: all that this and earlier phases train.
 
-    Source: secure-aggregation.md section 5: the sum of n words of at most L stays inside the word with g guard bits.
+    Everything else is the public start, which each site builds for itself. Raises: NetworkUnsuitableError.
     """
-    rules = plan.secure_aggregation
-    largest = ((1 << (rules.word_bits - 1)) - 1) // (rules.cohort_size << rules.guard_bits)
-    return rules.coordinate_range / largest
+    prefixes = {phase.trainable.value for phase in plan.phases[: phase_index + 1]}
+    return layout(network, sorted(prefixes))
+
+
+def lattice_step(plan: StudyPlan) -> float:
+    """Return the value of one unit of a masked word: the step of the protocol's own lattice (``common.secagg``).
+
+    Noise is drawn on it and sums are read from it. Raises: VectorRefusedError for words without room.
+    """
+    return vector_spec(plan, body_length=1, meta_words=0).lattice.step
 
 
 def check_fit(plan: StudyPlan, source: str) -> list[PhaseFit]:

@@ -12,19 +12,24 @@ ClassWeight = Annotated[float, Field(gt=0, le=1)]
 
 
 class Method(StrEnum):
-    """How unlabelled scans teach (privacy.md section 3). ``supervised`` uses labelled patients only."""
+    """How scans teach (privacy.md section 3). ``supervised`` uses labelled patients only.
+
+    ``standardise``: patients of either stratum centre and scale the features; no label is read (docs/decisions/0010).
+    """
 
     SUPERVISED = "supervised"
     TEACHER_STUDENT = "teacher_student"
     FIXMATCH = "fixmatch"
     MEAN_TEACHER = "mean_teacher"
     RECONSTRUCTION = "reconstruction"
+    STANDARDISE = "standardise"
 
 
 class Trainable(StrEnum):
-    """Which parameters are trained and travel; the others stay at the site's own copy."""
+    """Which parameters a phase trains. Those of this and all earlier phases travel; the rest is the public start."""
 
     HEAD = "head"
+    FEATURE_NORM = "feature_norm"
     ALL = "all"
 
 
@@ -36,6 +41,7 @@ class Phase(PlanPart):
     ``noise_multiplier`` sigma: the noise of the whole sum has standard deviation sigma * C in each coordinate.
     ``maximum_attempts``: how often a round may be tried in all, and what the noise is computed for.
     ``local_steps``: private steps in one round (more than 1 only with noise = local).
+    ``learning_rate``, ``momentum``: of the server in this phase, where they differ from ``aggregation``.
     ``teacher_decay``: 1 keeps the phase's first model as teacher, 0 takes the last released one. ``hidden_share``: of
     the patches that reconstruction hides.
     """
@@ -58,6 +64,8 @@ class Phase(PlanPart):
     confidence_threshold: Annotated[float, Field(ge=0, le=1)] = 0.95
     unlabelled_weight: Annotated[float, Field(ge=0, le=10)] = 0.5
     unlabelled_from_round: Annotated[int, Field(ge=1, le=100_000)] = 1
+    learning_rate: Annotated[float, Field(gt=0, le=1000)] | None = None
+    momentum: Annotated[float, Field(ge=0, lt=1)] | None = None
     teacher_decay: Annotated[float, Field(ge=0, le=1)] = 1.0
     hidden_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
     class_weights: Annotated[tuple[ClassWeight, ...], Field(strict=False, max_length=64)] = ()
@@ -70,6 +78,9 @@ class Phase(PlanPart):
             raise ValueError("both sampling rates are 0, so nobody would be trained on; set one above 0")
         if self.method is Method.SUPERVISED and self.unlabelled_sampling_rate > 0:
             raise ValueError("unlabelled_sampling_rate must be 0, because method = supervised uses no unlabelled scan")
-        if self.method is not Method.SUPERVISED and self.unlabelled_sampling_rate == 0:
+        label_free = self.method in {Method.STANDARDISE, Method.RECONSTRUCTION}
+        if self.method is not Method.SUPERVISED and not label_free and self.unlabelled_sampling_rate == 0:
             raise ValueError(f"unlabelled_sampling_rate must be above 0, because method = {self.method} needs it")
+        if (self.method is Method.STANDARDISE) != (self.trainable is Trainable.FEATURE_NORM):
+            raise ValueError("method = standardise and trainable = feature_norm belong together: set both or neither")
         return self

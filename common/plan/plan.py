@@ -1,7 +1,6 @@
 """The study plan as one document: sections in the order a person reads them, and the rules between sections."""
 
 import math
-from itertools import pairwise
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -9,7 +8,7 @@ from pydantic import Field, model_validator
 from common.canonical import canonical_bytes, digest
 from common.plan.aggregation import Aggregation, SecureAggregation, Timing
 from common.plan.part import PlanPart
-from common.plan.phases import Phase, Trainable
+from common.plan.phases import Method, Phase
 from common.plan.privacy import Evaluation, NoisePlacement, Privacy
 from common.plan.task import Image, Network, Task
 
@@ -110,12 +109,6 @@ class StudyPlan(PlanPart):
                 f"phase {last.name}: maximum_attempts is {last.maximum_attempts}, it must be above rounds "
                 f"({last.rounds}), because the closing round that scores the final model is an attempt too"
             )
-        for before, phase in pairwise(self.phases):
-            if phase.trainable is not Trainable.ALL and before.trainable is Trainable.ALL:
-                raise ValueError(
-                    f"phase {phase.name}: trainable = {phase.trainable} cannot follow a phase that trains all, "
-                    "because the part that does not travel must be the public start"
-                )
 
     def _check_phases(self) -> None:
         placement = self.privacy.noise
@@ -130,6 +123,8 @@ class StudyPlan(PlanPart):
                     f"{where}: local_steps must be 1 and proximal_weight 0, because one clipped sum travels "
                     "with privacy.noise = distributed"
                 )
+            if placement is NoisePlacement.LOCAL and phase.method is Method.STANDARDISE:
+                raise ValueError(f"{where}: method = standardise needs sums, so privacy.noise cannot be local")
             if phase.class_weights and len(phase.class_weights) != len(self.task.classes):
                 raise ValueError(
                     f"{where}: class_weights has {len(phase.class_weights)} numbers, "

@@ -23,14 +23,14 @@ def start_network(plan: StudyPlan) -> nn.Module:
     return network
 
 
-def frozen_digest(start: nn.Module, trained: Layout) -> bytes:
-    """Return SHA-256 (32 bytes) over the start weights that a phase does not train; zeros where it trains all.
+def frozen_digest(start: nn.Module, travelling: Layout) -> bytes:
+    """Return SHA-256 (32 bytes) over the start weights that do not travel with an order; zeros where all do.
 
     It enters the model digest of every order, so a site with other frozen weights refuses instead of training another
     model. Weights are hashed as little-endian float32 in the order of ``common.parameters``.
     """
     everything = layout(start)
-    names = {entry.name for entry in trained.entries}
+    names = {entry.name for entry in travelling.entries}
     frozen = [entry for entry in everything.entries if entry.name not in names]
     if not frozen:
         return bytes(32)

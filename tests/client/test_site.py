@@ -1,5 +1,6 @@
 """Whole sites: real scans in encrypted caches, a real plan, a real server session, everything through the outbox."""
 
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -51,10 +52,11 @@ def scans(tmp_path_factory) -> Path:
     return out
 
 
-@pytest.fixture
-def study(tmp_path, roster, coordinator_key, order_key) -> Study:
-    """The coordinator's folder: a signed plan for 32 px X-rays whose every round is scored."""
-    folder = StudyFolder(tmp_path / "coordinator")
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory, scans, roster, coordinator_key, order_key, site_keys) -> Path:  # noqa: PLR0917 (fixtures)
+    """A coordinator with a signed plan for 32 px X-rays, and four hospitals that approved it; to be copied."""
+    root = tmp_path_factory.mktemp("prepared")
+    folder = StudyFolder(root / "coordinator")
     folder.path.mkdir()
     text = new_plan_text(
         "xray-study",
@@ -69,35 +71,47 @@ def study(tmp_path, roster, coordinator_key, order_key) -> Study:
     sign_plan(read_plan(folder.plan), folder.plan, coordinator_key)
     folder.roster.write_bytes(signed_roster(roster, coordinator_key))
     write_new(folder.order_key, pem(order_key), 0o600)
-    return open_study(folder.path)
+    hospitals = sorted(path for path in scans.iterdir() if path.is_dir())
+    for name, scan_folder in zip(NAMES, hospitals, strict=True):
+        prepare_site(SiteFolder(root / name), scan_folder, folder, pem(site_keys[name]))
+    return root
+
+
+def prepare_site(folder: SiteFolder, scan_folder: Path, study: StudyFolder, key: bytes) -> None:
+    folder.path.mkdir(mode=0o700)
+    write_new(folder.key, key, 0o600)
+    secret = create_secret_file(folder.secret)
+    folder.roster.write_bytes(study.roster.read_bytes())
+    folder.policy.write_text('format = "fedward-policy/1"\nepsilon_ceiling = 20.0\n')
+    plan = read_plan(study.plan)
+    settings = settings_for(plan.task, plan.image)
+    ingest(scan_folder, folder.cache, settings=settings, secret=secret, labels=scan_folder / "labels.csv")
+    Ledger.create(folder.ledger).close()
+    approve(folder, study.plan, approver=f"Dr {folder.path.name}")
 
 
 @pytest.fixture
-def sites(tmp_path, scans, study, site_keys) -> dict[str, Site]:
-    """Four hospitals that ingested their scans and approved the plan."""
-    hospitals = sorted(path for path in scans.iterdir() if path.is_dir())
-    found = {}
-    for name, scan_folder in zip(NAMES, hospitals, strict=True):
-        folder = SiteFolder(tmp_path / name)
-        folder.path.mkdir(mode=0o700)
-        write_new(folder.key, pem(site_keys[name]), 0o600)
-        secret = create_secret_file(folder.secret)
-        folder.roster.write_bytes(study.folder.roster.read_bytes())
-        folder.policy.write_text('format = "fedward-policy/1"\nepsilon_ceiling = 20.0\n')
-        settings = settings_for(study.plan.task, study.plan.image)
-        ingest(scan_folder, folder.cache, settings=settings, secret=secret, labels=scan_folder / "labels.csv")
-        Ledger.create(folder.ledger).close()
-        approve(folder, study.folder.plan, approver=f"Dr {name}")
-        found[name] = Site.open(folder.path)
-    return found
+def copied(prepared, tmp_path) -> Path:
+    return shutil.copytree(prepared, tmp_path / "study")
+
+
+@pytest.fixture
+def study(copied) -> Study:
+    return open_study(copied / "coordinator")
+
+
+@pytest.fixture
+def sites(copied) -> dict[str, Site]:
+    return {name: Site.open(copied / name) for name in NAMES}
 
 
 def begin(study: Study, *, attempt: int = 1, round_number: int = 1) -> ServerSession:
     state = start_state(study.network)
     if round_number > 1:
         state = replace(state, round_number=round_number)
-    order = new_order(study, state, attempt=attempt, cohort=NAMES, now_unix_s=time.time())
     model = study.network.phases[0].travelling(state.parameters)
+    digest = study.network.phases[0].model_digest(model)
+    order = new_order(study, state, attempt=attempt, digest=digest, cohort=NAMES, now_unix_s=time.time())
     return ServerSession(
         order=order,
         order_key=read_order_key(study),

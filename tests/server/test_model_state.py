@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from common.errors import PlanInvalidError, WeightsInvalidError
+from common.errors import WeightsInvalidError
 from common.plan.fitting import lattice_step, phase_layout, plan_network
 from common.plan.protocol import divisor
 from common.plan.reading import parse_plan
@@ -107,10 +107,15 @@ def test_a_step_that_leaves_the_numbers_is_refused(planned):
         step(study, state, 1)
 
 
-def test_a_phase_cannot_freeze_what_an_earlier_one_trained(planned, small_document):
-    phases = small_document(SITES, noise="distributed")["phases"]
-    with pytest.raises(PlanInvalidError, match="public start"):
-        planned(phases=phases[::-1])
+def test_what_an_earlier_phase_trained_travels_on_with_later_orders(planned, small_document):
+    phases = small_document(SITES, noise="distributed")["phases"]  # head first, then all: here the other way round
+    last = dict(phases[0], maximum_attempts=phases[0]["rounds"] + 1)
+    _, network = planned(phases=[phases[1], last])
+    everything, head = network.phases
+    assert everything.travels.all()
+    assert head.travels.all()
+    assert not head.trained.all()
+    assert head.frozen_digest == bytes(32)
 
 
 def test_named_parameters_are_views_of_the_vector_in_its_order(planned):

@@ -92,9 +92,9 @@ def test_words_too_coarse_for_the_noise_are_refused(plan_document):
         check_fit(parse_plan(plan_document, "plan"), "plan")
 
 
-def test_the_lattice_step_is_that_of_the_words(plan_document):
-    # L = floor((2^31 - 1) / (4 * 2^4)) = 33554431; 64 / L
-    assert lattice_step(parse_plan(plan_document, "plan")) == 64 / 33554431
+def test_the_lattice_step_is_a_power_of_two_that_covers_the_range(plan_document):
+    # L = floor((2^31 - 1) / (4 * 2^4)) = 33554431 units must cover 64, so a unit is 2^-18
+    assert lattice_step(parse_plan(plan_document, "plan")) == 2.0**-18
 
 
 def test_noise_to_signal_follows_the_square_root_of_the_parameters(plan_document):

@@ -164,8 +164,7 @@ def test_whatever_stands_in_a_section_the_answer_is_a_sentence(section, junk, pl
     assert len(str(caught.value)) < 1000
 
 
-def test_a_head_phase_cannot_follow_a_phase_that_trains_all(plan_document):
-    first = plan_document["phases"][0]
-    plan_document["phases"] = [first, dict(first, name="head-again", trainable="head")]
-    with pytest.raises(errors.PlanInvalidError, match="cannot follow"):
+def test_standardising_and_its_parameters_belong_together(plan_document):
+    plan_document["phases"][0] |= {"method": "standardise"}
+    with pytest.raises(errors.PlanInvalidError, match="set both or neither"):
         parse_plan(plan_document, "plan.toml")
