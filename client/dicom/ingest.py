@@ -98,7 +98,11 @@ def _opened(
         index = read_index(folder.segments, folder.vault)
         remove_segments(folder.segments, sorted(index.replaced & set(committed(folder.segments))))
         writer = SegmentWriter(folder.segments, folder.vault)
-        yield folder, Store(index, writer, settings=settings, secret=secret, withdrawn=withdrawn)
+        try:
+            yield folder, Store(index, writer, settings=settings, secret=secret, withdrawn=withdrawn)
+        except KeyboardInterrupt:
+            writer.commit()  # what was read so far need not be read again
+            raise
 
 
 def _labels(

@@ -60,11 +60,21 @@ class WorkerProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._replies = -1
         self._answered = 0
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Give up what is under way (called from another thread, which may not close this one's pipes)."""
+        self._stopped = True
+        if (process := self._process) is not None:
+            process.kill()
 
     def run(self, request: Request) -> list[Outcome]:
-        """Have every item answered; an item that kills its worker gets a code, the rest goes to a new worker."""
+        """Have every item answered; an item that kills its worker gets a code, the rest goes to a new worker.
+
+        After ``stop`` the list may be shorter.
+        """
         outcomes: list[Outcome] = []
-        while len(outcomes) < len(request.items):
+        while len(outcomes) < len(request.items) and not self._stopped:
             remaining = request.items[len(outcomes) :]
             try:
                 self._ask(request, remaining, outcomes)
@@ -186,6 +196,9 @@ class Pool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if kind is not None:
+            for worker in self._workers:
+                worker.stop()
         self._threads.shutdown(wait=True, cancel_futures=True)
         for worker in self._workers:
             worker.close()

@@ -1,8 +1,10 @@
 """The commands as staff run them: site folder, JSON, exit codes."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -74,3 +76,20 @@ def test_errors_have_their_exit_codes_and_one_sentence(site, tmp_path):
     nowhere = site("ingest", "scans", "--plan", "plan.toml")
     assert nowhere.returncode == ExitCode.FILE_UNREADABLE
     assert "Traceback" not in new.stderr + exposed.stderr + nowhere.stderr
+
+
+def test_the_keyboard_stops_an_ingest_at_once_and_keeps_what_was_read(site, tmp_path, scan, repository):
+    for number in range(600):
+        (tmp_path / "scans" / f"more{number}.dcm").write_bytes(scan(number=number + 10))
+    command = [sys.executable, "-m", "client", "ingest", "scans", "--plan", "plan.toml", "--site-folder", "site"]
+    environment = {"PYTHONPATH": str(repository), "PATH": "/usr/bin"}
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    segments = tmp_path / "site" / "cache" / "segments"
+    while process.poll() is None and not list(segments.glob("*.partial")):
+        time.sleep(0.002)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, "Traceback" in said) == (130, False)
+    rest = json.loads(site("ingest", "scans", "--site-folder", "site", "--json").stdout)
+    assert 0 < rest["files_read"] < 603
+    assert rest["records"] == 603
