@@ -48,7 +48,7 @@ def read_frame(dataset: Dataset, module: ImageModule, frame_index: int) -> Frame
     if module.samples == 3 or module.photometric == "PALETTE COLOR":
         values, grey_scale, valid = _luminance(dataset, module, stored), (0.0, 255.0), None
     else:
-        valid = _not_padding(dataset, stored)
+        valid = _not_padding(dataset, module, stored)
         values, grey_scale = _rescaled(dataset, module, stored, frame_index)
     region = _ultrasound_region(dataset, module)
     if region is not None:
@@ -111,14 +111,22 @@ def functional_group(dataset: Dataset, frame_index: int, keyword: str) -> Datase
     return group[0] if group else None
 
 
-def _not_padding(dataset: Dataset, stored: Array) -> Valid | None:
-    first = value_of(dataset, "PixelPaddingValue")
-    if not isinstance(first, int):
+def _not_padding(dataset: Dataset, module: ImageModule, stored: Array) -> Valid | None:
+    found = [value_of(dataset, name) for name in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
+    ends = [_as_stored(value, module) for value in found if isinstance(value, int)]
+    if not isinstance(found[0], int):
         return None
-    last = value_of(dataset, "PixelPaddingRangeLimit")
-    low, high = sorted((first, last if isinstance(last, int) else first))
+    low, high = min(ends), max(ends)
     padding = stored == low if low == high else (stored >= low) & (stored <= high)
     return ~padding if padding.any() else None
+
+
+def _as_stored(value: int, module: ImageModule) -> int:
+    """Read a padding value in the representation of the pixels: scanners write -2000 as 63536, and the reverse."""
+    levels = 1 << module.bits_allocated
+    if module.signed and value >= levels // 2:
+        return value - levels
+    return value + levels if not module.signed and value < 0 else value
 
 
 def _luminance(dataset: Dataset, module: ImageModule, stored: Array) -> Values:

@@ -71,6 +71,14 @@ def test_padding_outside_the_scanners_circle_takes_the_lowest_value_of_the_pictu
     assert values.min() == int(frame[4:].min()) - 1024
 
 
+def test_a_padding_value_of_the_wrong_sign_is_understood(scan, changed):
+    frame = RAMP.astype(np.int16)
+    frame[:4] = -2000
+    content = scan(frame.view(np.uint16), form={"bits_stored": 16})
+    values = values_of(changed(content, PixelRepresentation=1, PixelPaddingValue=63536))
+    assert values.min() == RAMP[4:].min() - 1024.0
+
+
 def test_enhanced_ct_is_rescaled_by_its_functional_groups_as_highdicom_does_it():
     content = real_file("eCT_Supplemental.dcm")
     volume = highdicom.Image.from_dataset(dcmread(BytesIO(content))).get_volume(dtype=np.float64).array
