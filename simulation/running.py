@@ -4,7 +4,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from client.site_folder import SiteFolder
 from client.speed import Speed
 from common.errors import RunInvalidError
 from common.files import replace_atomically
+from common.identity import read_signing_key
 from common.plan.plan import StudyPlan
 from server.events import LoggedEvents, RunEnd, RunState
 from server.phase_facts import named_parameters
@@ -34,6 +35,7 @@ from simulation.comparisons import read_comparisons, run_comparisons
 from simulation.faults import Fault
 from simulation.live_display import LiveDisplay
 from simulation.loopback import RUN_ID, LoopbackGrid, Tap
+from simulation.lying_server import LyingGrid, cheat_of
 from simulation.report.facts import Compared, PublicScore, Role, RunFacts
 from simulation.report.page import write_report
 from simulation.report.reading import read_facts
@@ -134,7 +136,7 @@ def run_rounds_over_loopback(
     for path in folders.values():
         keep_open(open_site(path) if open_site else Site.open(path, speed=speed))
     troubles = [draft.fault() for draft in scenario.faults] + list(faults)
-    grid = LoopbackGrid(client.app.app, folders, workers=scenario.running.workers, faults=troubles, tap=tap)
+    grid = _grid(folder, scenario, folders, faults=troubles, tap=tap)
     set_options(folder.study.path, RunOptions(AllEvents([options.events, ending]), *_rest(options)))
     config = {server.app.FOLDER_KEY: str(folder.study.path)}
     context = Context(run_id=RUN_ID, node_id=0, node_config={}, state=RecordDict(), run_config=dict(config))
@@ -151,6 +153,19 @@ def run_rounds_over_loopback(
     if ending.end is None:
         raise RunInvalidError(f"{folder.path}: the run gave no end; this is a bug")
     return ending.end
+
+
+def _grid(
+    folder: RunFolder, scenario: Scenario, folders: Mapping[str, Path], *, faults: Sequence[Fault], tap: Tap | None
+) -> LoopbackGrid:
+    """Return the loopback, honest or not."""
+    workers = scenario.running.workers
+    if not scenario.running.lie:
+        return LoopbackGrid(client.app.app, folders, workers=workers, faults=faults, tap=tap)
+    cheat = cheat_of(read_signing_key(folder.study.order_key), folders)
+    return LyingGrid.telling(
+        scenario.running.lie, cheat, client.app.app, folders, workers=workers, faults=faults, tap=tap
+    )
 
 
 def export_model(folder: RunFolder, study: Study, keeper: Scorekeeper) -> PublicScore:

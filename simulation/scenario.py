@@ -162,12 +162,15 @@ class Comparisons(PlanPart):
 
 
 class Running(PlanPart):
-    """Speed: sites that work at the same time, processes for comparisons, patients in one batch of gradients."""
+    """Speed: sites that work at the same time, processes for comparisons, patients in one batch of gradients.
+
+    ``lie``: what the coordinator cheats with (``simulation.lying_server.LIES``); empty = honest.
+    """
 
     workers: Annotated[int, Field(ge=0, le=256)] = 2
     comparison_processes: Annotated[int, Field(ge=1, le=256)] = 2
     patients_at_once: Annotated[int, Field(ge=1, le=4096)] = 16
-    liar: Literal["", "two_survivor_sets", "other_plan", "lower_threshold"] = ""
+    lie: Annotated[str, Field(max_length=40)] = ""
 
 
 class Scenario(PlanPart):

@@ -1,0 +1,46 @@
+import pytest
+
+from client.outbox import Outbox
+from client.site_folder import SiteFolder
+from common.errors import ScenarioInvalidError
+from common.secagg.stages import Kind
+from server.events import RunState
+from simulation.lying_server import LIES
+from simulation.scenario_reading import parse_scenario
+
+SITES = ("hospital-1", "hospital-2", "hospital-3", "hospital-4")
+
+
+def lying(bare_run, lie, stops_after=1):
+    """The same run with a coordinator that cheats; it stops after a few attempts."""
+    document = bare_run.scenario.model_dump(mode="json")
+    document["running"]["lie"] = lie
+    bare_run.scenario = parse_scenario(document, "lying")
+    return bare_run.run(should_stop=lambda: bare_run.journal().last_attempt() >= stops_after)
+
+
+def left(bare_run, site):
+    return Outbox(SiteFolder(bare_run.folder.site(site)).outbox).totals().messages
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_no_site_opens_a_share_for_a_server_that_lies(bare_run, lie):
+    assert lying(bare_run, lie).state is RunState.STOPPED
+    assert bare_run.journal().opened() == []
+    assert [row.attempt for row in bare_run.journal().aborts()] == [1]
+    for site in SITES:
+        assert left(bare_run, site)[Kind.UNMASK] == 0
+    # Two lists cannot be seen by one site alone: there the signed answers do not fit together, and nothing goes on.
+    refusals = sum(left(bare_run, site)[Kind.REFUSAL] for site in SITES)
+    assert refusals >= 1 or LIES[lie].what.startswith("two lists")
+
+
+def test_the_same_run_with_an_honest_server_opens_its_sum(bare_run):
+    lying(bare_run, "")
+    assert len(bare_run.journal().opened()) == 1
+    assert all(left(bare_run, site)[Kind.UNMASK] == 1 for site in SITES)
+
+
+def test_an_unknown_lie_is_named_with_those_there_are(bare_run):
+    with pytest.raises(ScenarioInvalidError, match="lower_threshold"):
+        lying(bare_run, "flattery")
