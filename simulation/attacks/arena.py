@@ -9,7 +9,8 @@ share of an honest site came into the attacker's hands afterwards, nor a sum. An
 """
 
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -139,6 +140,13 @@ class Arena:
         return {name: sites[name].receive(packet.message, packet.payload) for name, packet in packets.items()}
 
 
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Make a folder that is gone afterwards, in memory where there is one."""
+    with tempfile.TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None) as folder:
+        yield Path(folder)
+
+
 def facts_of(server: ServerSession) -> RoundFacts:
     """Return what a server's session knows: a malicious server runs one too."""
     return server._facts  # noqa: SLF001 (its owner may look)
@@ -209,8 +217,8 @@ class Outcome:
 
 def play(attack: Attack, checks: CheckSet = ALL_CHECKS) -> Outcome:
     """Play an attack against new hospitals and judge it; ``checks`` lets a test switch one off at all of them."""
-    with tempfile.TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None) as folder:
-        arena = Arena(new_federation(attack.sites, Path(folder), **attack.phase), checks)
+    with scratch_folder() as folder:
+        arena = Arena(new_federation(attack.sites, folder, **attack.phase), checks)
         attack.play(arena)
     verdicts = arena.verdicts
     is_refused = bool(verdicts) and None not in verdicts and not arena.released_shares and not arena.opened

@@ -5,7 +5,6 @@ the very numbers that the hospital contributed: the check is what protects them.
 """
 
 import shutil
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +24,16 @@ from common.secagg.streams import Stream
 from common.secagg.vector import Accumulator
 from server.secagg import ServerSession
 from server.secagg_recovery import masks_to_remove
-from simulation.attacks.arena import Arena, Attack, disk_of, facts_of, memory_of, read, repeat_the_first_vector
+from simulation.attacks.arena import (
+    Arena,
+    Attack,
+    disk_of,
+    facts_of,
+    memory_of,
+    read,
+    repeat_the_first_vector,
+    scratch_folder,
+)
 from simulation.secagg_federation import MODEL, Federation, new_federation
 
 VICTIM = "site-001"
@@ -56,8 +64,8 @@ def _open(order: Order, payloads: Iterable[memoryview], streams: list[Stream], p
 def _substitute_all_peers(arena: Arena) -> None:
     """Against one honest site, every other hospital is the server's own, with keys that it made itself."""
     order = arena.new_order()
-    with tempfile.TemporaryDirectory() as folder:
-        puppets = _puppets(arena, Path(folder))
+    with scratch_folder() as folder:
+        puppets = _puppets(arena, folder)
         server = ServerSession(
             order=order,
             order_key=arena.federation.order_key,
@@ -245,16 +253,16 @@ def _clone_of_a_machine(arena: Arena) -> None:
     """The disk of a hospital's machine is copied after an order came, and the copy gets the same order."""
     order = arena.new_order()
     arena.run_until(Kind.KEYLIST, order)
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder() as folder:
         for name in arena.honest:
-            _boot_copy(arena, name, Path(folder))
+            _boot_copy(arena, name, folder)
             arena.offer(name, arena.federation.sign_order(order))
 
 
 def _restored_backup(arena: Arena) -> None:
     """A journal is restored from an older backup; staff skip the attempts that the coordinator knows of."""
-    with tempfile.TemporaryDirectory() as folder:
-        backups = {name: Path(folder) / f"{name}.sqlite" for name in arena.honest}
+    with scratch_folder() as folder:
+        backups = {name: folder / f"{name}.sqlite" for name in arena.honest}
         for name, backup in backups.items():
             shutil.copyfile(disk_of(arena.federation, name), backup)
         order = arena.new_order()
