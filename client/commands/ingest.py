@@ -32,6 +32,9 @@ def ingest(
     secret_file: SecretFileOption = None,
     cache: CacheOption = None,
     workers: Annotated[int, typer.Option(min=1, max=256, help="Worker processes that read scans.")] = 1,
+    erase_missing: Annotated[
+        bool, typer.Option("--erase-missing", help="Erase records whose files are gone from the folder.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count and report only; write nothing.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -69,12 +72,16 @@ def ingest(
             progress=show if watched else None,
             dry_run=dry_run,
             label_encoding=label_encoding,
+            erase_missing=erase_missing,
         )
     print_json(report.to_json()) if as_json else _print(report)
     if not report.is_usable:
         raise NothingUsableError(
             f"none of {report.files_found} files can be used; see the codes above and docs/scans.md"
         )
+
+
+SHOWN = ("files_found", "files_read", "accepted", "records", "records_without_file", "patients", "labelled_patients")
 
 
 def _bar(*, hidden: bool) -> ProgressBar:
@@ -93,7 +100,7 @@ def _bar(*, hidden: bool) -> ProgressBar:
 def _print(report: IngestReport) -> None:
     table = Table("what", "count", title="ingest, dry run" if report.dry_run else "ingest", title_justify="left")
     facts: dict[str, Any] = report.to_json()
-    for name in ("files_found", "files_read", "accepted", "records", "patients", "labelled_patients"):
+    for name in SHOWN:
         table.add_row(name.replace("_", " "), str(facts[name]))
     for code, count in facts["rejected"].items():
         table.add_row(f"not taken: {code}", str(count))

@@ -26,7 +26,7 @@ from client.dicom.splits import resolved
 from client.dicom.stacks import read_stacks
 from client.dicom.store import Readers, Store
 from client.dicom.walk import walk
-from client.dicom.withdrawals import load_withdrawn
+from client.dicom.withdrawals import erase, load_withdrawn
 from common.errors import CacheInvalidError, FileUnreadableError
 
 
@@ -41,11 +41,13 @@ def ingest(
     progress: Callable[[Progress], None] | None = None,
     dry_run: bool = False,
     label_encoding: str = "utf-8",
+    erase_missing: bool = False,
 ) -> IngestReport:
     """Bring a cache up to date with a folder of scans; see the module's words.
 
     ``secret``: the site secret (32 bytes). ``labels``: None keeps the labels of the last ingest. ``dry_run``: decide
-    and count everything, write nothing. One bad file never stops the run; it is counted under its code.
+    and count everything, write nothing. ``erase_missing``: also erase records whose files are gone from the folder.
+    One bad file never stops the run; it is counted under its code.
     Raises: FileUnreadableError (no such folder), LabelsInvalidError, CacheInvalidError (other settings or secret, busy,
     damaged), WorkerStartError.
     """
@@ -62,6 +64,7 @@ def ingest(
         else:
             read_images(found, store, Readers(source, settings, secret, workers), tally)
         store.commit()
+        _settle_missing(folder, store, tally.report, erase_missing=erase_missing)
         table = _labels(folder, store, label_source, names, tally.report)
         if folder and label_source and not dry_run:
             table.save(folder.path, folder.vault)
@@ -103,6 +106,19 @@ def _opened(
         except KeyboardInterrupt:
             writer.commit()  # what was read so far need not be read again
             raise
+
+
+def _settle_missing(folder: CacheFolder | None, store: Store, report: IngestReport, *, erase_missing: bool) -> None:
+    """Count records whose files are gone, and erase them if asked to; an empty folder is taken for a lost mount."""
+    missing = store.missing()
+    report.records_without_file = len(missing)
+    if not (missing and erase_missing and folder) or report.dry_run:
+        return
+    if report.accepted == 0:
+        raise CacheInvalidError("the scan folder holds nothing usable, so nothing was erased; is it mounted?")
+    erase(folder, lambda record: record.record_id in missing)
+    store.index.drop(missing)
+    report.records_without_file = 0
 
 
 def _labels(

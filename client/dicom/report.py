@@ -14,7 +14,8 @@ class IngestReport:
 
     ``accepted``: files that gave, or are part of, a record. ``rejected``: files by code. ``files_read``: files opened
     in this run. ``records``, ``patients``, ``labelled_patients``: what the cache holds (with ``--dry-run``: would hold
-    from this folder). ``label_rows``: what became of the label table's rows; ``masks_refused``: NIfTI files it names.
+    from this folder). ``records_without_file``: their source is gone from the folder. ``label_rows``: what became of
+    the label table's rows; ``masks_refused``: segmentation files it names that do not fit.
     """
 
     files_found: int = 0
@@ -22,6 +23,7 @@ class IngestReport:
     accepted: int = 0
     rejected: Counter[RejectCode] = field(default_factory=Counter)
     records: int = 0
+    records_without_file: int = 0
     patients: int = 0
     labelled_patients: int = 0
     label_rows: dict[str, int] = field(default_factory=dict)
@@ -42,6 +44,7 @@ class IngestReport:
             "accepted": self.accepted,
             "rejected": {code.value: count for code, count in sorted(self.rejected.items())},
             "records": self.records,
+            "records_without_file": self.records_without_file,
             "patients": self.patients,
             "labelled_patients": self.labelled_patients,
             "label_rows": self.label_rows,

@@ -45,6 +45,7 @@ def read_stacks(
     with readers.pool(WORKER, masks_folder, max_record_bytes=level_size + level_size // 2) as pool:
         entries = _headers(found, store, pool, tally)
         stacks = _grouped(entries, labels)
+        store.present_stacks = set(stacks)
         _read_changed(stacks, store, pool, tally, masks_folder)
     _count(entries, stacks, store, tally)
 
@@ -106,7 +107,8 @@ def _read_changed(
     changed = []
     for key, stack in stacks.items():
         former = store.index.stacks.get(key)
-        if former is None or former.digest != digests[key]:
+        erased = former is not None and former.record_id and former.record_id not in store.index.records
+        if former is None or former.digest != digests[key] or erased:
             changed.append(key)
         else:
             tally.step(len(stack.images))

@@ -66,6 +66,7 @@ class Store:
         self._path_key = derive(secret, "fedward file names/1")
         self._digest_key = derive(secret, "fedward content digests/1")
         self._seen: set[str] = set()
+        self.present_stacks: set[str] = set()
         self._level_bytes = level_bytes(settings.size_px)
 
     def file_key(self, found: FoundFile) -> str:
@@ -81,9 +82,18 @@ class Store:
         self._seen = {self.file_key(file) for file in found}
 
     def known(self, found: FoundFile) -> FileEntry | None:
-        """Return the entry of a file that has not changed since it was read."""
+        """Return the entry of a file that has not changed since it was read, if its records are still here."""
         entry = self.index.files.get(self.file_key(found))
-        return entry if entry and entry.fingerprint == self.fingerprint(found) else None
+        if entry is None or entry.fingerprint != self.fingerprint(found):
+            return None
+        erased = entry.record_ids and not any(record_id in self.index.records for record_id in entry.record_ids)
+        return None if erased else entry
+
+    def missing(self) -> frozenset[str]:
+        """Return the records whose file (or whole series) is not in the folder any more."""
+        alone = {key for key, owner in self.index.owners.items() if owner not in self._seen}
+        stacks = {s.record_id for key, s in self.index.stacks.items() if key not in self.present_stacks}
+        return frozenset((alone | stacks) & set(self.index.records))
 
     def take_file(
         self, found: FoundFile, outcome: Outcome, *, kind: FileKind, links: tuple[str, ...] = ()

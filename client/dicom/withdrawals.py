@@ -1,5 +1,6 @@
 """A patient opts out: the scans leave the cache, and no later ingest takes them again (GDPR articles 17 and 21)."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,18 +46,27 @@ def withdraw(folder: CacheFolder, patient_key: str) -> int:
         withdrawn = load_withdrawn(folder.path, folder.vault) | {patient_key}
         content = packed({"patients": sorted(withdrawn)})
         replace_atomically(folder.path / FILE_NAME, folder.vault.seal("withdrawn", "", content), 0o600)
-        erased = 0
-        for number in committed(folder.segments):
-            part = read_part(folder.segments, number, folder.vault)
-            found = [row for row in part["records"] if RecordInfo.from_row(row).patient_key == patient_key]
-            if found:
-                _rewrite(folder, number, patient_key)
-                erased += len(found)
+        return erase(folder, lambda record: record.patient_key == patient_key)
+
+
+def erase(folder: CacheFolder, is_gone: Callable[[RecordInfo], bool]) -> int:
+    """Rewrite every shard that holds a record to be erased, living or superseded; return how many there were.
+
+    The caller holds the folder's lock.
+    Raises: CacheInvalidError.
+    """
+    erased = 0
+    for number in committed(folder.segments):
+        part = read_part(folder.segments, number, folder.vault)
+        found = sum(is_gone(RecordInfo.from_row(row)) for row in part["records"])
+        if found:
+            _rewrite(folder, number, is_gone)
+            erased += found
     return erased
 
 
-def _rewrite(folder: CacheFolder, number: int, patient_key: str) -> None:
-    """Copy what is alive of one segment, without the patient, into a new one that replaces it; delete the old one.
+def _rewrite(folder: CacheFolder, number: int, is_gone: Callable[[RecordInfo], bool]) -> None:
+    """Copy what stays of one segment into a new one that replaces it; delete the old one.
 
     Entries are taken from the live index, not from the old segment: replayed at the end, old ones would win over newer.
     """
@@ -68,11 +78,11 @@ def _rewrite(folder: CacheFolder, number: int, patient_key: str) -> None:
     for row in part["stacks"]:
         writer.note(stack=live.stacks[row[0]], dropped=[])
     gone = {record_id for record_id in part["dropped"] if record_id not in live.records}
-    gone |= {record.record_id for record in live.records.values() if record.patient_key == patient_key}
+    gone |= {record.record_id for record in live.records.values() if is_gone(record)}
     writer.note(dropped=sorted(gone))
     shard = map_shard(folder.segments, number)
     for record in live.records.values():
-        if record.segment == number and record.patient_key != patient_key:
+        if record.segment == number and not is_gone(record):
             _move(folder, writer, record, shard)
     writer.commit()
     remove_segments(folder.segments, [number])

@@ -354,3 +354,32 @@ def test_reading_scans_needs_neither_torch_nor_flower():
         "assert not {'torch', 'flwr', 'monai', 'opacus', 'gdcm'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.fixture(params=[False, True], ids=["pictures", "volumes"])
+def two_patients(request, tmp_path, scan, settings_with):
+    """Two patients with four slices each, in 2-D and in 3-D; returns the settings."""
+    write(tmp_path / "scans", {f"{p}/{n}.dcm": scan(patient=p, number=n) for p in "AB" for n in range(4)})
+    return settings_with(volume=request.param)
+
+
+def test_records_without_a_file_are_counted_and_erased_only_when_asked(tmp_path, run, two_patients, secret):
+    full = run(two_patients).records
+    gone = tmp_path / "gone"
+    (tmp_path / "scans" / "A").rename(gone)
+    kept = run(two_patients)
+    assert (kept.records, kept.records_without_file) == (full, full // 2)
+    erased = run(two_patients, erase_missing=True)
+    assert (erased.records, erased.records_without_file) == (full // 2, 0)
+    assert len(Cache.open(tmp_path / "cache", secret)) == full // 2
+    gone.rename(tmp_path / "scans" / "A")
+    assert run(two_patients).records == full, "files that come back are read again"
+
+
+def test_a_lost_mount_erases_nothing(tmp_path, run, two_patients, secret):
+    full = run(two_patients).records
+    (tmp_path / "scans").rename(tmp_path / "unmounted")
+    (tmp_path / "scans").mkdir()
+    with pytest.raises(CacheInvalidError, match="is it mounted"):
+        run(two_patients, erase_missing=True)
+    assert len(Cache.open(tmp_path / "cache", secret)) == full
