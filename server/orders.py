@@ -51,7 +51,7 @@ def new_order(
         task_digest=facts.task_digest,
         privacy_digest=facts.privacy_digest,
         model_digest=digest,
-        model_bytes=BYTES_PER_WEIGHT * facts.vector.body_length,
+        model_bytes=BYTES_PER_WEIGHT * int(facts.travels.sum()),
         deadline_unix_s=int(now_unix_s + session_length_s(study.plan)) + 1,
     )
 
