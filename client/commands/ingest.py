@@ -1,5 +1,7 @@
 """fedward-site ingest: from a read-only folder of scans to the encrypted cache."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +20,7 @@ from client.commands.site_options import (
 from client.dicom.cache_folder import HEADER, open_folder
 from client.dicom.ingest import ingest as run_ingest
 from client.dicom.report import IngestReport, Progress
+from client.dicom.settings import IngestSettings
 from common.errors import NothingUsableError, PlanInvalidError
 from common.terminal import JsonOption, errors, output, print_json
 
@@ -43,25 +46,8 @@ def ingest(
     Example: `fedward-site ingest /srv/dicom --plan study.toml --labels labels.csv --site-folder site/`
     """
     secret, cache_path = secret_and_cache(site_folder, secret_file, cache)
-    if plan is not None:
-        settings = settings_from(plan)
-    elif (cache_path / HEADER).is_file():
-        settings = open_folder(cache_path, secret).settings
-    else:
-        raise PlanInvalidError("a new cache needs to know task and image size: give --plan study.toml")
-    watched = errors.is_terminal and not as_json
-    with _bar(hidden=not watched) as bar:
-        task = bar.add_task("reading scans", total=None, accepted=0, rejected=0)
-
-        def show(progress: Progress) -> None:
-            bar.update(
-                task,
-                total=progress.total,
-                completed=progress.done,
-                accepted=progress.accepted,
-                rejected=progress.rejected,
-            )
-
+    settings = _settings(plan, cache_path, secret)
+    with _watching(hidden=not errors.is_terminal or as_json) as show:
         report = run_ingest(
             source,
             cache_path,
@@ -69,7 +55,7 @@ def ingest(
             secret=secret,
             labels=labels,
             workers=workers,
-            progress=show if watched else None,
+            progress=show,
             dry_run=dry_run,
             label_encoding=label_encoding,
             erase_missing=erase_missing,
@@ -84,17 +70,30 @@ def ingest(
 SHOWN = ("files_found", "files_read", "accepted", "records", "records_without_file", "patients", "labelled_patients")
 
 
-def _bar(*, hidden: bool) -> ProgressBar:
-    return ProgressBar(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TextColumn("[green]{task.fields[accepted]} taken[/] [yellow]{task.fields[rejected]} not[/]"),
-        TimeRemainingColumn(),
-        console=errors,
-        transient=True,
-        disable=hidden,
-    )
+def _settings(plan: Path | None, cache: Path, secret: bytes) -> IngestSettings:
+    """Take the settings from the plan, or else from the cache that exists already."""
+    if plan is not None:
+        return settings_from(plan)
+    if (cache / HEADER).is_file():
+        return open_folder(cache, secret).settings
+    raise PlanInvalidError("a new cache needs to know task and image size: give --plan study.toml")
+
+
+@contextmanager
+def _watching(*, hidden: bool) -> Iterator[Callable[[Progress], None] | None]:
+    """Show a progress bar on standard error while a person watches; yields what is to be told about progress."""
+    if hidden:
+        yield None
+        return
+    counts = TextColumn("[green]{task.fields[accepted]} taken[/] [yellow]{task.fields[rejected]} not[/]")
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), counts, TimeRemainingColumn())
+    with ProgressBar(*columns, console=errors, transient=True) as bar:
+        task = bar.add_task("reading scans", total=None, accepted=0, rejected=0)
+
+        def show(now: Progress) -> None:
+            bar.update(task, total=now.total, completed=now.done, accepted=now.accepted, rejected=now.rejected)
+
+        yield show
 
 
 def _print(report: IngestReport) -> None:
