@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -61,7 +62,7 @@ class PrivateGradient:
         self._network, self._order = network, order
         self._settings = settings or SpeedSettings()
         self._chosen: dict[tuple[object, ...], tuple[Engine, bool]] = {}
-        self._architecture = (str(network), order.digest)
+        self._architecture = (_name(type(network)), str(network), order.digest)
         train_only(network, order)
 
     @property
@@ -104,6 +105,11 @@ class PrivateGradient:
 
 def _kind_of(problem: Problem, stack: PatientStack) -> tuple[object, ...]:
     """Return what a choice depends on besides the network: criterion, shapes, device, threads."""
-    criterion = getattr(problem.criterion, "__qualname__", type(problem.criterion).__qualname__)
+    criterion = problem.criterion if hasattr(problem.criterion, "__qualname__") else type(problem.criterion)
     shapes = [(tensor.shape, tensor.dtype) for tensor in (stack.inputs, *stack.targets)]
-    return (criterion, *shapes, str(problem.device), torch.get_num_threads())
+    return (_name(criterion), *shapes, str(problem.device), torch.get_num_threads())
+
+
+def _name(thing: Any) -> str:
+    """Return where a class or function is written: two of the same local name must not share a choice."""
+    return f"{thing.__module__}.{thing.__qualname__}"

@@ -18,9 +18,9 @@ from common.networks.registry import build_network
 from common.parameters import layout
 
 C = 0.5  # below any ordinary gradient here: every patient is clipped
-SIZES = {"small_cnn": (2, (8, 8)), "unet": (2, (8, 8)), "residual": (3, (6, 6, 6))}
-CHUNK = 4
-ROWS = 6
+SIZES = {"small_cnn": (2, (8, 8)), "unet": (2, (8, 8)), "residual": (3, (5, 5, 5))}
+CHUNK = 3
+ROWS = 3
 
 
 def loss(outputs: Tensor, classes: Tensor) -> Tensor:
@@ -77,10 +77,10 @@ def test_no_patient_contributes_more_than_the_clipping_norm(name, engine, autoca
 def test_one_patient_more_moves_the_sum_by_at_most_the_clipping_norm(name, engine, autocast):
     gradient = made(name, engine, autocast=autocast)
     size = SIZES[name][1]
-    others = [patient(size, rows=1 + seed % 3, seed=seed) for seed in range(5)]
+    others = [patient(size, rows=1 + seed % 3, seed=seed) for seed in range(4)]
     without = total(gradient, others)
     for case, options in FINITE.items():
-        for place in (0, 2, 5):  # moving the others to other stacks must not matter
+        for place in (0, 4):  # moving the others to other stacks must not matter
             with_patient = total(gradient, [*others[:place], patient(size, seed=9, **options), *others[place:]])
             assert float((with_patient - without).norm()) <= C, case
 
@@ -90,7 +90,7 @@ def test_a_patient_s_gradient_is_the_same_to_the_last_bit_beside_other_neighbour
     dimensions, size = SIZES[name]
     network = build_network(name, dimensions=dimensions, classes=2, width=4, zero_head=False)
     one = patient(size, rows=2, seed=9)
-    others = [patient(size, rows=1 + seed, seed=seed, scale=100.0) for seed in range(3)]
+    others = [patient(size, rows=1 + seed, seed=seed, scale=100.0) for seed in range(2)]
 
     def stacked(*patients: PatientRows) -> PatientStack:
         return next(stack_patients(patients, patients_per_stack=CHUNK, rows_per_patient=ROWS)).silenced()
@@ -99,7 +99,7 @@ def test_a_patient_s_gradient_is_the_same_to_the_last_bit_beside_other_neighbour
     sound, autocast = choose({engine: ENGINES[engine]}, problem, stacked(one), reference=ENGINES[EngineName.LOOP])
     problem = replace(problem, autocast=autocast)
     alone = sound(problem, stacked(one))[0]
-    for place, patients in enumerate(([one, *others], [others[1], one, others[2]], [others[0], others[2], one])):
+    for place, patients in enumerate(([one, *others], [others[1], one, others[0]], [*others, one])):
         assert torch.equal(sound(problem, stacked(*patients))[place], alone)
 
 
@@ -108,7 +108,7 @@ def test_a_patient_s_gradient_is_the_same_to_the_last_bit_beside_other_neighbour
 def test_a_poisoned_scan_silences_its_patient_and_touches_nobody_else(name, engine, poison):
     gradient = made(name, engine)
     size = SIZES[name][1]
-    others = [patient(size, rows=1 + seed % 3, seed=seed) for seed in range(5)]
+    others = [patient(size, rows=1 + seed % 3, seed=seed) for seed in range(4)]
     bad = patient(size, rows=3, seed=9, fill=POISONED[poison])
     if poison == "overflow":
         bad = PatientRows(bad.inputs * 1e38, bad.targets, bad.weights)

@@ -1,9 +1,6 @@
 """The training benchmark runs, compares three steps that compute the same thing, and prints what was agreed."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,13 +12,13 @@ from simulation.benchmarks import training, training_steps
 from simulation.benchmarks.peak_memory import peak_mb
 from simulation.benchmarks.training_steps import OpacusStep, OurStep, PlainStep
 
-ROOT = Path(__file__).resolve().parents[2]
 SMALL = training.Subject("tiny", "small_cnn", dimensions=2, width=4, size=8, patients=3, patients_per_stack=2)
 
 
-def test_json_has_the_agreed_shape_and_all_four_networks():
-    command = [sys.executable, "-m", "simulation.benchmarks.training", "--small", "--repeats", "1", "--json"]
-    rows = json.loads(subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout)["rows"]
+@pytest.mark.filterwarnings("ignore")
+def test_json_has_the_agreed_shape_and_all_four_networks(capsys):
+    training.training(repeats=1, small=True, as_json=True)
+    rows = json.loads(capsys.readouterr().out)["rows"]
     assert [row["model"] for row in rows] == ["small_cnn", "residual", "unet", "cnn_3d"]
     for row in rows:
         assert {"model", "ratio_to_plain", "opacus_ratio_to_plain", "peak_mb"} <= set(row)
