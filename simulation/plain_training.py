@@ -97,28 +97,40 @@ def train_in_the_clear(
     plan = plan.model_copy(update={"evaluation": plan.evaluation.model_copy(update={"held_out": False})})
     network = study_network(plan)
     state, attempt = start_state(network), 0
-    for index, phase in enumerate(plan.phases):
-        trainings = _trainings(plan, index, patients, patients_at_once, with_noise=with_noise)
+    for phase in plan.phases:
+        trainings = _trainings(plan, network, state, patients, patients_at_once, with_noise=with_noise)
         for _ in range(phase.rounds):
             attempt += 1
             state = _one_round(plan, network, state, attempt, trainings)
             progress(attempt)
-    final = start_network(plan)
-    load(final, network.everything, torch.from_numpy(state.parameters))
-    return final
+    return _network_of(plan, network, state)
+
+
+def _network_of(plan: StudyPlan, network: StudyNetwork, state: ModelState) -> nn.Module:
+    """Return the plan's network with the state's weights."""
+    built = start_network(plan)
+    load(built, network.everything, torch.from_numpy(state.parameters.copy()))
+    return built
 
 
 def _trainings(
-    plan: StudyPlan, phase: int, patients: Mapping[str, Patients], patients_at_once: int, *, with_noise: bool
+    plan: StudyPlan,
+    network: StudyNetwork,
+    state: ModelState,
+    patients: Mapping[str, Patients],
+    patients_at_once: int,
+    *,
+    with_noise: bool,
 ) -> dict[str, PhaseTraining]:
+    """Begin the state's phase at each site, each with a network of its own that holds the present model."""
     noise: LatticeNoise | None = LatticeUnits() if with_noise else NoNoise()
     local = plan.privacy.noise is NoisePlacement.LOCAL
     sites = {site.name: site for site in plan.sites}
     return {
         name: PhaseTraining(
-            start_network(plan),
+            _network_of(plan, network, state),
             held,
-            phase_settings(plan, plan.phases[phase], sites[name]),
+            phase_settings(plan, plan.phases[state.phase], sites[name]),
             noise=None if plan.privacy.noise is NoisePlacement.NONE else noise,
             lattice_step=None if local else lattice_step(plan),
             patients_at_once=patients_at_once,
@@ -131,7 +143,7 @@ def _one_round(
     plan: StudyPlan, network: StudyNetwork, state: ModelState, attempt: int, trainings: Mapping[str, PhaseTraining]
 ) -> ModelState:
     facts = network.phases[state.phase]
-    released = torch.from_numpy(facts.travelling(state.parameters))
+    released = torch.from_numpy(state.parameters[facts.trained])
     lattice, total = facts.vector.lattice, np.zeros(facts.vector.body_length, np.int64)
     weights = {site.name: site_weight(plan, facts.phase, site) for site in plan.sites}
     for name, training in trainings.items():
