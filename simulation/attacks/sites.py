@@ -137,6 +137,19 @@ def _late_vector(arena: Arena) -> None:
     arena.hand_in(server, answers[COLLUDER])
 
 
+def _deals_garbage(arena: Arena) -> None:
+    """Well signed shares that no receiver can open: each of them names the dealer, and nothing goes on."""
+    server, packets = arena.run_until(Kind.KEYLIST)
+    answers = arena.answers_to(packets)
+    bad = BadSite(arena, server, answers)
+    garbage = bad.signed(replace(bad.own, sealed=tuple(replace(each, sealed=bytes(148)) for each in bad.own.sealed)))
+    for answer in (*(answers[name] for name in arena.honest), garbage):
+        server.receive(answer.message)
+    forward = server.advance()
+    for name in arena.honest:
+        arena.offer(name, forward[name])
+
+
 def _wrong_shares(field: str) -> Callable[[Arena], None]:
     """The bad site gives wrong shares where no share is to spare: one other site has dropped out."""
 
@@ -217,6 +230,7 @@ SITES = [
     Attack("site sends a second vector with other data", Check.C_ONCE, _second_vector),
     Attack("site changes its keys when shares are awaited", Check.C_STAGE, _late_keys),
     Attack("site sends its vector when the survivors are fixed", Check.C_SITE, _late_vector),
+    Attack("site deals shares that nobody can open", Check.R2_OPENS, _deals_garbage),
     Attack("site gives wrong shares of a seed", Check.C_SEED, _wrong_shares("seed_shares")),
     Attack("site gives wrong shares of a dropout's mask key", Check.C_MASK_KEY, _wrong_shares("key_shares")),
     Attack("site sends a garbage vector", Check.C_SUM, _garbage_vector),

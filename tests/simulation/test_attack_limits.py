@@ -44,11 +44,11 @@ def poisoned_sum(federation: Federation, units: int) -> OpenedSum:
     meta, words = order.vector.views(payload)
     meta[1] += np.uint64(units)
     words[0] += np.uint32(units)
-    facts, digest = server._facts, hashlib.sha256(payload).digest()
+    facts, digest = server._facts, hashlib.sha256(payload.data).digest()
     statement = masked_statement(facts.session_id, facts.dealers_digest, POISONER, digest)
     signature = sign(federation.identities[POISONER], *statement)
     masked = Masked(session_id=facts.session_id, site_id=POISONER, vector_digest=digest, signature=signature)
-    assert server.receive(encode(masked), payload).is_taken
+    assert server.receive(encode(masked), payload.data).is_taken
     # An agent that knows nothing of the lie would refuse the forged list of survivors: the poisoner keeps quiet now.
     for _ in range(2):
         federation.deliver(server, server.advance(), lost=frozenset({POISONER}))
@@ -80,8 +80,7 @@ def test_all_but_one_together_know_the_update_of_the_last(federation: Federation
 
 
 def test_two_of_three_colluding_cost_what_the_threat_model_says() -> None:
-    sampling = {"sampling_rate": 0.2, "steps": 200}
-    planned = noise_multiplier_for(epsilon=8.0, delta=1e-5, **sampling)
+    planned = noise_multiplier_for(epsilon=8.0, delta=1e-5, sampling_rate=0.2, steps=200)
     # sigma sqrt((s_min - r) / h), with s_min = 3, h = s_min - c = 2 and r = 2 shares known
-    seen = SampledGaussian(noise_multiplier=planned * math.sqrt(1 / 2), **sampling)
+    seen = SampledGaussian(sampling_rate=0.2, noise_multiplier=planned * math.sqrt(1 / 2), steps=200)
     assert epsilon([seen], 1e-5) == pytest.approx(13.3, abs=0.05)
