@@ -59,7 +59,7 @@ class Ledger:
     def reserve(self, study: str, attempt: int, charges: Sequence[Charge], *, delta: float) -> Reservation:
         """Charge one attempt, durably, before any patient is read. ``delta``: the study's.
 
-        Guarantee: when this returns, the cost survives any crash; when it raises, nothing was charged.
+        Guarantee: when this returns, the cost survives any crash; a refusal charges nothing (a failing disk may).
         Raises: BudgetExhaustedError if a patient could pass the ceiling; LedgerInvalidError if the attempt was charged
         before; AccountingError for no charge at all.
         """

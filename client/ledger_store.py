@@ -92,6 +92,7 @@ class LedgerStore:
             database.executescript(
                 f"BEGIN; PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT}; {_SCHEMA} COMMIT;"
             )
+        _write_anchor(path, 0, START)
         sync_folder(path.parent)
         return cls(path)
 
@@ -103,12 +104,13 @@ class LedgerStore:
             try:
                 self._catch_up()
                 yield
+                self._database.execute("COMMIT")
             except BaseException:
-                self._database.execute("ROLLBACK")
+                if self._database.in_transaction:
+                    self._database.execute("ROLLBACK")
                 self._forget_uncommitted()
                 raise
-            self._database.execute("COMMIT")
-            self._write_anchor()
+            _write_anchor(self._path, len(self.rows), self._head)
 
     def append(self, study: str, body: dict[str, Any]) -> None:
         """Add one entry inside ``exclusive``; it is durable when that block ends."""
@@ -170,17 +172,11 @@ class LedgerStore:
     def _next_study_head(self, study: str, text: bytes) -> bytes:
         return _link(b"fedward-ledger-study/1", self.study_head(study), text)
 
-    def _write_anchor(self) -> None:
-        document = {"number": len(self.rows), "hash": self._head.hex()}
-        replace_atomically(_anchor(self._path), canonical_bytes(document), 0o600)
-
     def _compare_anchor(self) -> None:
         """Refuse a ledger that does not contain what the anchor beside it saw (an older copy was restored)."""
         anchor = _anchor(self._path)
         if not anchor.exists():
-            if self.rows:
-                raise LedgerInvalidError(f"{anchor}: missing; the ledger cannot show that it is the newest copy")
-            return
+            raise LedgerInvalidError(f"{anchor}: missing; the ledger cannot show that it is the newest copy")
         document = json.loads(read_bounded(anchor, 1024))
         number, known = int(document["number"]), bytes.fromhex(document["hash"])
         found = self._database.execute("SELECT hash FROM entries WHERE number = ?", (number,)).fetchone()
@@ -201,7 +197,7 @@ class LedgerStore:
                     f"{self._path}: another process holds the privacy ledger; stop it or wait"
                 ) from None
             raise LedgerInvalidError(f"{self._path}: the privacy ledger cannot be used ({error})") from None
-        except (sqlite3.DatabaseError, json.JSONDecodeError, KeyError, TypeError, UnicodeError) as error:
+        except (sqlite3.DatabaseError, ValueError, KeyError, TypeError) as error:
             raise LedgerInvalidError(f"{self._path}: the privacy ledger is damaged ({type(error).__name__})") from None
 
 
@@ -212,6 +208,10 @@ def study_start(study: str) -> bytes:
 
 def _anchor(path: Path) -> Path:
     return path.with_name(path.name + ".anchor")
+
+
+def _write_anchor(path: Path, number: int, head: bytes) -> None:
+    replace_atomically(_anchor(path), canonical_bytes({"number": number, "hash": head.hex()}), 0o600)
 
 
 def _link(purpose: bytes, previous: bytes, body: bytes) -> bytes:

@@ -269,3 +269,33 @@ def test_knowing_that_a_longer_history_fits_never_lets_a_costlier_one_pass():
         assert budget.allows(spending(SampledGaussian(1.0, 10.0, steps))) == (steps <= fits)
     assert not budget.allows(spending(SampledGaussian(1.0, 10.0, 1), SampledGaussian(1.0, 1.0, 1)))
     assert not budget.allows([Spending(STUDY, 1e-12, {Stratum.LABELLED: [SampledGaussian(1.0, 10.0, fits)]})])
+
+
+def test_a_failure_inside_the_exclusive_block_leaves_file_and_object_as_they_were(path):
+    store = LedgerStore(path)
+
+    def failing() -> None:
+        with store.exclusive():
+            store.append(STUDY, {"kind": "spent", "study": STUDY, "attempt": 1, "time": 0})
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        failing()
+    assert store.rows == LedgerStore(path).rows == []
+    with store.exclusive():
+        pass
+
+
+def test_a_crash_before_the_anchor_was_renewed_does_not_lock_the_site_out(path, monkeypatch):
+    def crash(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    ledger = Ledger.open(path, ceiling=100.0)
+    monkeypatch.setattr("client.ledger_store._write_anchor", crash)
+    with pytest.raises(KeyboardInterrupt):
+        ledger.reserve(STUDY, 1, cost(), delta=DELTA)
+    ledger.close()
+    monkeypatch.undo()
+    with Ledger.open(path, ceiling=100.0) as ledger:
+        assert ledger.epsilon() > 0, "what was committed stays charged"
+        ledger.reserve(STUDY, 2, cost(), delta=DELTA)
