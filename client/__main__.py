@@ -8,6 +8,7 @@ Examples: **fedward-site keys new** north · **fedward-site ingest** /srv/dicom 
 """
 
 COMMANDS = {
+    "outbox": ("client.commands.outbox:show_outbox", "Show what left this hospital; verify the record."),
     "ingest": ("client.commands.ingest:ingest", "Read scans into the encrypted cache."),
     "data": ("client.commands.data:data", "Show what this site holds, small cells suppressed."),
     "withdraw": ("client.commands.withdraw:withdraw", "Erase a patient who opts out."),

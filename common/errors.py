@@ -51,7 +51,6 @@ class ExitCode(IntEnum):
     # secure aggregation (60-69)
     PROTOCOL_REFUSED = 60
     PROTOCOL_ABORTED = 61
-    ATTACK_ACCEPTED = 62
     # simulation (70-79)
     SCENARIO_INVALID = 70
     RUN_INVALID = 71

@@ -1,9 +1,12 @@
 """The outbox: the one door, its list, and its record."""
 
 import hashlib
+import json
+import sys
 
 import pytest
 
+from client.__main__ import main
 from client.outbox import HELLO, KINDS, MAX_HELLO_BYTES, Outbox
 from common import errors
 from common.secagg.messages import Packet
@@ -71,3 +74,41 @@ def test_a_changed_record_stops_everything(outbox, tmp_path):
     path.write_bytes(path.read_bytes().replace(b'"message_bytes":5', b'"message_bytes":4'))
     with pytest.raises(errors.ChainBrokenError):
         Outbox(path)
+
+
+@pytest.fixture
+def fedward_site(monkeypatch, capsys):
+    """Run the command in this process, through the entry point of the console script."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["fedward-site", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            main()
+        written = capsys.readouterr()
+        return int(left.value.code or 0), written.out, written.err
+
+    return call
+
+
+def test_staff_see_what_left_by_kind(outbox, tmp_path, fedward_site):
+    outbox.release(Kind.MASKED, Packet(b"1", memoryview(bytes(2000))), study=STUDY, max_payload_bytes=2000)
+    code, text, _ = fedward_site("outbox", "--site-folder", tmp_path, "--lines", 1)
+    assert code == 0
+    for part in ("masked", "2,001", outbox.head, "1970-01-12T13:46:40+00:00", STUDY[:12]):
+        assert part in text
+    code, text, _ = fedward_site("outbox", "--site-folder", tmp_path, "--json")
+    assert json.loads(text)["kinds"] == {"masked": {"messages": 1, "bytes": 2001}}
+
+
+def test_a_record_that_was_changed_is_told_so(outbox, tmp_path, fedward_site):
+    outbox.release(Kind.KEYS, Packet(b"12345"), study=STUDY)
+    assert fedward_site("outbox", "--site-folder", tmp_path, "--verify")[0] == 0
+    path = tmp_path / "outbox.chain"
+    path.write_bytes(path.read_bytes().replace(b'"kind":"keys"', b'"kind":"hello"'))
+    code, _, sentence = fedward_site("outbox", "--site-folder", tmp_path, "--verify")
+    assert code == errors.ExitCode.CHAIN_BROKEN
+    assert "line 1 does not fit" in sentence
+
+
+def test_a_folder_without_a_record_is_told_so(tmp_path, fedward_site):
+    assert fedward_site("outbox", "--site-folder", tmp_path)[0] == errors.ExitCode.NOT_ENROLLED
