@@ -174,6 +174,18 @@ def test_a_thousand_patients_add_up_without_losing_the_bound():
     assert float((clipped.total - before).norm()) <= 1.0
 
 
+def test_a_permission_to_round_matrix_products_does_not_reach_the_sum():
+    gradients = torch.randn(20, 5000, generator=torch.Generator().manual_seed(0))
+    sums = []
+    for precision in ("highest", "medium"):
+        torch.set_float32_matmul_precision(precision)
+        clipped = ClippedSum(5000, 1.0, torch.device("cpu"))
+        clipped.add(gradients)
+        sums.append(clipped.total)
+    torch.set_float32_matmul_precision("highest")
+    assert torch.equal(*sums)
+
+
 @pytest.mark.parametrize("clipping_norm", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_clipping_norm_without_meaning_is_refused(clipping_norm):
     with pytest.raises(ValueError, match="clipping norm"):
