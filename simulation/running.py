@@ -82,6 +82,7 @@ def run_built(
     quiet: bool = False,
     tap: Tap | None = None,
     settings: RunSettings = QUICK,
+    open_site: SiteOpener | None = None,
     told: Callable[[str], None] = lambda _: None,
 ) -> Finished:
     """Run what is left of a built run, compare, and write the report; safe to call again after any interruption.
@@ -101,7 +102,7 @@ def run_built(
         keeper = Scorekeeper(folder, study, display)
         events = AllEvents([LoggedEvents(), display, keeper])
         options = RunOptions(events, stop.is_set, settings, longest_poll_s=0.02, hello_timeout_s=30.0)
-        end = run_rounds_over_loopback(folder, scenario, study.plan, options, tap=tap)
+        end = run_rounds_over_loopback(folder, scenario, study.plan, options, tap=tap, open_site=open_site)
     seconds = before_s + time.monotonic() - began_s
     write_json(folder.progress, {"seconds": seconds})
     finished = end.state in {RunState.FINISHED, RunState.NOT_SCORED}

@@ -92,8 +92,8 @@ def spent_events(plan: StudyPlan, steps_of_phase: Mapping[int, int], stratum: st
 
 
 def curve_attempts(facts: RunFacts) -> list[int]:
-    """Return the training attempts at which the epsilon curve has a point: first, last, evenly between."""
-    numbers = [attempt.number for attempt in facts.attempts if attempt.outcome is not Outcome.EVALUATED]
+    """Return the attempts at which the epsilon curve has a point: first, last, evenly between."""
+    numbers = [attempt.number for attempt in facts.attempts]
     if not numbers:
         return []
     places = np.linspace(0, len(numbers) - 1, min(CURVE_POINTS, len(numbers)))
@@ -223,9 +223,9 @@ def _spending(facts: RunFacts) -> Figures:
 
 
 def _steps(facts: RunFacts, site: str, until: int) -> dict[int, int]:
-    """Count the attempts of each phase, up to number ``until``, that a site's ledger counts as spent."""
+    """Count the attempts of each phase, up to ``until``, that a site's ledger counts (also the closing one)."""
     steps: dict[int, int] = {}
     for attempt in facts.attempts:
-        if site in attempt.charged and attempt.number <= until and attempt.outcome is not Outcome.EVALUATED:
+        if site in attempt.charged and attempt.number <= until:
             steps[attempt.phase] = steps.get(attempt.phase, 0) + 1
     return steps

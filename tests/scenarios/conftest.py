@@ -3,13 +3,19 @@
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from client.ledger import Ledger
+from client.round_work import StudyWork
+from client.secagg_state import Contribution
+from client.site import Site
 from client.site_folder import SiteFolder
+from client.speed import Speed
 from common.plan.plan import StudyPlan
 from common.plan.reading import read_plan
 from server.events import RunEnd
@@ -20,12 +26,13 @@ from server.run_options import RunOptions
 from server.study_folder import open_study
 from server.study_run import RunSettings
 from simulation.faults import Fault
+from simulation.loopback import Sent
 from simulation.made_up_work import Draw, made_up_site, numbered_update
 from simulation.run_folder import RunFolder
-from simulation.running import run_rounds_over_loopback
+from simulation.running import Finished, run_built, run_rounds_over_loopback
 from simulation.scenario import Scenario
 from simulation.scenario_reading import parse_scenario
-from simulation.site_building import build_bare_run
+from simulation.site_building import build_bare_run, build_run
 
 SITES = ("hospital-1", "hospital-2", "hospital-3", "hospital-4")
 ROUNDS = 6
@@ -127,3 +134,85 @@ def bare_run(bare_template: Path, tmp_path: Path) -> BareRun:
     shutil.copytree(bare_template, target)
     folder = RunFolder(target)
     return BareRun(folder, parse_scenario(BARE, "bare"), read_plan(folder.study.plan))
+
+
+REAL: dict[str, Any] = {
+    **BARE,
+    "name": "real",
+    "title": "A small study with real training",
+    "hospitals": {
+        "source": "phantoms",
+        "sites": 4,
+        "patients": 24,
+        "size_px": 32,
+        "labelled_share": 0.6,
+        "unlabelled_sites": 1,
+        "test_patients": 60,
+    },
+    "study": {
+        **BARE["study"],
+        "evaluation": {"every_rounds": 1, "epsilon": 8.0, "score_bins": 8},
+        "privacy": {"noise": "distributed", "epsilon": 8.0, "delta": 5e-3},
+        "phases": [
+            {
+                "name": "teacher",
+                "rounds": 1,
+                "maximum_attempts": 3,
+                "trainable": "head",
+                "labelled_sampling_rate": 1.0,
+            },
+            {
+                "name": "student",
+                "rounds": 2,
+                "maximum_attempts": 6,
+                "method": "teacher_student",
+                "labelled_sampling_rate": 0.5,
+                "unlabelled_sampling_rate": 0.5,
+                "unlabelled_clip_ratio": 1.0,
+                "confidence_threshold": 0.0,
+            },
+        ],
+    },
+    "faults": [{"trouble": "drop", "sites": ["hospital-3"], "rounds": [2], "actions": ["order"]}],
+    "comparisons": {"pooled": True},
+    "running": {"workers": 0, "comparison_processes": 1},
+}
+
+
+@dataclass
+class RealRun:
+    """A small study that was run once, from scans to the report, with everything that any site sent.
+
+    ``contributions``: (site, attempt) -> the noised vector as training gave it, before masking.
+    """
+
+    folder: RunFolder
+    scenario: Scenario
+    plan: StudyPlan
+    finished: Finished
+    sent: list[Sent]
+    contributions: dict[tuple[str, int], Contribution]
+
+
+@pytest.fixture(scope="session")
+def real_run(tmp_path_factory: pytest.TempPathFactory) -> RealRun:
+    path = tmp_path_factory.mktemp("real")
+    folder, scenario = RunFolder(path / "run"), parse_scenario(REAL, "real")
+    file = path / "real.toml"
+    file.write_text("# the scenario of a test\n")
+    plan = build_run(folder, scenario, file)
+    sent: list[Sent] = []
+    contributions: dict[tuple[str, int], Contribution] = {}
+
+    class Recording(StudyWork):
+        def contribute(self, order, model):
+            found = super().contribute(order, model)
+            contributions[self._site.name, order.attempt] = found
+            return found
+
+    def open_site(site_path: Path) -> Site:
+        return Site(SiteFolder(site_path), lambda where, study: Recording.open(where, study, Speed()))
+
+    console = Console(file=StringIO())
+    finished = run_built(folder, scenario, console=console, quiet=True, tap=sent.append, open_site=open_site)
+    return RealRun(folder, scenario, plan, finished, sent, contributions)

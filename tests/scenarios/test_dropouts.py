@@ -33,7 +33,7 @@ def check_sums(run):
 
 
 def check_ledgers(run):
-    """Every attempt whose sum holds a site's vector is SPENT in its ledger, and the report charges no less than ledgers do."""
+    """Attempts whose sum holds a site's vector are SPENT in its ledger; the report charges no less than ledgers do."""
     attempts = read_attempts(run.plan, run.journal())
     for site in SITES:
         (study,) = run.spending(site)
