@@ -19,7 +19,7 @@ from client.private_gradients import engine as engine_module
 from client.private_gradients.engine import ENGINES, SpeedSettings
 from client.round_randomness import RoundRandomness
 from client.training import PhaseTraining
-from client.training_settings import Method, Task, TrainingSettings
+from client.training_settings import Method, Placement, Task, TrainingSettings
 from common.errors import NetworkUnsuitableError
 from common.networks.registry import build_network
 from common.parameters import flatten, layout
@@ -153,6 +153,12 @@ CASES = {
     "feature standardisation": (
         Task.CLASSIFICATION,
         {"method": Method.STANDARDISE, "trainable": "feature_norm"},
+        "small_cnn",
+        2,
+    ),
+    "a local step, all noise added by the site": (
+        Task.CLASSIFICATION,
+        {"placement": Placement.LOCAL, "local_learning_rate": 1.0, "expected_batch": 1.0},
         "small_cnn",
         2,
     ),
