@@ -28,12 +28,13 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip check
 	@touch $@
 
-demo: $(STAMP) ## see it work (DATA=file.npz uses real images)
-	@$(BIN)/fedward-sim --version
+demo: $(STAMP) ## hospitals train together, with a report (DATA=pneumoniamnist.npz: real images)
+	@echo "fedward: four hospitals train together; a few minutes"
+	@$(BIN)/fedward-sim run $(if $(DATA),pneumonia-4-hospitals --data $(DATA),demo) --out runs/demo-$$(date +%Y%m%d-%H%M%S)
 
 test: $(STAMP) ## run the tests (the slow ones: make test-slow)
 	@echo "fedward: running the tests on $(WORKERS) cores"
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 test-slow: $(STAMP) ## run the slow tests
 	@$(BIN)/python -m pytest -m slow
@@ -51,7 +52,7 @@ imports: $(STAMP)
 	@$(BIN)/lint-imports
 
 coverage: $(STAMP) ## run the tests and report coverage
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --cov --cov-report=term
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --cov --cov-report=term
 
 wheelhouse: $(STAMP) ## collect every wheel for a site without internet, with SHA-256 sums
 	@$(BIN)/python -m pip download --quiet --disable-pip-version-check $(PIP_SOURCE) -c constraints.txt -d wheelhouse torch hatchling 'pip>=25.1' .
