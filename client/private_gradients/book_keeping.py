@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from client.private_gradients.layer_gradients import LAYERS
 from client.private_gradients.problem import Problem
 from client.private_gradients.stacks import PatientStack
+from common.parameters import Entry
 
 
 def unsupported_layers(problem: Problem) -> set[str]:
@@ -34,19 +35,31 @@ def book_keeping_gradients(problem: Problem, stack: PatientStack) -> Tensor:
     """
     places = {id(parameter): entry for parameter, entry in zip(problem.parameters, problem.order.entries, strict=True)}
     dtype = torch.promote_types(torch.float32, problem.parameters[0].dtype)
-    gradients = torch.zeros(stack.patients, problem.order.num_parameters, dtype=dtype, device=problem.device)
+    gradients = torch.empty(stack.patients, problem.order.num_parameters, dtype=dtype, device=problem.device)
+    unwritten = set(places)
 
     def keep(layer: nn.Module, inputs: Tensor, outer: Tensor) -> None:
         by_patient = LAYERS[type(layer)](layer, inputs.to(outer.dtype), outer, stack.patients)
         for parameter, gradient in by_patient:
-            entry = places[id(parameter)]
-            gradients[:, entry.offset : entry.offset + entry.size] += gradient.flatten(1)
+            place = _columns(gradients, places[id(parameter)])
+            if id(parameter) in unwritten:
+                unwritten.remove(id(parameter))
+                place.copy_(gradient.flatten(1))
+            else:
+                place += gradient.flatten(1)
 
     token = torch.zeros((), device=problem.device, requires_grad=True)
     with _tapped(problem, token, keep):
         loss = problem.loss(stack.flat())
     torch.autograd.grad(loss, token, allow_unused=True)
+    for parameter in unwritten:
+        _columns(gradients, places[parameter]).zero_()
     return gradients
+
+
+def _columns(gradients: Tensor, entry: Entry) -> Tensor:
+    """Return the view of (patients, num_parameters) that belongs to one parameter."""
+    return gradients[:, entry.offset : entry.offset + entry.size]
 
 
 class _Tap(torch.autograd.Function):
