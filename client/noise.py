@@ -1,4 +1,4 @@
-"""Noise that hides a patient, and the sampling of patients: both from a cryptographic generator, never from a seed.
+"""Noise that hides a patient: on a lattice, from a cryptographic generator, never from a seed.
 
 Gaussian noise is drawn on a lattice, so that no floating-point bit can tell data from noise:
 
@@ -33,7 +33,7 @@ _LOW_53_BITS: Final = (1 << 53) - 1
 
 
 class PrivacyRandomness:
-    """The randomness that privacy rests on: noise and the choice of patients.
+    """The noise that privacy rests on. Patients are sampled by ``client.round_randomness``.
 
     ``entropy`` (number of bytes -> bytes) is ``os.urandom``. Only a test passes another; no setting reaches it.
     Guarantee: independent between calls, objects, processes and forks (each block has a fresh key from ``entropy``);
@@ -90,18 +90,3 @@ class PrivacyRandomness:
         Raises: NoiseError if the noise is below half a count.
         """
         return self.lattice_noise(len(counts), noise_stddev=noise_stddev, step=1.0) + counts
-
-    def chosen(self, population: int, sampling_rate: float) -> list[int]:
-        """Return the positions of a Poisson sample: each of ``population`` is in with chance ``sampling_rate``, alone.
-
-        An empty sample is valid. The rate is met to 2^-53. A rate of 1 chooses everybody.
-        Raises: NoiseError unless 0 < sampling_rate <= 1.
-        """
-        if not 0 < sampling_rate <= 1:
-            raise NoiseError(f"sampling rate is {sampling_rate!r}; a number in (0, 1] is needed")
-        return [int(position) for position in np.flatnonzero(self.uniforms(population) < sampling_rate)]
-
-    def chosen_of_own(self, available: int, wanted: int) -> list[int]:
-        """Return ``min(available, wanted)`` distinct positions of one patient's own scans, each set equally likely."""
-        order = np.argsort(self.uniforms(available), kind="stable")
-        return sorted(int(position) for position in order[:wanted])

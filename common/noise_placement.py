@@ -14,17 +14,9 @@ With r = c that is sigma: the guarantee. A participating hospital knows one shar
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 from common.accounting import LEAST_NOISE_MULTIPLIER, SampledGaussian, epsilon
 from common.errors import AccountingError
-
-
-class NoisePlacement(StrEnum):
-    """Who adds how much noise (``plan.privacy.noise``)."""
-
-    DISTRIBUTED = "distributed"
-    LOCAL = "local"
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ def test_no_seed_of_any_global_generator_has_an_influence_and_processes_differ()
 def test_global_generators_are_not_even_advanced():
     before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
     PrivacyRandomness().lattice_noise(100, noise_stddev=1.0, step=2.0**-10)
-    PrivacyRandomness().chosen(100, 0.5)
+    PrivacyRandomness().noised_counts(np.zeros(100, dtype=np.int64), noise_stddev=1.0)
     after = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
     assert torch.equal(before[0], after[0])
     assert before[1:] == after[1:]
@@ -130,45 +130,11 @@ def test_noised_counts_are_integers_with_the_promised_width():
     assert np.mean((noised - 7) ** 2.0) == pytest.approx(25 + 1 / 12, rel=4 * math.sqrt(2 / MANY))
 
 
-@pytest.mark.parametrize("rate", [1e-3, 0.1, 0.25, 0.9])
-def test_each_patient_is_chosen_with_the_rate_alone(rate):
-    population, steps = 200, 2000
-    randomness = fixed(f"rate {rate}")
-    chosen = np.zeros((steps, population))
-    for step in range(steps):
-        chosen[step, randomness.chosen(population, rate)] = 1
-    inclusions = chosen.sum(0)
-    sizes = chosen.sum(1)
-    deviation = (inclusions - steps * rate) ** 2 / (steps * rate * (1 - rate))
-    assert stats.chi2.sf(deviation.sum(), population) > 0.01
-    # Poisson sampling: the size varies as a binomial, which a fixed-size batch would not
-    assert sizes.var() == pytest.approx(population * rate * (1 - rate), rel=0.15)
-    if 0.05 < rate < 0.95:
-        correlation = np.corrcoef(chosen[:, :20].T)
-        assert np.abs(correlation[~np.eye(20, dtype=bool)]).max() < 5 / math.sqrt(steps)
-
-
-def test_a_rate_of_one_takes_everybody_and_an_empty_sample_is_valid():
-    assert PrivacyRandomness().chosen(1000, 1.0) == list(range(1000))
-    assert PrivacyRandomness().chosen(0, 0.5) == []
-    assert fixed().chosen(3, 1e-12) == []
-
-
 def test_uniforms_have_53_bits_and_stay_below_one():
     ones = PrivacyRandomness(lambda size: b"\xff" * size)
     assert (fixed().uniforms(1000) < 1).all()
     assert len({float(value * 2**53) % 4 for value in fixed().uniforms(1000)}) == 4
     assert np.isfinite(ones.normals(1000)).all()
-
-
-def test_scans_of_a_patient_are_chosen_without_repetition():
-    randomness = fixed()
-    picks = [tuple(randomness.chosen_of_own(5, 2)) for _ in range(2000)]
-    assert all(len(set(pick)) == 2 for pick in picks)
-    counts = np.unique([str(pick) for pick in picks], return_counts=True)[1]
-    assert len(counts) == 10
-    assert stats.chisquare(counts).pvalue > 0.01
-    assert randomness.chosen_of_own(2, 5) == [0, 1]
 
 
 REFUSED = {
@@ -177,8 +143,6 @@ REFUSED = {
     "infinite noise": lambda r: r.lattice_noise(3, noise_stddev=math.inf, step=1e-6),
     "a lattice coarser than the noise": lambda r: r.lattice_noise(3, noise_stddev=0.1, step=1.0),
     "a lattice of no width": lambda r: r.lattice_noise(3, noise_stddev=1.0, step=0.0),
-    "a rate of zero": lambda r: r.chosen(10, 0.0),
-    "a rate that is not a number": lambda r: r.chosen(10, math.nan),
     "counts with hardly any noise": lambda r: r.noised_counts(np.zeros(3, dtype=np.int64), noise_stddev=0.1),
 }
 
