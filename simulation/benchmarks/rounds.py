@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -34,6 +34,7 @@ from simulation.scenario_reading import parse_scenario
 from simulation.site_building import build_bare_run
 from simulation.watching import SilentEvents
 
+RAY_START_S = 180.0  # actors need a while until the first site can say who it is
 NVFLARE = "not measured: NVFlare is no dependency of this project"
 
 
@@ -115,7 +116,8 @@ def on_ray(folder: RunFolder, scenario: Scenario, options: RunOptions) -> None:
     """Run on Flower's simulation runtime; imported here, because Ray is a development dependency."""
     from simulation.ray_runtime import run_on_ray  # noqa: PLC0415 (optional extra)
 
-    set_options(folder.study.path, options)
+    patient = replace(options.settings, cohort_wait_s=RAY_START_S)
+    set_options(folder.study.path, replace(options, settings=patient, hello_timeout_s=RAY_START_S))
     sites = [folder.site(f"hospital-{number}") for number in range(1, scenario.hospitals.sites + 1)]
     run_on_ray(folder.study.path, sites, open_site=lambda path: made_up_site(path, empty_update))
 
