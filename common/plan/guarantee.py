@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from common.accounting import SampledGaussian, epsilon, noise_multiplier_for
 from common.errors import AccountingError, PlanInvalidError, PlanWeakPrivacyError
+from common.noise_placement import NoiseShares, ObserverEpsilon, observer_epsilon
 from common.plan.phases import Phase
 from common.plan.plan import StudyPlan
 from common.plan.privacy import NoisePlacement
@@ -86,6 +87,21 @@ def guarantee(plan: StudyPlan) -> Guarantee | None:
         )
     except AccountingError as error:
         raise PlanInvalidError(f"the plan's noise cannot be accounted: {error}") from None
+
+
+def seen_by(plan: StudyPlan) -> ObserverEpsilon | None:
+    """Return the epsilon of the worse stratum towards each kind of observer; None when the plan promises nothing.
+
+    A participating hospital can subtract its own noise, so with distributed noise it sees more than an outsider.
+    """
+    if plan.privacy.delta is None:
+        return None
+    rules, shares = plan.secure_aggregation, None
+    if plan.privacy.noise is NoisePlacement.DISTRIBUTED:
+        shares = NoiseShares(rules.minimum_survivors, rules.assumed_colluders)
+    strata = [events for events in (labelled_events(plan), unlabelled_events(plan)) if events]
+    seen = [observer_epsilon(events, plan.privacy.delta, shares) for events in strata]
+    return max(seen, key=lambda each: each.guarantee)
 
 
 def check_guarantee(plan: StudyPlan, source: str) -> Guarantee | None:

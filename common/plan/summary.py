@@ -1,10 +1,11 @@
 """What a person should know of a plan before signing or approving it: plain facts, what leaves a site, warnings."""
 
+import math
 from dataclasses import asdict
 from typing import Any
 
 from common.plan.fitting import PhaseFit
-from common.plan.guarantee import Guarantee, evaluations, noise_to_signal
+from common.plan.guarantee import Guarantee, evaluations, noise_to_signal, seen_by
 from common.plan.plan import StudyPlan
 from common.plan.privacy import NoisePlacement
 
@@ -40,6 +41,7 @@ def summarise(plan: StudyPlan, bought: Guarantee | None, fits: list[PhaseFit]) -
             "epsilon": plan.privacy.epsilon,
             "delta": plan.privacy.delta,
             "bought": None if bought is None else {**asdict(bought), "epsilon": bought.epsilon},
+            "epsilon_seen_by": _observers(plan),
         },
         "secure_aggregation": {
             **rules.model_dump(mode="json"),
@@ -52,6 +54,14 @@ def summarise(plan: StudyPlan, bought: Guarantee | None, fits: list[PhaseFit]) -
         "leaves_a_site": LEAVES_A_SITE,
         "warnings": warnings(plan, fits),
     }
+
+
+def _observers(plan: StudyPlan) -> dict[str, float | None] | None:
+    """Epsilon towards each observer; None where an observer can subtract nearly all noise (no finite epsilon)."""
+    seen = seen_by(plan)
+    if seen is None:
+        return None
+    return {name: value if math.isfinite(value) else None for name, value in asdict(seen).items()}
 
 
 def _phase(plan: StudyPlan, index: int, fit: PhaseFit) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from common.plan.fitting import check_fit
 from common.plan.guarantee import check_guarantee
 from common.plan.plan import StudyPlan
 from common.plan.reading import read_plan
+from common.plan.selection import check_selection
 from common.plan.signing import PlanSignature, sign_plan, verify_plan
 from common.plan.summary import summarise
 from common.roster import read_roster
@@ -98,8 +99,9 @@ def new(
 
 
 def checked_summary(plan: StudyPlan, source: str) -> dict[str, Any]:
-    """Check guarantee and network fit, and return the summary. Raises what those checks raise."""
+    """Check guarantee, selection and network fit, and return the summary. Raises what those checks raise."""
     bought = check_guarantee(plan, source)
+    check_selection(plan, source)
     return summarise(plan, bought, check_fit(plan, source))
 
 
@@ -127,6 +129,8 @@ def _lines(facts: dict[str, Any]) -> str:
 
 
 def _value(value: Any) -> str:
+    if value is None:
+        return "not bounded"
     if isinstance(value, dict):
         return ", ".join(f"{name} {_value(part)}" for name, part in value.items())
     if isinstance(value, list):

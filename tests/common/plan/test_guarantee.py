@@ -12,6 +12,7 @@ from common.plan.guarantee import (
     guarantee,
     labelled_events,
     noise_to_signal,
+    seen_by,
 )
 from common.plan.reading import parse_plan
 from common.plan.summary import summarise
@@ -78,6 +79,17 @@ def test_a_plan_without_privacy_promises_nothing_and_says_so(plan_document):
     assert evaluation_noise_multiplier(plan) == 0
     summary = summarise(plan, None, check_fit(plan, "plan"))
     assert any("no patient is protected" in warning for warning in summary["warnings"])
+
+
+def test_a_participating_hospital_sees_more_than_an_outsider_and_the_promise_lies_between(plan_document):
+    seen = seen_by(parse_plan(plan_document, "plan"))
+    assert seen is not None
+    assert seen.outsider < seen.guarantee == pytest.approx(seen.hospital)
+    assert seen.hospital < seen.hospital_with_colluders
+    plan_document["privacy"]["noise"] = "local"
+    local = seen_by(parse_plan(plan_document, "plan"))
+    assert local is not None
+    assert local.outsider == local.hospital_with_colluders
 
 
 def test_a_layout_of_another_network_is_refused(plan_document):

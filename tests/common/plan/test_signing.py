@@ -81,4 +81,4 @@ def test_canonical_bytes_are_the_same_on_every_machine(plan_document):
     assert plan.digest() == KNOWN_DIGEST
 
 
-KNOWN_DIGEST = "1e06a8e7aff44046ec4d108e41f0f0c83fe526d64f06d0b8cfbbc6785561ff86"
+KNOWN_DIGEST = "6c858610a38f0bd55febade968a1a42925baec49c53bc46c896ad58ba9564b9a"
