@@ -50,7 +50,8 @@ class Teacher:
         padded = torch.zeros(BLOCK, *images.shape[1:], dtype=images.dtype, device=images.device)
         padded[: len(images)] = images
         with torch.no_grad():
-            return self.network(padded)[: len(images)].float()
+            logits: Tensor = self.network(padded)
+        return logits[: len(images)].float()
 
 
 def good_enough(teacher: Teacher, images: Tensor, classes: Tensor, *, least_balanced_accuracy: float) -> bool:
