@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from hypothesis import HealthCheck, settings
 
 from client.site_folder import SiteFolder
 from common.files import write_new
@@ -15,6 +16,10 @@ from common.plan.reading import read_plan
 from common.plan.signing import sign_plan
 from common.roster import Roster, signed_roster
 from server.plan_template import new_plan_text
+
+# Machines are shared: how long an example takes says nothing.
+settings.register_profile("fedward", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("fedward")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PATIENTS = ["east=200,0", "north=100,900", "south=50,500", "west=0,1000"]
