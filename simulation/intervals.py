@@ -58,6 +58,18 @@ def roc_curve(scores: Floats, is_positive: NDArray[np.bool_], points: int = 101)
     return curve
 
 
+def calibration_curve(
+    confidence: Floats, is_right: NDArray[np.bool_], bins: int = 10
+) -> list[tuple[float, float, float]]:
+    """Return (mean confidence, share answered right, images) for each of ``bins`` equal bins that has images."""
+    place = np.minimum((confidence * bins).astype(np.int64), bins - 1)
+    return [
+        (float(confidence[place == one].mean()), float(is_right[place == one].mean()), float((place == one).sum()))
+        for one in range(bins)
+        if (place == one).any()
+    ]
+
+
 def _shares_below(references: Floats, values: Floats) -> Floats:
     """Return for each value the share of ``references`` below it, ties counted half: (len(values),)."""
     ordered = np.sort(references)

@@ -29,15 +29,24 @@ Opener = Callable[[Path], Site]
 _opened: set[str] = set()
 
 
+def open_once(folder: str, open_site: Opener) -> None:
+    """Open a site at its first message in this process.
+
+    A function of the module, because Ray copies nested functions, with what they refer to, for each message.
+    """
+    if folder not in _opened:
+        keep_open(open_site(Path(folder)))
+        _opened.add(folder)
+
+
 def app_for(folders: Sequence[Path], open_site: Opener | None = None) -> ClientApp:
     """Return a ClientApp that hands every message to the site's own app, with the folder of its partition."""
     names = [str(folder) for folder in folders]
 
     def answer(message: Message, context: Context) -> Message:
         folder = names[int(context.node_config["partition-id"])]
-        if open_site and folder not in _opened:
-            keep_open(open_site(Path(folder)))
-            _opened.add(folder)
+        if open_site:
+            open_once(folder, open_site)
         context.node_config = {**context.node_config, SITE_FOLDER: folder}
         return site_app(message, context)
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import asdict
+from typing import Any
 
 import torch
 
@@ -34,7 +35,7 @@ class Scorekeeper(SilentEvents):
         self._folder, self._study, self._display = folder, study, display
         self._tests = load_test_set(folder.test_set, study.plan)
         self._network = start_network(study.plan)
-        self.scores = {int(number): Estimate(**score) for number, score in read_json(folder.scores, {}).items()}
+        self.scores = {int(number): _score(kept) for number, kept in read_json(folder.scores, {}).items()}
         if 0 not in self.scores:
             self._keep(0, self._tests.judge(self._network))
 
@@ -56,8 +57,8 @@ class Scorekeeper(SilentEvents):
             journal.close()
 
     def _keep(self, version: int, score: PublicScore) -> None:
-        self.scores[version] = self._display.shown.score = score.estimate
-        write_json(self._folder.scores, {str(number): asdict(score) for number, score in self.scores.items()})
+        self.scores[version], self._display.shown.score = score, score.estimate
+        write_json(self._folder.scores, {str(number): asdict(kept) for number, kept in self.scores.items()})
 
 
 def selected(plan: StudyPlan, state: ModelState) -> Vector:
@@ -74,3 +75,8 @@ def epsilon_so_far(plan: StudyPlan, journal: Journal) -> float | None:
     steps = Counter(attempt.phase for attempt in journal.attempts())
     strata = (spent_events(plan, steps, stratum) for stratum in ("labelled", "unlabelled"))
     return max(epsilon(events, delta, interval=COARSE_INTERVAL) for events in strata)
+
+
+def _score(kept: dict[str, Any]) -> PublicScore:
+    """Return a score as it was written; curves are drawn for the last model only and not kept."""
+    return PublicScore(kept["measure"], Estimate(**kept["estimate"]), kept["images"], kept["shares"])

@@ -17,7 +17,7 @@ from client.dicom.settings import IngestSettings, settings_for
 from common.errors import ScenarioInvalidError
 from common.plan.plan import StudyPlan
 from common.plan.task import Modality, TaskKind
-from simulation.intervals import auc_estimate, bootstrap_estimate, roc_curve
+from simulation.intervals import auc_estimate, bootstrap_estimate, calibration_curve, roc_curve
 from simulation.public_arrays import read_archive
 from simulation.report.facts import PublicScore
 
@@ -45,7 +45,7 @@ class PublicTestSet:
     def judge(self, network: nn.Module, *, curve: bool = False) -> PublicScore:
         """Return the network's AUC (mean over classes where there are several) or mean Dice, with interval.
 
-        Two classes: DeLong's interval; otherwise the bootstrap's. ``curve``: also the ROC of two classes.
+        Two classes: DeLong's interval; otherwise the bootstrap's. ``curve``: also calibration, and ROC of two classes.
         """
         logits = self.predict(network)
         if self.kind is TaskKind.SEGMENTATION:
@@ -53,9 +53,12 @@ class PublicTestSet:
             estimate = bootstrap_estimate(lambda rows: float(np.nanmean(dice[rows])), len(dice))
             return PublicScore("Dice", estimate, len(dice))
         scores, labels = torch.softmax(logits, 1).double().numpy(), self.labels.numpy()
+        shares = self._shares(scores.argmax(1), labels)
+        calibration = tuple(calibration_curve(scores.max(1), scores.argmax(1) == labels)) if curve else ()
         if len(self.classes) == 2:
             points = tuple(roc_curve(scores[:, 1], labels == 1)) if curve else ()
-            return PublicScore("AUC", auc_estimate(scores[:, 1], labels == 1), len(labels), points)
+            estimate = auc_estimate(scores[:, 1], labels == 1)
+            return PublicScore("AUC", estimate, len(labels), shares, points, calibration)
 
         def mean_auc(rows: NDArray[np.intp]) -> float:
             present = [
@@ -64,7 +67,17 @@ class PublicTestSet:
             areas = [auc_estimate(scores[rows, index], labels[rows] == index).value for index in present]
             return float(np.mean(areas)) if areas else float("nan")
 
-        return PublicScore("AUC", bootstrap_estimate(mean_auc, len(labels)), len(labels))
+        estimate = bootstrap_estimate(mean_auc, len(labels))
+        return PublicScore("AUC", estimate, len(labels), shares, (), calibration)
+
+    def _shares(self, answered: NDArray[np.intp], labels: NDArray[np.int64]) -> dict[str, float]:
+        """Return each class's share of images answered right; classes without images are left out."""
+        right = answered == labels
+        return {
+            name: float(right[labels == index].mean())
+            for index, name in enumerate(self.classes)
+            if (labels == index).any()
+        }
 
     def _dice(self, answered: Tensor) -> NDArray[np.float64]:
         """Return each image's mean Dice over the foreground classes that expert or network found: (N,)."""

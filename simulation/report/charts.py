@@ -82,14 +82,16 @@ def line_chart(frame: Frame, lines: Sequence[Line], *, x_title: str, y_title: st
     return svg(frame.width, frame.height, parts, label)
 
 
-def square_chart(lines: Sequence[Line], *, x_title: str, y_title: str, label: str, sizes: Sequence[float] = ()) -> str:
-    """Draw curves over the unit square with its diagonal; with ``sizes`` (radii in px) dots instead of curves."""
+def square_chart(
+    lines: Sequence[Line], *, x_title: str, y_title: str, label: str, sizes: Sequence[Sequence[float]] = ()
+) -> str:
+    """Draw curves over the unit square with its diagonal; with ``sizes`` (radii in px) dots, no curves."""
     frame = Frame((0, 1), (0, 1), width=330, height=330, left=50, right=12, top=12, bottom=44)
     parts = [axes(frame, x_title, y_title)]
     parts.append(_segment((frame.x(0), frame.y(0)), (frame.x(1), frame.y(1)), "rule dashed"))
-    for line in lines:
+    for index, line in enumerate(lines):
         parts.append("" if sizes else _path(frame, line))
-        radii = sizes or [1.6] * len(line.points)
+        radii = sizes[index] if sizes else [1.6] * len(line.points)
         parts += [_dot(frame, line.style, point, radius) for point, radius in zip(line.points, radii, strict=True)]
     return svg(frame.width, frame.height, parts, label)
 

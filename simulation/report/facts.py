@@ -69,13 +69,17 @@ class SiteFacts:
 class PublicScore:
     """The final model on public images that no hospital holds; outside the protocol, for research.
 
-    ``measure``: "AUC" or "Dice". ``curve``: ROC points (false positive rate, true positive rate), may be empty.
+    ``measure``: "AUC" or "Dice". ``shares``: class -> share of its images answered right. ``curve``: ROC points (false
+    positive rate, true positive rate). ``calibration``: (confidence, share answered right, images) by bin. The last
+    three may be empty.
     """
 
     measure: str
     estimate: Estimate
     images: int
+    shares: Mapping[str, float] = field(default_factory=dict)
     curve: tuple[tuple[float, float], ...] = ()
+    calibration: tuple[tuple[float, float, float], ...] = ()
 
 
 class Role(StrEnum):
@@ -114,4 +118,4 @@ class RunFacts:
     is_finished: bool
     version: str
     is_simulation: bool = True
-    test_by_round: tuple[tuple[int, Estimate], ...] = ()
+    test_by_round: tuple[tuple[int, PublicScore], ...] = ()

@@ -22,11 +22,13 @@ from common.metrics import (
 )
 from common.plan.guarantee import guarantee
 from common.plan.plan import StudyPlan
+from common.plan.task import TaskKind
 from simulation.report.facts import Attempt, Outcome, RunFacts
 
 Figures: TypeAlias = dict[str, float]
 
 NORMAL_95: Final = 1.959964
+WIDEST_INTERVAL: Final = 0.5  # of an AUC; wider ones say nothing and are not drawn
 CURVE_POINTS: Final = 12  # of the epsilon curve; each costs a composition of privacy losses
 
 
@@ -47,6 +49,21 @@ def scored(facts: RunFacts) -> list[Attempt]:
     """Return the attempts that carry evaluation counts, one for each model: the last where a round was repeated."""
     last = {attempt.scored_round: attempt for attempt in facts.attempts if attempt.counts}
     return [last[number] for number in sorted(last)]
+
+
+def readable(facts: RunFacts, numbers: Figures) -> bool:
+    """Tell whether the held-out scores say anything: few patients under much noise give an interval from 0 to 1.
+
+    One class at least must have an interval no wider than ``WIDEST_INTERVAL`` for the last scored model.
+    """
+    widths = [
+        numbers[f"final.auc.{name}.high"] - numbers[f"final.auc.{name}.low"]
+        for name in facts.plan.task.classes
+        if f"final.auc.{name}" in numbers
+    ]
+    if facts.plan.task.kind is TaskKind.SEGMENTATION:
+        return any(name.startswith("final.dice.") for name in numbers)
+    return bool(widths) and min(widths) <= WIDEST_INTERVAL
 
 
 def tables_of(plan: StudyPlan, attempt: Attempt) -> Mapping[str, Counts]:
@@ -192,10 +209,13 @@ def _test(facts: RunFacts) -> Figures:
         estimate = facts.test.estimate
         numbers |= {"test": estimate.value, "test.low": estimate.low, "test.high": estimate.high}
         numbers["test.images"] = facts.test.images
-    for number, estimate in facts.test_by_round:
-        numbers[f"test_round.{number}"] = estimate.value
-        numbers[f"test_round.{number}.low"] = estimate.low
-        numbers[f"test_round.{number}.high"] = estimate.high
+    for name, share in facts.test.shares.items() if facts.test else ():
+        numbers[f"test.sensitivity.{name}"] = share
+    for number, score in facts.test_by_round:
+        numbers[f"test_round.{number}"] = score.estimate.value
+        numbers[f"test_round.{number}.low"] = score.estimate.low
+        numbers[f"test_round.{number}.high"] = score.estimate.high
+        numbers |= {f"test_round.{number}.sensitivity.{name}": share for name, share in score.shares.items()}
     for row in facts.compared:
         numbers[f"compared.{row.key}"] = row.estimate.value
         numbers[f"compared.{row.key}.low"] = row.estimate.low

@@ -17,7 +17,7 @@ from common.terminal import fedward_version
 from server.evaluation import count_noise_stddev
 from server.journal import AbortRow, AnswerRow, AttemptRow, Journal, OpenedRow, RefusalRow
 from server.study_folder import StudyFolder
-from simulation.report.facts import Attempt, Compared, Estimate, Outcome, PublicScore, RunFacts, SentKind, SiteFacts
+from simulation.report.facts import Attempt, Compared, Outcome, PublicScore, RunFacts, SentKind, SiteFacts
 
 Row = TypeVar("Row", AnswerRow, RefusalRow)
 
@@ -50,7 +50,7 @@ def read_facts(
     site_folders: Mapping[str, SiteFolder],
     *,
     test: PublicScore | None = None,
-    test_by_round: Mapping[int, Estimate] | None = None,
+    test_by_round: Mapping[int, PublicScore] | None = None,
     compared: tuple[Compared, ...] = (),
     seconds: float = 0.0,
     is_finished: bool = True,

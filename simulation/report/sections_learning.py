@@ -4,7 +4,15 @@ from html import escape
 
 from simulation.report.charts import Frame, Line, Point, Row, interval_chart, line_chart, square_chart
 from simulation.report.facts import Attempt, Role, RunFacts
-from simulation.report.figures import Figures, calibration_points, roc_points, scored, scored_classes, tables_of
+from simulation.report.figures import (
+    Figures,
+    calibration_points,
+    readable,
+    roc_points,
+    scored,
+    scored_classes,
+    tables_of,
+)
 from simulation.report.words import drawing, figure, interval, legend, pairs, section
 
 STYLES = ("variant", "ceiling", "alone", "federation")
@@ -70,7 +78,7 @@ def _notes(facts: RunFacts) -> str:
 
 def growth(facts: RunFacts, numbers: Figures) -> str:
     """Show the scores of each released model, from the hospitals' own held-out patients."""
-    attempts = scored(facts)
+    attempts = scored(facts) if readable(facts, numbers) else []
     lines = [_test_line(facts, numbers), *_area_lines(facts, numbers, attempts), *_dice_lines(facts, numbers, attempts)]
     lines = [line for line in lines if line.points]
     if not lines:
@@ -82,19 +90,48 @@ def growth(facts: RunFacts, numbers: Figures) -> str:
     parts = [
         drawing(
             line_chart(frame, lines, x_title="round", y_title=title, label=f"{title} by round"),
-            "On public test images the score is computed outside the study. On patients whom the hospitals held back "
-            "from training, the hospitals sent only sums of counts, with noise, inside the encrypted update: nobody "
-            "sees one hospital's score. Shaded bands are 95 % intervals, noise included.",
+            f"On public test images the score is computed outside the study. {_held_out_words(facts, attempts)} Shaded "
+            "bands are 95 % intervals.",
         ),
         legend([(line.style, line.title) for line in lines]),
     ]
-    lines = _sensitivity_lines(facts, numbers, attempts)
+    lines = _test_share_lines(facts, numbers) or _sensitivity_lines(facts, numbers, attempts)
     if lines:
         below = Frame((0, max(last, 1)), (0, 1), width=820, height=240)
         chart = line_chart(below, lines, x_title="round", y_title="share found", label="sensitivity by round")
-        caption = "Of the patients of each class, the share that the model answers correctly."
+        caption = (
+            "Of each class, the share that the model answers correctly (sensitivity, and for normal: specificity)."
+        )
         parts += [drawing(chart, caption), legend([(line.style, line.title) for line in lines])]
     return section("growth", "How the model grew", *parts)
+
+
+def _held_out_words(facts: RunFacts, attempts: list[Attempt]) -> str:
+    if attempts:
+        return (
+            "On patients whom the hospitals held back from training, the hospitals sent only sums of counts, with "
+            "noise, inside the encrypted update: nobody sees one hospital's score."
+        )
+    if scored(facts):
+        return (
+            "The hospitals also scored the model on patients whom they held back, and sent sums of counts with noise; "
+            "there are too few of these patients for the noise that protects them, so that score says nothing here and "
+            "is not drawn."
+        )
+    return "No patient was held back for scoring in this study."
+
+
+def _test_share_lines(facts: RunFacts, numbers: Figures) -> list[Line]:
+    lines = []
+    for style, name in zip(("alone", "federation", "variant", "ceiling"), facts.plan.task.classes[:4], strict=False):
+        keys = {number: f"test_round.{number}.sensitivity.{name}" for number, _ in facts.test_by_round}
+        points = [
+            Point(key, number, numbers[key], f"after round {number}: {numbers[key]:.3f}")
+            for number, key in keys.items()
+            if key in numbers
+        ]
+        lines.append(Line(f"{name} recognised, public test images", style, points))
+    return [line for line in lines if line.points]
 
 
 def _test_line(facts: RunFacts, numbers: Figures) -> Line:
@@ -149,25 +186,32 @@ def _plain_lines(
 
 def final(facts: RunFacts, numbers: Figures) -> str:
     """Show the last scored model in detail."""
-    attempts = scored(facts)
-    rows = _final_rows(facts, numbers)
-    if not attempts or not rows:
+    attempts = scored(facts) if readable(facts, numbers) else []
+    rows = _final_rows(facts, numbers, held_out=bool(attempts))
+    if not rows:
         return ""
-    tables = tables_of(facts.plan, attempts[-1])
+    tables = tables_of(facts.plan, attempts[-1]) if attempts else {}
     charts = []
-    if "histograms" in tables:
-        charts.append(_roc(facts, roc_points(tables["histograms"][0])))
-    if "confidence" in tables:
-        charts.append(_calibration(calibration_points(tables["confidence"])))
+    held_out = roc_points(tables["histograms"][0]) if "histograms" in tables else []
+    if held_out or (facts.test and facts.test.curve):
+        charts.append(_roc(facts, held_out))
+    calibration = calibration_points(tables["confidence"]) if "confidence" in tables else []
+    if calibration or (facts.test and facts.test.calibration):
+        charts.append(_calibration(facts, calibration))
     shown = f'<div class="pair">{"".join(charts)}</div>' if charts else ""
-    words = f"The model after round {attempts[-1].scored_round}, on the patients whom the hospitals held back."
-    return section("final", "The final model", f"<p>{words}</p>", pairs(rows), shown)
+    return section("final", "The final model", pairs(rows), shown)
 
 
-def _final_rows(facts: RunFacts, numbers: Figures) -> list[tuple[str, str]]:
+def _final_rows(facts: RunFacts, numbers: Figures, *, held_out: bool) -> list[tuple[str, str]]:
     rows = []
     if facts.test:
         rows.append((f"{facts.test.measure}, public test images", interval(numbers, "test")))
+        rows += [
+            (f"{_recognised(facts, name)}, public test images", figure(numbers, f"test.sensitivity.{name}"))
+            for name in facts.test.shares
+        ]
+    if not held_out:
+        return rows
     rows += [
         (f"AUC for {name}, held-out patients", interval(numbers, f"final.auc.{name}"))
         for name in facts.plan.task.classes
@@ -177,43 +221,55 @@ def _final_rows(facts: RunFacts, numbers: Figures) -> list[tuple[str, str]]:
         if f"final.dice.{name}" in numbers:
             rows.append((f"Dice of {name}, held-out patients", figure(numbers, f"final.dice.{name}")))
         if f"final.sensitivity.{name}" in numbers:
-            is_normal = len(facts.plan.task.classes) == 2 and name == facts.plan.task.classes[0]
-            word = "Specificity" if is_normal else "Sensitivity"
-            rows.append((f"{word} ({name} recognised)", figure(numbers, f"final.sensitivity.{name}")))
+            rows.append((f"{_recognised(facts, name)}, held-out", figure(numbers, f"final.sensitivity.{name}")))
     if "final.calibration_error" in numbers:
         rows.append(("Calibration error", figure(numbers, "final.calibration_error")))
     return rows
 
 
+def _recognised(facts: RunFacts, name: str) -> str:
+    is_normal = len(facts.plan.task.classes) == 2 and name == facts.plan.task.classes[0]
+    return f"{'Specificity' if is_normal else 'Sensitivity'} ({name} recognised)"
+
+
 def _roc(facts: RunFacts, held_out: list[tuple[float, float]]) -> str:
     title = f"ROC for {scored_classes(facts.plan)[0]}"
-    public = facts.test.curve if facts.test else ()
-    shown = list(public) or held_out
-    name, style = ("test_roc", "federation") if public else ("roc", "variant")
-    marks = [Point(f"{name}.{i}", x, y, f"{x:.3f} / {y:.3f}") for i, (x, y) in enumerate(shown)]
-    below = [Point(f"roc.{i}", x, y, f"{x:.3f} / {y:.3f}") for i, (x, y) in enumerate(held_out)] if public else []
-    lines = [Line("held-out patients (sums with noise)", "variant", below), Line(title, style, marks)]
+    public = list(facts.test.curve) if facts.test else []
+    lines = [
+        Line(title, style, [Point(f"{name}.{i}", x, y, f"{x:.3f} / {y:.3f}") for i, (x, y) in enumerate(points)])
+        for name, style, points in (("roc", "variant", held_out), ("test_roc", "federation", public))
+        if points
+    ]
     chart = square_chart(lines, x_title="false alarms", y_title="sensitivity", label=title)
     caption = (
         "Each point is a threshold: how many ill patients are found, and how many healthy ones raise a false alarm."
     )
-    key = legend([("federation", "public test images"), ("variant", "held-out patients, noised")]) if public else ""
-    return drawing(chart, caption + key)
+    return drawing(chart, caption + _sources(public=bool(public), held_out=bool(held_out)))
 
 
-def _calibration(points: list[tuple[float, float, float]]) -> str:
-    most = max((patients for _, _, patients in points), default=1.0)
-    marks = [
-        Point(f"calibration.{i}", x, y, f"says {x:.2f}, right in {y:.2f} of {patients:.0f} patients")
-        for i, (x, y, patients) in enumerate(points)
-    ]
-    radii = [2 + 7 * (patients / most) ** 0.5 for _, _, patients in points]
+def _calibration(facts: RunFacts, held_out: list[tuple[float, float, float]]) -> str:
+    public = list(facts.test.calibration) if facts.test else []
+    lines, radii = [], []
+    for prefix, style, points in (("calibration", "variant", held_out), ("test_calibration", "federation", public)):
+        most = max((count for _, _, count in points), default=1.0)
+        marks = [
+            Point(f"{prefix}.{i}", x, y, f"says {x:.2f}, right in {y:.2f} of {count:.0f}")
+            for i, (x, y, count) in enumerate(points)
+        ]
+        if marks:
+            lines.append(Line("calibration", style, marks))
+            radii.append([2 + 7 * (count / most) ** 0.5 for _, _, count in points])
     chart = square_chart(
-        [Line("calibration", "variant", marks)],
+        lines,
         x_title="how sure the model says it is",
         y_title="how often it is right",
         label="calibration",
         sizes=radii,
     )
-    caption = "A model that knows what it knows lies on the dashed line. Larger dots stand for more patients."
-    return drawing(chart, caption)
+    caption = "A model that knows what it knows lies on the dashed line. Larger dots stand for more images."
+    return drawing(chart, caption + _sources(public=bool(public), held_out=bool(held_out)))
+
+
+def _sources(*, public: bool, held_out: bool) -> str:
+    rows = [("federation", "public test images")] * public + [("variant", "held-out patients, noised")] * held_out
+    return legend(rows)

@@ -60,7 +60,8 @@ def _start(facts: RunFacts) -> str:
 def _phase(facts: RunFacts, index: int) -> str:
     phase = facts.plan.phases[index]
     part = PARTS.get(phase.trainable.value, phase.trainable.value)
-    who = "labelled patients" if phase.unlabelled_sampling_rate == 0 else "labelled and unlabelled patients"
+    strata = {"labelled": phase.labelled_sampling_rate, "unlabelled": phase.unlabelled_sampling_rate}
+    who = " and ".join(stratum for stratum, rate in strata.items() if rate > 0) + " patients"
     method = METHODS.get(phase.method.value, phase.method.value)
     return f"{escape(phase.name)}: {phase.rounds} rounds, {who}, {part}; {escape(method)}"
 

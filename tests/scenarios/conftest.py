@@ -143,16 +143,16 @@ REAL: dict[str, Any] = {
     "hospitals": {
         "source": "phantoms",
         "sites": 4,
-        "patients": 24,
+        "patients": 40,
         "size_px": 32,
-        "labelled_share": 0.6,
+        "labelled_share": 0.9,  # about twenty held-out patients in all
         "unlabelled_sites": 1,
         "test_patients": 60,
     },
     "study": {
         **BARE["study"],
-        "evaluation": {"every_rounds": 1, "epsilon": 8.0, "score_bins": 8},
-        "privacy": {"noise": "distributed", "epsilon": 8.0, "delta": 5e-3},
+        "evaluation": {"every_rounds": 1, "epsilon": 50.0, "score_bins": 8},
+        "privacy": {"noise": "distributed", "epsilon": 50.0, "delta": 4e-3},  # little noise: no class comes out empty
         "phases": [
             {
                 "name": "teacher",

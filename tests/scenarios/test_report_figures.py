@@ -5,7 +5,6 @@ class, scikit-learn-like counting instead of ``common.metrics``.
 """
 
 import json
-import math
 import re
 import sqlite3
 import struct
@@ -14,6 +13,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+import simulation.report.figures
 from common.accounting import COARSE_INTERVAL, SampledGaussian, epsilon
 from simulation.report.page import report_page
 
@@ -38,7 +38,10 @@ class Numbers(HTMLParser):
 
 @pytest.fixture(scope="module")
 def page(real_run):
-    return real_run.finished.report.read_text()
+    """The report with everything drawn, also scores of so few patients that it would rather leave them out."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(simulation.report.figures, "WIDEST_INTERVAL", 2.0)
+        return report_page(real_run.finished.facts)
 
 
 @pytest.fixture(scope="module")
@@ -84,14 +87,14 @@ def test_scores_by_round_and_at_the_end(rows, real_run, shown):
     found = counts_of(rows, real_run)
     assert set(found) == {1, 2, 3}
     name = real_run.plan.task.classes[1]
-    for version, (confusion, histogram, _) in found.items():
+    for version, (_, histogram, _) in found.items():
         if min(histogram.sum(1)) >= 1:
             assert shown.drawn[f"round.{version}.auc.{name}"] == pytest.approx(area(histogram), abs=1e-6)
-        for index, label in enumerate(real_run.plan.task.classes):
-            if confusion[index].sum() >= 1:
-                share = min(max(confusion[index, index] / confusion[index].sum(), 0), 1)
-                assert shown.drawn[f"round.{version}.sensitivity.{label}"] == pytest.approx(share, abs=1e-6)
     confusion, histogram, _ = found[3]
+    for index, label in enumerate(real_run.plan.task.classes):
+        if confusion[index].sum() >= 1:
+            share = min(max(confusion[index, index] / confusion[index].sum(), 0), 1)
+            assert shown.exact[f"final.sensitivity.{label}"] == pytest.approx(share)
     if min(histogram.sum(1)) >= 1:
         assert shown.exact[f"final.auc.{name}"] == pytest.approx(area(histogram))
         low, high = (shown.exact[f"final.auc.{name}.{end}"] for end in ("low", "high"))
@@ -161,7 +164,9 @@ def test_the_comparison_and_the_test_scores(real_run, shown):
     assert shown.drawn["compared.pooled"] == pytest.approx(pooled["value"], abs=1e-6)
     assert shown.drawn["compared.federation"] == pytest.approx(shown.exact["test"], abs=1e-6)
     for number, score in json.loads(real_run.folder.scores.read_text()).items():
-        assert shown.drawn[f"test_round.{number}"] == pytest.approx(score["value"], abs=1e-6)
+        assert shown.drawn[f"test_round.{number}"] == pytest.approx(score["estimate"]["value"], abs=1e-6)
+        for label, share in score["shares"].items():
+            assert shown.drawn[f"test_round.{number}.sensitivity.{label}"] == pytest.approx(share, abs=1e-6)
 
 
 def test_every_figure_on_the_page_belongs_to_a_family_that_is_recomputed_here(shown):
@@ -169,8 +174,9 @@ def test_every_figure_on_the_page_belongs_to_a_family_that_is_recomputed_here(sh
         r"plan\.\w+", r"bought\.\w+", r"rounds\.applied", r"attempts(\.aborted)?", r"seconds",
         r"(round\.\d+|final)\.(auc|sensitivity)\.\w+(\.low|\.high)?", r"final\.calibration_error",
         r"site\.[\w-]+\.(rounds|missed|refused)", r"sent\.[\w-]+(\.\w+)?\.(bytes|messages)", r"spent\.[\w-]+\.\w+",
-        r"spent_by\.\d+\.\w+", r"test(\.low|\.high|\.images)?", r"test_round\.\d+", r"compared\.[\w-]+",
-        r"roc\.\d+", r"test_roc\.\d+", r"calibration\.\d+",
+        r"spent_by\.\d+\.\w+", r"test(\.low|\.high|\.images|\.sensitivity\.\w+)?",
+        r"test_round\.\d+(\.sensitivity\.\w+)?", r"compared\.[\w-]+",
+        r"(test_)?roc\.\d+", r"(test_)?calibration\.\d+",
     )  # fmt: skip
     for name in (*shown.exact, *shown.drawn):
         assert any(re.fullmatch(family, name) for family in families), name
@@ -198,6 +204,12 @@ def test_the_page_needs_no_network_and_runs_nothing(page, shown):
     assert "default-src 'none'" in page
 
 
-def test_the_report_is_the_same_when_it_is_made_again(real_run, page):
-    assert report_page(real_run.finished.facts) == page
-    assert math.isfinite(real_run.finished.facts.seconds)
+def test_scores_that_say_nothing_are_left_out_and_the_page_says_so(real_run, page):
+    assert real_run.finished.report.read_text() == report_page(real_run.finished.facts)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(simulation.report.figures, "WIDEST_INTERVAL", 0.0)
+        bare = report_page(real_run.finished.facts)
+    assert 'data-figure="round.3.auc' in page
+    assert 'data-figure="round.3.auc' not in bare
+    assert "that score says nothing here" in bare
+    assert "that score says nothing here" not in page
