@@ -14,6 +14,7 @@ from typing import Final
 
 from client.dicom.cache import Cache
 from client.policy import check_policy, read_policy
+from client.public_images import load_public_images
 from client.site_folder import SiteFolder
 from common.errors import FedwardError, NotEnrolledError, PlanInvalidError
 from common.files import replace_atomically
@@ -75,12 +76,14 @@ def approve(folder: SiteFolder, plan_file: Path, *, approver: str) -> CheckedPla
 
     The study's patients, strata and splits are frozen as they are in the cache now. Doing it again changes nothing but
     adds a line to the audit log.
-    Raises: as ``check_for_site``; PlanInvalidError for an empty or overlong name; CacheInvalidError.
+    Raises: as ``check_for_site``; PlanInvalidError for an empty or overlong name; CacheInvalidError; what
+    ``load_public_images`` raises when the plan names images that are not here.
     """
     if not 1 <= len(approver.strip()) <= MAX_NAME_CHARACTERS or not approver.isprintable():
         raise PlanInvalidError(f"the approver's name must have 1 to {MAX_NAME_CHARACTERS} printable characters")
     checked = check_for_site(folder, plan_file)
     digest = checked.plan.digest()
+    load_public_images(folder, checked.plan)
     if folder.cache.exists():
         Cache.open(folder.cache, read_secret_file(folder.secret)).freeze(digest)
     target = folder.plan(digest)

@@ -37,6 +37,7 @@ def phase_settings(plan: StudyPlan, phase: Phase, site: Site) -> TrainingSetting
         unlabelled_weight=phase.unlabelled_weight,
         unlabelled_from_round=phase.unlabelled_from_round,
         teacher_decay=phase.teacher_decay,
+        gate_balanced_accuracy=phase.gate_balanced_accuracy,
         hidden_share=phase.hidden_share,
         local_steps=phase.local_steps,
         local_learning_rate=phase.local_learning_rate,

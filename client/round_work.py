@@ -22,11 +22,12 @@ from client.ledger import Ledger, Reservation
 from client.noise import PrivacyRandomness
 from client.open_studies import OpenStudy
 from client.phase_settings import phase_settings
+from client.public_images import load_public_images
 from client.secagg_state import Contribution
 from client.site_folder import SiteFolder
 from client.speed import Speed
 from client.study_charges import StudyCharges
-from client.training import LatticeUpdate, PhaseTraining
+from client.training import LatticeUpdate, PhaseTraining, PublicImages
 from common.identity import read_secret_file
 from common.parameters import flatten, load
 from common.plan.fitting import lattice_step, phase_layout, travelling_layout
@@ -53,11 +54,12 @@ class StudyWork:
         patients: CachedPatients,
         charges: StudyCharges,
         *,
+        public: PublicImages | None = None,
         speed: Speed | None = None,
         randomness: PrivacyRandomness | None = None,
     ) -> None:
         self._plan, self._site, self._patients, self._charges = plan, site, patients, charges
-        self._speed = speed or Speed()
+        self._public, self._speed = public, speed or Speed()
         self._randomness = randomness or PrivacyRandomness()
         self._counts = count_layout(plan)
         self._counts_multiplier = evaluation_noise_multiplier(plan)
@@ -69,13 +71,15 @@ class StudyWork:
     def open(cls, folder: SiteFolder, study: OpenStudy, speed: Speed) -> "StudyWork":
         """Open cache, ledger and network of an approved study at this site.
 
-        Raises: CacheInvalidError, LedgerInvalidError, KeyExposedError, NetworkUnsuitableError.
+        Raises: CacheInvalidError, LedgerInvalidError, KeyExposedError, NetworkUnsuitableError, and for public images
+        what ``load_public_images`` raises.
         """
         plan, name = study.checked.plan, study.checked.site_id
         cache = Cache.open(folder.cache, read_secret_file(folder.secret)).frozen(plan.digest())
         site = next(site for site in plan.sites if site.name == name)
         ledger = Ledger.open(folder.ledger, ceiling=study.policy.epsilon_ceiling)
-        return cls(plan, site, CachedPatients(cache, plan), StudyCharges(plan, ledger), speed=speed)
+        patients, charges = CachedPatients(cache, plan), StudyCharges(plan, ledger)
+        return cls(plan, site, patients, charges, public=load_public_images(folder, plan), speed=speed)
 
     @property
     def payload_bytes(self) -> int:
@@ -162,6 +166,7 @@ class StudyWork:
             phase_settings(plan, phase, self._site),
             noise=None if plan.privacy.noise is NoisePlacement.NONE else _LatticeUnits(self._randomness),
             lattice_step=None if local else lattice_step(plan),
+            public=self._public,
             patients_at_once=self._speed.patients_at_once,
         )
         self._training = (index, training)

@@ -37,6 +37,10 @@ class SiteFolder:
         """The encrypted training records."""
         return self.path / "cache"
 
+    def public_images(self, digest: str) -> Path:
+        """Return the file of public images that a plan names by SHA-256."""
+        return self.path / "public" / f"{digest}.npz"
+
     @property
     def ledger(self) -> Path:
         """The privacy ledger (SQLite)."""

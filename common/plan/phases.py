@@ -42,6 +42,8 @@ class Phase(PlanPart):
     ``maximum_attempts``: how often a round may be tried in all, and what the noise is computed for.
     ``local_steps``: private steps in one round (more than 1 only with noise = local).
     ``learning_rate``, ``momentum``: of the server in this phase, where they differ from ``aggregation``.
+    ``gate_balanced_accuracy``: unlabelled scans teach only while the teacher reaches it on the study's public images
+    (0: no gate).
     ``teacher_decay``: 1 keeps the phase's first model as teacher, 0 takes the last released one. ``hidden_share``: of
     the patches that reconstruction hides.
     """
@@ -67,6 +69,7 @@ class Phase(PlanPart):
     learning_rate: Annotated[float, Field(gt=0, le=1000)] | None = None
     momentum: Annotated[float, Field(ge=0, lt=1)] | None = None
     teacher_decay: Annotated[float, Field(ge=0, le=1)] = 1.0
+    gate_balanced_accuracy: Annotated[float, Field(ge=0, le=1)] = 0.0
     hidden_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
     class_weights: Annotated[tuple[ClassWeight, ...], Field(strict=False, max_length=64)] = ()
 

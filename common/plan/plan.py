@@ -125,6 +125,8 @@ class StudyPlan(PlanPart):
                 )
             if placement is NoisePlacement.LOCAL and phase.method is Method.STANDARDISE:
                 raise ValueError(f"{where}: method = standardise needs sums, so privacy.noise cannot be local")
+            if phase.gate_balanced_accuracy > 0 and not self.image.public_images:
+                raise ValueError(f"{where}: gate_balanced_accuracy needs image.public_images: the gate judges on those")
             if phase.class_weights and len(phase.class_weights) != len(self.task.classes):
                 raise ValueError(
                     f"{where}: class_weights has {len(phase.class_weights)} numbers, "

@@ -64,6 +64,7 @@ class Image(PlanPart):
     """How a scan becomes the network's input.
 
     ``size_px``: (height, width), or (depth, height, width) in 3-D. ``spacing_mm``: the same order, required in 3-D.
+    ``public_images``: SHA-256 of the file of images that belong to nobody, on which gates judge the teacher ("": none).
     ``window_hu``: (centre, width) in Hounsfield units, for CT. ``percentiles``: (low, high) of the one image.
     """
 
@@ -73,6 +74,7 @@ class Image(PlanPart):
     window_hu: Annotated[tuple[Hounsfield, ...], Field(strict=False, max_length=2)] = ()
     percentiles: Annotated[tuple[Percentile, Percentile], Field(strict=False)] = (1.0, 99.0)
     maximum_scans_per_patient: Annotated[int, Field(ge=1, le=64)] = 4
+    public_images: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -81,4 +81,4 @@ def test_canonical_bytes_are_the_same_on_every_machine(plan_document):
     assert plan.digest() == KNOWN_DIGEST
 
 
-KNOWN_DIGEST = "6c858610a38f0bd55febade968a1a42925baec49c53bc46c896ad58ba9564b9a"
+KNOWN_DIGEST = "5394db327c0032cd8ed079d5372018e5d22834ece78e499e76ab89d0a2831369"

@@ -1,0 +1,65 @@
+"""Images that belong to nobody: the only ones on which a gate may judge the teacher without a budget.
+
+A plan names their file by SHA-256; the site gets it out of band, like the roster, and keeps it in its folder:
+``public/DIGEST.npz`` with ``images`` (n, *size) uint8 or float32 in [0, 1] and ``classes`` (n,) whole numbers.
+"""
+
+import hashlib
+import io
+import zipfile
+from typing import Final
+
+import numpy as np
+import torch
+
+from client.site_folder import SiteFolder
+from client.training import PublicImages
+from common.errors import NotEnrolledError, PlanInvalidError
+from common.files import read_bounded
+from common.plan.plan import StudyPlan
+
+MAX_BYTES: Final = 64 * 1024 * 1024
+MOST_IMAGES: Final = 10_000
+
+
+def load_public_images(folder: SiteFolder, plan: StudyPlan) -> PublicImages | None:
+    """Read the public images that a plan names; None when it names none.
+
+    Raises: NotEnrolledError when the file is not here or is another one; PlanInvalidError when it does not fit;
+    FileTooLargeError.
+    """
+    digest = plan.image.public_images
+    if not digest:
+        return None
+    path = folder.public_images(digest)
+    if not path.exists():
+        raise NotEnrolledError(
+            f"{path}: the plan judges its teacher on these public images; ask the coordinator for them"
+        )
+    content = read_bounded(path, MAX_BYTES)
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise NotEnrolledError(f"{path}: not the file that the plan names; ask the coordinator for it again")
+    try:
+        return _parsed(content, plan)
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile):
+        raise PlanInvalidError(
+            f"{path}: needs `images` (n, {', '.join(map(str, plan.image.size_px))}) and `classes` (n,), "
+            f"n from 1 to {MOST_IMAGES}"
+        ) from None
+
+
+def _parsed(content: bytes, plan: StudyPlan) -> PublicImages:
+    with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+        images, classes = archive["images"], archive["classes"]
+    if (
+        not 1 <= len(images) <= MOST_IMAGES
+        or images.shape[1:] != plan.image.size_px
+        or classes.shape != images.shape[:1]
+    ):
+        raise ValueError("shapes")
+    if images.dtype not in (np.uint8, np.float32) or not np.issubdtype(classes.dtype, np.integer):
+        raise ValueError("types")
+    if classes.min() < 0 or classes.max() >= len(plan.task.classes):
+        raise ValueError("classes")
+    scaled = images.astype(np.float32) / (255 if images.dtype == np.uint8 else 1)
+    return PublicImages(torch.from_numpy(scaled).unsqueeze(1), torch.from_numpy(classes.astype(np.int64)))
