@@ -73,10 +73,11 @@ def main() -> None:
     parser.add_argument("scenario", type=Path)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     rows = []
-    for seed in range(arguments.seeds):
+    for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
         rows.append(run_seed(arguments.scenario, seed=seed, data=arguments.data, out=arguments.out))
         errors.print(f"seed {seed}: " + ", ".join(f"{name} {value:.4f}" for name, value in rows[-1].items()))
     print_json(collected(rows))
