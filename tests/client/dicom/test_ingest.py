@@ -298,7 +298,13 @@ def test_equal_names_below_two_folders_are_two_files(tmp_path, scan, settings_wi
 
 def test_what_only_the_clock_refused_is_tried_again(tmp_path, scan, run, monkeypatch):
     write(tmp_path / "scans", {"a.dcm": scan()})
-    monkeypatch.setattr("client.dicom.pool.FILE_WALL_S", 0.0)
+
+    def too_late(*arguments, timeout_s, **settings):
+        if timeout_s == FILE_WALL_S:
+            raise TimeoutError  # what reading a file's outcome from the worker's pipe raises at the deadline
+        return receive(*arguments, timeout_s=timeout_s, **settings)
+
+    monkeypatch.setattr("client.dicom.pool.receive", too_late)
     assert run().rejected == {RejectCode.TIME_LIMIT: 1}
     monkeypatch.undo()
     assert run().accepted == 1
