@@ -106,6 +106,11 @@ class BareRun:
             faults=faults,
         )
 
+    def twin(self, template: Path, target: Path) -> "BareRun":
+        """The same run, not yet begun."""
+        shutil.copytree(template, target)
+        return BareRun(RunFolder(target), self.scenario, self.plan)
+
     def journal(self) -> Journal:
         return open_journal(open_study(self.folder.study.path))
 

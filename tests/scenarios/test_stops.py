@@ -1,6 +1,5 @@
 import logging
 import os
-import shutil
 import signal
 
 import numpy as np
@@ -14,7 +13,6 @@ from common.files import replace_atomically
 from server.events import RunState
 from server.journal import Journal
 from simulation.faults import Fault, Trouble
-from simulation.run_folder import RunFolder
 from simulation.running import log_to, stop_on_interrupt
 
 SITES = ("hospital-1", "hospital-2", "hospital-3", "hospital-4")
@@ -28,8 +26,7 @@ def test_a_stopped_run_goes_on_where_it_was_and_ends_with_the_same_model(bare_ru
     resumed = bare_run.parameters()
     attempts = [row.attempt for row in bare_run.journal().attempts()]
     assert attempts == sorted(set(attempts))
-    shutil.copytree(bare_template, tmp_path / "again")
-    again = type(bare_run)(RunFolder(tmp_path / "again"), bare_run.scenario, bare_run.plan)
+    again = bare_run.twin(bare_template, tmp_path / "again")
     again.run()
     assert np.array_equal(resumed, again.parameters())
 
@@ -76,8 +73,7 @@ def check_killed(bare_run, number, bare_template, tmp_path):
     for site in SITES:
         assert before[site] <= spent_attempts(bare_run, site)
     # Nobody was missing, so the made-up sums, and with them the model, are those of a run that nobody killed.
-    shutil.copytree(bare_template, tmp_path / "undisturbed")
-    undisturbed = type(bare_run)(RunFolder(tmp_path / "undisturbed"), bare_run.scenario, bare_run.plan)
+    undisturbed = bare_run.twin(bare_template, tmp_path / "undisturbed")
     undisturbed.run()
     assert np.array_equal(bare_run.parameters(), undisturbed.parameters())
 
