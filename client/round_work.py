@@ -167,6 +167,7 @@ class StudyWork:
             noise=None if plan.privacy.noise is NoisePlacement.NONE else _LatticeUnits(self._randomness),
             lattice_step=None if local else lattice_step(plan),
             public=self._public,
+            speed=self._speed.gradients,
             patients_at_once=self._speed.patients_at_once,
         )
         self._training = (index, training)

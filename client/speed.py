@@ -2,11 +2,18 @@
 
 from dataclasses import dataclass
 
+from client.private_gradients.engine import SpeedSettings
+
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """``device``: torch device of training. ``patients_at_once``: bounds memory. ``masking_threads``: of the vector."""
+    """What the site chooses for itself.
+
+    ``device``: torch device of training. ``patients_at_once``: bounds memory. ``masking_threads``: of the vector.
+    ``gradients``: engine of the private gradients, and bfloat16 (``client.private_gradients``).
+    """
 
     device: str = "cpu"
     patients_at_once: int = 16
     masking_threads: int = 1
+    gradients: SpeedSettings = SpeedSettings()
