@@ -1,6 +1,6 @@
 """Settings of one site that change how fast it works, and nothing that leaves it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from client.private_gradients.engine import SpeedSettings
 
@@ -16,4 +16,4 @@ class Speed:
     device: str = "cpu"
     patients_at_once: int = 16
     masking_threads: int = 1
-    gradients: SpeedSettings = SpeedSettings()
+    gradients: SpeedSettings = field(default_factory=SpeedSettings)
