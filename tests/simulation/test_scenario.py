@@ -96,16 +96,16 @@ def test_the_noise_is_just_enough():
     plan = build_plan(parse_scenario(DEMO, "demo"), COUNTS, roster_digest="0" * 64, order_key="A" * 43 + "=")
     bought = guarantee(plan)
     assert 7.9 < bought.epsilon <= 8.0
-    ratio = plan.phases[0].noise_multiplier / plan.phases[1].noise_multiplier
-    assert ratio == pytest.approx(DEMO["study"]["phases"][0]["noise_ratio"], rel=1e-3)
+    ratio = plan.phases[1].noise_multiplier / plan.phases[0].noise_multiplier
+    assert ratio == pytest.approx(DEMO["study"]["phases"][1]["noise_ratio"], rel=1e-3)
 
 
 def test_noise_that_a_phase_names_is_kept_and_attempts_are_filled_in():
-    document = changed("study.phases.1.noise_multiplier", 5.0)
+    document = changed("study.phases.0.noise_multiplier", 5.0)
     plan = build_plan(parse_scenario(document, "demo"), COUNTS, roster_digest="0" * 64, order_key="A" * 43 + "=")
-    assert plan.phases[1].noise_multiplier == 5.0
-    assert plan.phases[1].maximum_attempts == 46  # a tenth more than 40, and two
-    assert parse_scenario(DEMO, "demo").study.phases[1].maximum_attempts == MOST_ATTEMPTS
+    assert plan.phases[0].noise_multiplier == 5.0
+    assert plan.phases[0].maximum_attempts == 46  # a tenth more than 40, and two
+    assert parse_scenario(DEMO, "demo").study.phases[0].maximum_attempts == MOST_ATTEMPTS
 
 
 def test_a_hundred_sites_get_thresholds_that_fit_them():
