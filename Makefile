@@ -9,6 +9,8 @@ TORCH_INDEX ?=
 WHEELHOUSE ?=
 PIP_SOURCE := $(if $(WHEELHOUSE),--no-index --find-links $(WHEELHOUSE),$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX),))
 WORKERS ?= 2
+# A site without internet gets what runs; a developer also what checks and tests.
+WHAT := $(if $(WHEELHOUSE),fedward,--group dev -e .)
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-slow check lint types imports coverage wheelhouse clean
@@ -24,7 +26,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_SOURCE) -c constraints.txt 'pip>=25.1'
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_SOURCE) -c constraints.txt torch
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_SOURCE) -c constraints.txt --group dev -e .
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_SOURCE) -c constraints.txt $(WHAT)
 	@$(BIN)/python -m pip check
 	@touch $@
 
