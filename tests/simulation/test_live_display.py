@@ -41,11 +41,11 @@ def test_a_person_sees_round_stage_sites_score_epsilon_bytes_and_time(plan):
     shown = text_of(display)
     for part in (
         "phase teacher, round 6 of 40: sending the masked update",
-        "round 5/70", "test score 0.812 (0.800-0.824)", "epsilon 3.46 of 8", "123.5 kB", "silent", "so far",
+        "round 5/55", "test score 0.812 (0.800-0.824)", "epsilon 3.46 of 8", "123.5 kB", "silent", "so far",
     ):  # fmt: skip
         assert part in shown
     watchers.on_round(RoundEnd(START, SITES[:1], SITES[1:], None, 1.0))
-    assert "round 6/70" in text_of(display)
+    assert "round 6/55" in text_of(display)
     assert "left" in text_of(display)
     watchers.on_aborted(AbortRow(8, 710, "too few sites", ()), 2.0)
     assert "attempt 8 was given up: too few sites" in text_of(display)
