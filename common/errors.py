@@ -57,7 +57,6 @@ class ExitCode(IntEnum):
     STUDY_STOPPED = 72
     # deployment (80-89)
     NOT_ENROLLED = 80
-    UNREACHABLE = 81
     POLICY_REFUSED = 82
     CHAIN_BROKEN = 83
     POLICY_INVALID = 84
