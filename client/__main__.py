@@ -4,15 +4,29 @@ from common.terminal import new_application, run
 
 HELP = """Take part in a federated study without letting a scan leave the hospital.
 
-Examples: **fedward-site keys new** north · **fedward-site ingest** /srv/dicom --labels labels.csv
+Examples: **fedward-site init** north · **fedward-site check** · **fedward-site approve** study.toml
 """
 
 COMMANDS = {
+    "init": ("client.commands.init:init", "Set up a new site."),
+    "enrol": ("client.commands.enrol:enrol", "Write the enrolment file for the coordinator."),
+    "join": ("client.commands.join:join_federation", "Take the coordinator's kit, after comparing its fingerprint."),
+    "check": ("client.commands.check:check", "Look at everything that can go wrong, and say what to do."),
+    "approve": ("client.commands.approve:approve_plan", "Read a plan, approve it, or take that back."),
+    "model": ("client.commands.model:model_app", "Receive, score and use a study's final model."),
+    "audit": ("client.commands.audit:show_audit", "Show who decided what here; verify the record."),
+    "page": ("client.commands.page:page", "Print the address of the status page."),
     "outbox": ("client.commands.outbox:show_outbox", "Show what left this hospital; verify the record."),
     "ingest": ("client.commands.ingest:ingest", "Read scans into the encrypted cache."),
     "data": ("client.commands.data:data", "Show what this site holds, small cells suppressed."),
     "withdraw": ("client.commands.withdraw:withdraw", "Erase a patient who opts out."),
     "ledger": ("client.commands.ledger:ledger", "Show what patients have spent of their privacy."),
+    "up": ("client.commands.up:up", "Run the site: SuperNode, agent, status page."),
+    "status": ("client.commands.status:status", "Show what the site is doing."),
+    "pause": ("client.commands.pause:pause", "Take part in nothing from now on."),
+    "resume": ("client.commands.pause:resume", "Take part again."),
+    "agent": ("client.commands.agent:agent", "Work on tasks (started by `up`)."),
+    "restored": ("client.commands.restored:restored", "After restoring a backup: refuse the attempts it forgot."),
     "keys": ("common.keys_command:keys_app", "Make keys and show fingerprints."),
 }
 

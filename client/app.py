@@ -79,7 +79,8 @@ def _answer(kind: Kind, message: Message, context: Context) -> Message:
         most = site.max_payload_bytes if kind is Kind.ORDER else 0
         received = from_content(message.content, max_payload_bytes=most)
         packet = site.answer(kind, received.message, received.payload)
-        time.sleep(packet.delay_s)  # the reply's time must not tell how long training took
+        if packet.delay_s > 0:  # to sleep for no time at all gives the processor away: a millisecond where it is busy
+            time.sleep(packet.delay_s)  # the reply's time must not tell how long training took
         return Message(to_content(packet, received.nonce), reply_to=message)
     except Exception as error:  # noqa: BLE001 (the last net: its text must not travel)
         return _fault(message, error)

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from client.audit_log import audit, standing_approvals
 from client.dicom.cache import Cache
 from client.policy import check_policy, read_policy
 from client.public_images import load_public_images
 from client.site_folder import SiteFolder
 from common.errors import FedwardError, NotEnrolledError, PlanInvalidError
 from common.files import replace_atomically
-from common.hash_chain import ChainLink, HashChain
 from common.identity import public_bytes, read_secret_file, read_signing_key
 from common.plan.fitting import check_fit
 from common.plan.guarantee import Guarantee, check_guarantee
@@ -27,7 +27,6 @@ from common.plan.reading import read_plan
 from common.plan.signing import signature_path, verify_plan
 from common.roster import Roster, read_roster
 
-AUDIT_NAME: Final = "audit"
 MAX_NAME_CHARACTERS: Final = 100
 
 _log = logging.getLogger("fedward.site")
@@ -79,8 +78,7 @@ def approve(folder: SiteFolder, plan_file: Path, *, approver: str) -> CheckedPla
     Raises: as ``check_for_site``; PlanInvalidError for an empty or overlong name; CacheInvalidError; what
     ``load_public_images`` raises when the plan names images that are not here.
     """
-    if not 1 <= len(approver.strip()) <= MAX_NAME_CHARACTERS or not approver.isprintable():
-        raise PlanInvalidError(f"the approver's name must have 1 to {MAX_NAME_CHARACTERS} printable characters")
+    require_name(approver)
     checked = check_for_site(folder, plan_file)
     digest = checked.plan.digest()
     load_public_images(folder, checked.plan)
@@ -96,12 +94,22 @@ def approve(folder: SiteFolder, plan_file: Path, *, approver: str) -> CheckedPla
     return checked
 
 
+def require_name(approver: str) -> None:
+    """Refuse a name that is empty, overlong, or could disturb a terminal or a log. Raises: PlanInvalidError."""
+    if not 1 <= len(approver.strip()) <= MAX_NAME_CHARACTERS or not approver.isprintable():
+        raise PlanInvalidError(f"the approver's name must have 1 to {MAX_NAME_CHARACTERS} printable characters")
+
+
 def withdraw_approval(folder: SiteFolder, digest: str, *, approver: str) -> None:
-    """Take an approval back: from the next message on the site refuses the study. Raises: NotEnrolledError."""
+    """Take an approval back: from the next message on the site refuses the study.
+
+    Raises: NotEnrolledError unless the plan with exactly this digest is approved here; PlanInvalidError (name).
+    """
+    require_name(approver)
     target = folder.plan(digest).parent
-    if not target.is_dir() or target.parent != folder.plans:
+    if digest not in standing_approvals(folder) or not target.is_dir():
         raise NotEnrolledError("no such plan is approved here; see `fedward-site status`")
-    audit(folder, {"what": "withdrawn", "plan": digest, "approver": approver, "time": int(time.time())})
+    audit(folder, {"what": "withdrawn", "plan": digest, "approver": approver.strip(), "time": int(time.time())})
     shutil.rmtree(target)
 
 
@@ -111,7 +119,7 @@ def approved_plans(folder: SiteFolder) -> dict[str, CheckedPlan]:
     A plan that no longer passes (policy tightened, roster changed, file edited) is left out: the site fails closed.
     Raises: ChainBrokenError when the audit log was changed.
     """
-    standing = _standing(folder)
+    standing = standing_approvals(folder)
     found: dict[str, CheckedPlan] = {}
     for digest in sorted(standing):
         plan_file = folder.plan(digest)
@@ -125,27 +133,3 @@ def approved_plans(folder: SiteFolder) -> dict[str, CheckedPlan]:
         if checked.plan.digest() == digest:
             found[digest] = checked
     return found
-
-
-def audit(folder: SiteFolder, entry: dict[str, object]) -> ChainLink:
-    """Add a line to the site's audit log and make it durable. Raises: ChainBrokenError."""
-    chain = HashChain(folder.audit, AUDIT_NAME)
-    try:
-        return chain.append(entry)
-    finally:
-        chain.close()
-
-
-def _standing(folder: SiteFolder) -> set[str]:
-    """Digests approved and not withdrawn since, by the audit log alone."""
-    standing: set[str] = set()
-    if not folder.audit.exists():
-        return standing
-    chain = HashChain(folder.audit, AUDIT_NAME)
-    for link in chain.links():
-        if link.entry["what"] == "approved":
-            standing.add(link.entry["plan"])
-        elif link.entry["what"] == "withdrawn":
-            standing.discard(link.entry["plan"])
-    chain.close()
-    return standing

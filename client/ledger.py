@@ -17,8 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from client.ledger_budget import Affordable, Charge, EntryKind, Spending, Stratum, add_up
-from client.ledger_store import LedgerStore, study_start
+from client.ledger_budget import Affordable, Charge, EntryKind, Spending, Stratum, Tally, add_up
+from client.ledger_store import LedgerStore, Row, study_start
 from common.accounting import SampledGaussian, require_delta, require_number
 from common.errors import AccountingError, BudgetExhaustedError, LedgerInvalidError
 
@@ -45,6 +45,8 @@ class Ledger:
         self._store, self._clock = store, clock
         self._affordable = Affordable(ceiling)
         self._open: set[Reservation] = set()
+        self._tally, self._counted = Tally(), 0
+        self._last: Row | None = None
 
     @classmethod
     def open(cls, path: Path, *, ceiling: float) -> "Ledger":
@@ -129,21 +131,33 @@ class Ledger:
         self.close()
 
     def _refuse_known(self, reservation: Reservation) -> None:
-        for row in self._store.rows:
-            if row.study == reservation.study and row.body["attempt"] == reservation.attempt:
-                raise LedgerInvalidError(
-                    f"attempt {reservation.attempt} of study {reservation.study[:12]}… is in the ledger already; an "
-                    "attempt is never repeated: the coordinator must order a higher one"
-                )
+        if self._up_to_date().knows(reservation.study, reservation.attempt):
+            raise LedgerInvalidError(
+                f"attempt {reservation.attempt} of study {reservation.study[:12]}… is in the ledger already; an "
+                "attempt is never repeated: the coordinator must order a higher one"
+            )
 
     def _refuse_above_ceiling(self) -> None:
         """Judge the ledger with the new entry in it; raising undoes the entry."""
-        spending = add_up(row.body for row in self._store.rows)
+        spending = self._up_to_date().spending()
         if not self._affordable.allows(spending):
             raise BudgetExhaustedError(
                 f"this step would bring a patient to epsilon {self._affordable.epsilon(spending):.3f}; the site's "
                 f"ceiling is {self._affordable.ceiling:g}. Nothing was read or spent; the ceiling is in policy.toml"
             )
+
+    def _up_to_date(self) -> Tally:
+        """Return the tally of all rows; begun again where the rows are not those that were counted (an undone entry).
+
+        Rows are verified once and never changed, so the last one counted stands for all before it.
+        """
+        rows = self._store.rows
+        if self._counted > len(rows) or (self._counted and rows[self._counted - 1] is not self._last):
+            self._tally, self._counted = Tally(), 0
+        for row in rows[self._counted :]:
+            self._tally.add(row.body)
+            self._counted, self._last = row.number, row
+        return self._tally
 
     def _close(self, kind: EntryKind, reservation: Reservation) -> None:
         if reservation not in self._open:

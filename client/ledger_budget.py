@@ -5,8 +5,10 @@ several studies a patient may have been in any stratum of each: the ceiling is j
 stratum a study. All studies are assumed to touch the same patients (fails closed), at the smallest delta among them.
 """
 
+import contextlib
 import itertools
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -16,7 +18,7 @@ from common.accounting import COARSE_INTERVAL, FINE_INTERVAL, SampledGaussian, e
 from common.errors import LedgerInvalidError
 
 MOST_CHOICES: Final = 27  # histories judged one by one; beyond, the oldest studies count with all strata at once
-GROWTHS: Final = (2.0, 1.25, 1.0)  # look ahead so far, so that not every step pays for the accountant
+GROWTHS: Final = (16.0, 2.0, 1.25, 1.05, 1.0)  # look ahead so far, so that not every step pays for the accountant
 
 History = tuple[SampledGaussian, ...]
 
@@ -59,6 +61,59 @@ class Spending:
         return epsilon(self.events.get(stratum, []), delta or self.delta)
 
 
+class Tally:
+    """What ``add_up`` would say, kept up to date entry by entry, with equal mechanisms of a stratum added up."""
+
+    def __init__(self) -> None:
+        self._deltas: dict[str, float] = {}
+        self._charges: dict[tuple[str, int], list[Charge]] = {}
+        self._steps: dict[str, dict[Stratum, Counter[tuple[float, float]]]] = {}
+        self._attempts: set[tuple[str, int]] = set()
+
+    def add(self, body: Mapping[str, Any]) -> None:
+        """Count one more entry. Raises: LedgerInvalidError for one that is not understood; nothing is counted then."""
+        with _understood():
+            study, attempt, kind = body["study"], body["attempt"], EntryKind(body["kind"])
+            if kind is EntryKind.RESERVED:
+                charges = [_charge(packed) for packed in body["charges"]]
+                self._deltas[study] = min(self._deltas.get(study, math.inf), body["delta"])
+                self._charges.setdefault((study, attempt), []).extend(charges)
+                self._move(study, charges, 1)
+            elif kind is EntryKind.VOID:
+                self._move(study, self._charges.pop((study, attempt)), -1)
+            self._attempts.add((study, attempt))
+
+    def knows(self, study: str, attempt: int) -> bool:
+        """Say whether any entry is about that attempt."""
+        return (study, attempt) in self._attempts
+
+    def spending(self) -> list[Spending]:
+        """Return the spending of each study, in the order of their first entry; attempts are not listed."""
+        return [Spending(study, delta, self._events(study)) for study, delta in self._deltas.items()]
+
+    def _events(self, study: str) -> dict[Stratum, list[SampledGaussian]]:
+        by_stratum = {
+            stratum: [SampledGaussian(*mechanism, steps) for mechanism, steps in counts.items() if steps > 0]
+            for stratum, counts in self._steps.get(study, {}).items()
+        }
+        return {stratum: events for stratum, events in by_stratum.items() if events}
+
+    def _move(self, study: str, charges: Sequence[Charge], sign: int) -> None:
+        strata = self._steps.setdefault(study, {})
+        for each in charges:
+            mechanism = (each.event.sampling_rate, each.event.noise_multiplier)
+            strata.setdefault(each.stratum, Counter())[mechanism] += sign * each.event.steps
+
+
+@contextlib.contextmanager
+def _understood() -> Iterator[None]:
+    """Turn what a malformed entry raises into the ledger's error."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        raise LedgerInvalidError(f"a ledger entry cannot be understood ({error!r:.60}); nothing is spent") from None
+
+
 def add_up(bodies: Iterable[Mapping[str, Any]]) -> list[Spending]:
     """Return the spending of each study. A reservation counts unless a VOID follows it.
 
@@ -66,7 +121,7 @@ def add_up(bodies: Iterable[Mapping[str, Any]]) -> list[Spending]:
     """
     studies: dict[str, Spending] = {}
     charges: dict[tuple[str, int], list[Charge]] = {}
-    try:
+    with _understood():
         for body in bodies:
             study, attempt, kind = body["study"], body["attempt"], EntryKind(body["kind"])
             if kind is EntryKind.RESERVED:
@@ -76,8 +131,6 @@ def add_up(bodies: Iterable[Mapping[str, Any]]) -> list[Spending]:
             if kind is EntryKind.VOID:
                 del charges[study, attempt]
             studies[study].attempts[attempt] = kind
-    except (KeyError, TypeError, ValueError) as error:
-        raise LedgerInvalidError(f"a ledger entry cannot be understood ({error!r:.60}); nothing is spent") from None
     for (study, _), of_attempt in charges.items():
         for each in of_attempt:
             studies[study].events.setdefault(each.stratum, []).append(each.event)
@@ -93,12 +146,14 @@ class Affordable:
     """The ceiling, and a memory of histories known to stay below it.
 
     A history costs no more than another that has the same mechanisms at least as often; so once a longer history is
-    known to fit, the steps up to it need no accountant.
+    known to fit, the steps up to it need no accountant. What was looked at far ahead and did not fit is remembered too,
+    so that it is looked at once; it never decides about a history itself.
     """
 
     def __init__(self, ceiling: float) -> None:
         self.ceiling = ceiling
         self._known: list[tuple[float, dict[tuple[float, float], int]]] = []
+        self._too_far: list[tuple[float, History]] = []
 
     def allows(self, spending: Sequence[Spending]) -> bool:
         """Say whether no patient can have passed the ceiling."""
@@ -120,12 +175,21 @@ class Affordable:
                 SampledGaussian(event.sampling_rate, event.noise_multiplier, math.ceil(event.steps * growth))
                 for event in history
             )
-            if growth > 1 and epsilon(grown, delta, interval=COARSE_INTERVAL) > self.ceiling:
+            if growth > 1 and self._is_too_far(grown, delta):
                 continue
             if growth > 1 or not exceeds(grown, delta=delta, ceiling=self.ceiling):
                 self._known.append((delta, _steps(grown)))
                 return True
         return False
+
+    def _is_too_far(self, grown: History, delta: float) -> bool:
+        steps = _steps(grown)
+        if any(delta <= known_delta and _within(known, steps) for known_delta, known in self._too_far):
+            return True
+        if epsilon(grown, delta, interval=COARSE_INTERVAL) <= self.ceiling:
+            return False
+        self._too_far.append((delta, grown))
+        return True
 
 
 def histories(spending: Sequence[Spending]) -> Iterator[History]:

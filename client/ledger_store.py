@@ -28,6 +28,10 @@ FORMAT: Final = 1
 BUSY_TIMEOUT_S: Final = 60.0
 MAX_BODY_BYTES: Final = 16 * 1024
 START: Final = bytes(32)
+_SLOT_BYTES: Final = 512  # a sector: a disk writes it whole or not at all
+_PAGES_IN_WAL: Final = (
+    100  # then they are moved to the file; a short WAL is written over, which costs less than to grow
+)
 
 _SCHEMA = """
 CREATE TABLE entries (number INTEGER PRIMARY KEY, study TEXT NOT NULL, body TEXT NOT NULL,
@@ -92,7 +96,7 @@ class LedgerStore:
             database.executescript(
                 f"BEGIN; PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT}; {_SCHEMA} COMMIT;"
             )
-        _write_anchor(path, 0, START)
+        _create_anchor(path)
         sync_folder(path.parent)
         return cls(path)
 
@@ -141,6 +145,7 @@ class LedgerStore:
     def _prepare(self) -> None:
         self._database.execute("PRAGMA journal_mode = WAL")
         self._database.execute("PRAGMA synchronous = FULL")
+        self._database.execute(f"PRAGMA wal_autocheckpoint = {_PAGES_IN_WAL}")
         marks = [self._database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")]
         if marks != [APPLICATION_ID, FORMAT] or self._database.execute("PRAGMA quick_check").fetchone()[0] != "ok":
             raise LedgerInvalidError(f"{self._path}: not a whole privacy ledger of format {FORMAT}; nothing is spent")
@@ -177,8 +182,7 @@ class LedgerStore:
         anchor = _anchor(self._path)
         if not anchor.exists():
             raise LedgerInvalidError(f"{anchor}: missing; the ledger cannot show that it is the newest copy")
-        document = json.loads(read_bounded(anchor, 1024))
-        number, known = int(document["number"]), bytes.fromhex(document["hash"])
+        number, known = _read_anchor(self._path)
         found = self._database.execute("SELECT hash FROM entries WHERE number = ?", (number,)).fetchone()
         if number and (found is None or found[0] != known):
             raise LedgerInvalidError(
@@ -210,8 +214,43 @@ def _anchor(path: Path) -> Path:
     return path.with_name(path.name + ".anchor")
 
 
+def _create_anchor(path: Path) -> None:
+    replace_atomically(_anchor(path), 2 * _anchor_slot(0, START), 0o600)
+
+
 def _write_anchor(path: Path, number: int, head: bytes) -> None:
-    replace_atomically(_anchor(path), canonical_bytes({"number": number, "hash": head.hex()}), 0o600)
+    """Note the newest entry in the slot that does not hold the one before it.
+
+    Not synced: the entry itself is durable, a killed process loses nothing, and after a loss of power the anchor may be
+    seconds older than the ledger, which it allows. Each slot is a sector of its own, so one of them is always whole.
+    Raises: LedgerInvalidError; the entry stays.
+    """
+    try:
+        descriptor = os.open(_anchor(path), os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "wb", buffering=0) as file:
+            os.pwrite(file.fileno(), _anchor_slot(number, head), number % 2 * _SLOT_BYTES)
+    except OSError as error:
+        raise LedgerInvalidError(
+            f"{_anchor(path)}: cannot be written ({error.strerror}); nothing more is spent"
+        ) from None
+
+
+def _anchor_slot(number: int, head: bytes) -> bytes:
+    return canonical_bytes({"number": number, "hash": head.hex()}).ljust(_SLOT_BYTES - 1) + b"\n"
+
+
+def _read_anchor(path: Path) -> tuple[int, bytes]:
+    """Return the newest entry that was noted. Raises: ValueError, KeyError, TypeError where no slot is whole."""
+    content = read_bounded(_anchor(path), 2 * _SLOT_BYTES)
+    slots = [content[:_SLOT_BYTES], content[_SLOT_BYTES:]]
+    found = []
+    for slot in slots:
+        with contextlib.suppress(ValueError):
+            found.append(json.loads(slot))
+    if not found:
+        raise ValueError("no slot of the anchor can be read")
+    newest = max(found, key=lambda document: int(document["number"]))
+    return int(newest["number"]), bytes.fromhex(newest["hash"])
 
 
 def _link(purpose: bytes, previous: bytes, body: bytes) -> bytes:

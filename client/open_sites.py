@@ -4,6 +4,7 @@ A site stays open between messages, because the secrets of a session live in mem
 """
 
 import threading
+from functools import lru_cache
 from pathlib import Path
 
 from client.site import Site
@@ -24,7 +25,7 @@ def site_at(folder: str) -> Site:
     The folder comes from the node's own configuration, never from a message or a run config.
     Raises: what ``Site`` raises on opening.
     """
-    path = Path(folder).resolve()
+    path = _resolved(folder)
     with _lock:
         if path not in _open:
             _open[path] = Site.open(path)
@@ -35,3 +36,9 @@ def forget(folder: Path) -> None:
     """Close a site: its session's secrets are gone, which the federation sees as a dropout."""
     with _lock:
         _open.pop(folder.resolve(), None)
+
+
+@lru_cache(maxsize=4096)
+def _resolved(folder: str) -> Path:
+    """Return where a folder really is; remembered, because it is asked at each message."""
+    return Path(folder).resolve()

@@ -4,9 +4,10 @@ Checking a plan costs a second (signatures, accountant, network). It is done aga
 changed, and only then: staff may approve, withdraw or tighten the policy while the site runs.
 """
 
+import contextlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from client.approval import CheckedPlan, approved_plans
 from client.policy import SitePolicyFile, read_policy
@@ -50,9 +51,16 @@ class OpenStudies:
 
 
 def _states(folder: SiteFolder) -> Iterator[object]:
-    """Yield what changes when a file changes: name, inode, size, times."""
-    plans: list[Path] = sorted(folder.plans.rglob("*")) if folder.plans.is_dir() else []
-    for path in (folder.key, folder.roster, folder.policy, folder.audit, *plans):
-        if path.exists():
-            state = path.stat()
-            yield (path.name, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+    """Yield what changes when a file changes: name, inode, size, times. Asked at each order, so it is kept cheap."""
+    for path in (folder.key, folder.roster, folder.policy, folder.audit):
+        yield from _state(str(path))
+    for parent, folders, files in os.walk(folder.plans):
+        folders.sort()
+        for name in sorted((*folders, *files)):
+            yield from _state(f"{parent}/{name}")
+
+
+def _state(path: str) -> Iterator[object]:
+    with contextlib.suppress(FileNotFoundError):
+        state = os.stat(path)  # noqa: PTH116 (pathlib costs more than the call)
+        yield (path, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)

@@ -4,19 +4,18 @@ The coordinator's plan is a proposal. A site approves it only if every rule hold
 whenever it opens the plan, so that a policy tightened later also binds studies approved before.
 """
 
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from common.errors import NotTomlError, PolicyInvalidError, PolicyRefusedError
-from common.files import read_text
+from common.errors import PolicyInvalidError, PolicyRefusedError
 from common.plan.guarantee import Guarantee
 from common.plan.part import PlanPart
 from common.plan.plan import StudyPlan
 from common.plan.privacy import NoisePlacement
+from common.settings_file import read_settings
 
 MAX_POLICY_BYTES: Final = 64 * 1024
 
@@ -47,15 +46,10 @@ def read_policy(path: Path) -> SitePolicyFile:
 
     Raises: PolicyInvalidError, NotTomlError, FileUnreadableError, FileTooLargeError, NotUtf8Error.
     """
-    try:
-        document = tomllib.loads(read_text(path, MAX_POLICY_BYTES))
-        return SitePolicyFile.model_validate(document)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise NotTomlError(f"{path}: not TOML: {str(error)[:200]}") from None
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        place = ".".join(map(str, problem["loc"]))
-        raise PolicyInvalidError(f"{path}: {place}: {problem['msg'].lower()}; nothing runs until it is right") from None
+    return read_settings(
+        path, SitePolicyFile, max_bytes=MAX_POLICY_BYTES, refusal=PolicyInvalidError,
+        advice="nothing runs until it is right",
+    )  # fmt: skip
 
 
 def check_policy(policy: SitePolicyFile, plan: StudyPlan, bought: Guarantee | None) -> None:

@@ -10,6 +10,8 @@
 Source: privacy.md sections 2 and 4, secure-aggregation.md section 6.0.
 """
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -27,6 +29,7 @@ from client.secagg_state import Contribution
 from client.site_folder import SiteFolder
 from client.speed import Speed
 from client.study_charges import StudyCharges
+from client.teacher_file import keep_teacher, recall_teacher
 from client.training import LatticeUpdate, PhaseTraining, PublicImages
 from common.identity import read_secret_file
 from common.parameters import flatten, load
@@ -44,7 +47,9 @@ from common.secagg.order import Order
 class StudyWork:
     """Training, scoring and charging of one study (``client.secagg_steps.RoundWork``).
 
-    Models stay loaded between rounds. ``randomness``: noise; only tests pass another than the operating system's.
+    Models stay loaded between rounds; ``teacher``: the file that keeps a phase's teacher over restarts, None for
+    work that has none. The first model of a phase that reaches this site is its first teacher.
+    ``randomness``: noise; only tests pass another than the operating system's.
     """
 
     def __init__(
@@ -56,10 +61,11 @@ class StudyWork:
         *,
         public: PublicImages | None = None,
         speed: Speed | None = None,
+        teacher: Path | None = None,
         randomness: PrivacyRandomness | None = None,
     ) -> None:
         self._plan, self._site, self._patients, self._charges = plan, site, patients, charges
-        self._public, self._speed = public, speed or Speed()
+        self._public, self._speed, self._teacher = public, speed or Speed(), teacher
         self._randomness = randomness or PrivacyRandomness()
         self._counts = count_layout(plan)
         self._counts_multiplier = evaluation_noise_multiplier(plan)
@@ -79,7 +85,8 @@ class StudyWork:
         site = next(site for site in plan.sites if site.name == name)
         ledger = Ledger.open(folder.ledger, ceiling=study.policy.epsilon_ceiling)
         patients, charges = CachedPatients(cache, plan), StudyCharges(plan, ledger)
-        return cls(plan, site, patients, charges, public=load_public_images(folder, plan), speed=speed)
+        public, teacher = load_public_images(folder, plan), folder.teacher(plan.digest())
+        return cls(plan, site, patients, charges, public=public, speed=speed, teacher=teacher)
 
     @property
     def payload_bytes(self) -> int:
@@ -103,6 +110,8 @@ class StudyWork:
         training = self._phase_training(order.phase, model)
         meta = self._score(training.network) if evaluated else np.zeros(self._counts.length, np.int64)
         update = training.train_round(order.round_number, flatten(training.network, training.order))
+        if self._teacher:
+            keep_teacher(self._teacher, training, order.phase)
         return Contribution(meta.view(np.uint64), self._body(order, phase, update))
 
     def spend(self, order: Order) -> None:
@@ -170,6 +179,8 @@ class StudyWork:
             speed=self._speed.gradients,
             patients_at_once=self._speed.patients_at_once,
         )
+        if self._teacher:
+            recall_teacher(self._teacher, training, index)
         self._training = (index, training)
         return training
 

@@ -1,7 +1,8 @@
 """The site's durable memory of secure aggregation: attempts, opened models, announced results.
 
-Everything is on disk (SQLite, ``synchronous=FULL``: fsync at each commit) before the message that depends on it is
-sent, so a crash can cost an attempt but never repeats one. Secrets of a session are never written.
+Everything is on disk (SQLite in WAL mode with ``synchronous=FULL``: one fsync at each commit) before the message that
+depends on it is sent, so a crash can cost an attempt but never repeats one. Secrets of a session are never written.
+While a site works, the newest entries are in the file beside it (``-wal``): a backup takes both, or neither.
 
 Limit: a restored older copy of this file forgets attempts. The ledger's head in each KEYS message lets the others see
 that; whoever restores a site must call ``skip_to`` with an attempt above the last one the coordinator knows.
@@ -10,8 +11,10 @@ that; whoever restores a site must call ``skip_to`` with an attempt above the la
 import contextlib
 import os
 import sqlite3
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS attempts (plan BLOB, attempt INTEGER, phase INTEGER NOT NULL,
@@ -21,22 +24,39 @@ CREATE TABLE IF NOT EXISTS contributed (plan BLOB, contribution BLOB, PRIMARY KE
 CREATE TABLE IF NOT EXISTS results (plan BLOB, phase INTEGER, round INTEGER, model BLOB NOT NULL,
                                     PRIMARY KEY (plan, phase, round)) STRICT;
 """
-_BUSY_TIMEOUT_S = 5.0
+_BUSY_TIMEOUT_S: Final = 5.0
+_PAGES_IN_WAL: Final = (
+    100  # then they are moved to the file; a short WAL is written over, which costs less than to grow
+)
 
 
 class SiteJournal:
     """One SQLite file of one site; every ``record_...`` is on disk when it returns.
 
-    Raises (every method): sqlite3.Error if the file cannot be read or written; a session then refuses and sends
-    nothing.
+    One connection for the life of the object: to open, read the schema and close cost more than the commit itself.
+    Threads take turns, processes may share the file; each method is one transaction.
+    Raises (every method): sqlite3.Error if the file cannot be read or written, or in a fork of the process that opened
+    it; a session then refuses and sends nothing.
     """
 
     def __init__(self, path: Path) -> None:
         """Open or create the file, readable by its owner only."""
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-        self._path = path
-        with self._open() as database:
-            database.executescript(_SCHEMA)
+        self._path, self._turn, self._process = path, threading.Lock(), os.getpid()
+        self._database = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+        try:
+            self._database.execute("PRAGMA journal_mode=WAL")
+            self._database.execute("PRAGMA synchronous=FULL")
+            self._database.execute(f"PRAGMA wal_autocheckpoint={_PAGES_IN_WAL}")
+            self._database.executescript(_SCHEMA)
+        except BaseException:
+            self._database.close()
+            raise
+
+    def close(self) -> None:
+        """Close the file; what was recorded stays."""
+        with self._turn:
+            self._database.close()
 
     def record_attempt(self, plan_digest: bytes, phase: int, attempt: int) -> bool:
         """Make ``attempt`` the plan's last one; False, with nothing written, unless it is higher than all before."""
@@ -100,8 +120,9 @@ class SiteJournal:
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        # A connection for each use: no handle crosses threads or forks, and a commit is one fsynced transaction.
-        with contextlib.closing(sqlite3.connect(self._path, timeout=_BUSY_TIMEOUT_S)) as database:
-            database.execute("PRAGMA synchronous=FULL")
-            with database:
-                yield database
+        """Give the connection to one thread at a time; each statement is one durable transaction."""
+        with self._turn:
+            if os.getpid() != self._process:
+                # SQLite's locks and buffers do not survive a fork: two processes would write over each other
+                raise sqlite3.ProgrammingError("a journal is used by the process that opened it, not by a fork of it")
+            yield self._database

@@ -109,6 +109,13 @@ class Site:
         for running in self._sessions.values():
             running.session.expire()
 
+    def leave(self) -> None:
+        """End the session under way, as when the site's staff pause it: the federation sees a dropout."""
+        with self._turn:
+            if self._active is not None:
+                self._sessions[self._active].session.wipe()
+            self._active = None
+
     def _route(self, message: bytes) -> bytes | None:
         """Return the digest of the approved plan that an order names, with a session for it; None when there is none.
 

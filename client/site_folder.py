@@ -37,6 +37,55 @@ class SiteFolder:
         """The encrypted training records."""
         return self.path / "cache"
 
+    @property
+    def config(self) -> Path:
+        """The site's settings (TOML): folders, ports, device. Nothing in it changes a guarantee."""
+        return self.path / "site.toml"
+
+    @property
+    def node_key(self) -> Path:
+        """Key (ECDSA P-384, OpenSSH, 0600) with which the SuperNode shows itself; the public half ends in ``.pub``."""
+        return self.path / "node.key"
+
+    @property
+    def runtime_secret(self) -> Path:
+        """Secret (0600) between SuperNode and agent, on loopback."""
+        return self.path / "runtime.secret"
+
+    @property
+    def kit(self) -> Path:
+        """What the coordinator gave this site: address, certificate, roster; signed."""
+        return self.path / "kit.json"
+
+    @property
+    def control_socket(self) -> Path:
+        """Unix socket (0600) of the agent."""
+        return self.path / "agent.sock"
+
+    @property
+    def state(self) -> Path:
+        """What running processes keep: process ids, locks, the task in work. Empty when nothing runs."""
+        return self.path / "state"
+
+    @property
+    def logs(self) -> Path:
+        """Log files of the processes."""
+        return self.path / "logs"
+
+    @property
+    def flower(self) -> Path:
+        """Home of the SuperNode."""
+        return self.path / "flower"
+
+    @property
+    def models(self) -> Path:
+        """Final models received, one folder for each digest."""
+        return self.path / "models"
+
+    def teacher(self, digest: str) -> Path:
+        """Return the file of the teacher of a plan's present phase: a released model."""
+        return self.path / "teachers" / f"{digest}.safetensors"
+
     def public_images(self, digest: str) -> Path:
         """Return the file of public images that a plan names by SHA-256."""
         return self.path / "public" / f"{digest}.npz"

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from client.private_gradients.engine import SpeedSettings
+from client.private_gradients.engine import EngineName, SpeedSettings
+from client.site_config import SpeedSection
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -10,10 +11,20 @@ class Speed:
     """What the site chooses for itself.
 
     ``device``: torch device of training. ``patients_at_once``: bounds memory. ``masking_threads``: of the vector.
-    ``gradients``: engine of the private gradients, and bfloat16 (``client.private_gradients``).
+    ``gradients``: engine of the private gradients, bfloat16, ``torch.compile`` (``client.private_gradients``).
     """
 
     device: str = "cpu"
     patients_at_once: int = 16
     masking_threads: int = 1
     gradients: SpeedSettings = field(default_factory=SpeedSettings)
+
+
+def speed_of(section: SpeedSection) -> Speed:
+    """Return the speed that a site's ``site.toml`` asks for."""
+    return Speed(
+        device=section.device,
+        patients_at_once=section.patients_at_once,
+        masking_threads=section.threads,
+        gradients=SpeedSettings(EngineName(section.engine), section.autocast, section.compile),
+    )

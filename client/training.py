@@ -86,7 +86,7 @@ class PhaseTraining:
             raise ValueError("a private phase needs a source of noise")
         self.settings, self.patients, self.noise = settings, patients, noise
         self.network, self.order = network, layout(network, settings.trainable)
-        self.teacher = Teacher(network, decay=settings.teacher_decay)
+        self.teacher, self.followed_round = Teacher(network, decay=settings.teacher_decay), 0
         self.public = public or PublicImages()
         self.patients_at_once = patients_at_once
         self.step_size = lattice_step or finest_step(settings.clipping_norm, self.order.num_parameters)
@@ -108,9 +108,11 @@ class PhaseTraining:
         settings = self.settings
         randomness = randomness or RoundRandomness()
 
-        # 1. The released model becomes the network; the teacher follows released models only.
+        # 1. The released model becomes the network; the teacher follows released models only, each of them once.
         load(self.network, self.order, released)
-        self.teacher.follow(self.order, released)
+        if round_number != self.followed_round:
+            self.teacher.follow(self.order, released)
+            self.followed_round = round_number
         strata = self._taking_part(round_number)
 
         for step in range(settings.local_steps):

@@ -17,6 +17,7 @@ Zhu, Dong and Wang 2022 (dominating pairs). Checked against a second accountant 
 import functools
 import importlib
 import math
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -32,6 +33,7 @@ LEAST_NOISE_MULTIPLIER: Final = 0.2  # below it one step costs epsilon > 10 and 
 MOST_STEPS: Final = 1_000_000
 MEANINGLESS_EPSILON: Final = 100.0  # above it the fine interval is not worth its time
 NOISE_STEPS: Final = 10_000  # noise multipliers are rounded up to a multiple of 1 / 10,000
+_one_at_a_time = threading.Lock()  # simulated sites ask for the same figure at the same moment: one computes, all read
 
 
 class NeighbouringRelation(StrEnum):
@@ -79,8 +81,10 @@ def epsilon(events: Sequence[SampledGaussian], delta: float, *, interval: float 
     merged = merge(events)
     if not merged:
         return 0.0
-    coarse = _epsilon(merged, delta, max(interval, COARSE_INTERVAL))
-    return coarse if coarse > MEANINGLESS_EPSILON or interval >= COARSE_INTERVAL else _epsilon(merged, delta, interval)
+    with _one_at_a_time:
+        coarse = _epsilon(merged, delta, max(interval, COARSE_INTERVAL))
+        is_enough = coarse > MEANINGLESS_EPSILON or interval >= COARSE_INTERVAL
+        return coarse if is_enough else _epsilon(merged, delta, interval)
 
 
 def exceeds(events: Sequence[SampledGaussian], *, delta: float, ceiling: float) -> bool:

@@ -7,10 +7,11 @@ because exception text travels further than one thinks.
 ``docs/exit-codes.md`` has one heading for each member of ``ExitCode``; a test compares the two.
 """
 
-from enum import IntEnum
+from enum import IntEnum, unique
 from typing import ClassVar
 
 
+@unique
 class ExitCode(IntEnum):
     """What a command's exit status means. 0 and 2 follow the shell's custom; the rest are ours."""
 
@@ -35,6 +36,9 @@ class ExitCode(IntEnum):
     KEY_INVALID = 31
     ROSTER_INVALID = 32
     ROSTER_BAD_SIGNATURE = 33
+    ENROLMENT_INVALID = 34
+    KIT_INVALID = 35
+    RELEASE_INVALID = 36
     # scans (40-49)
     NOTHING_USABLE = 40
     LABELS_INVALID = 41
@@ -55,12 +59,21 @@ class ExitCode(IntEnum):
     SCENARIO_INVALID = 70
     RUN_INVALID = 71
     STUDY_STOPPED = 72
+    REHEARSAL_FAILED = 73
     # deployment (80-89)
     NOT_ENROLLED = 80
+    FEDERATION_INVALID = 81
     POLICY_REFUSED = 82
     CHAIN_BROKEN = 83
     POLICY_INVALID = 84
     OUTBOX_REFUSED = 85
+    SITE_CONFIG_INVALID = 86
+    NOT_CONFIRMED = 87
+    CHECK_FAILED = 88
+    RUNTIME_UNSUITABLE = 89
+    # processes (90-99)
+    ALREADY_RUNNING = 90
+    AGENT_UNAVAILABLE = 91
 
 
 class FedwardError(Exception):
@@ -162,6 +175,24 @@ class RosterBadSignatureError(FedwardError):
     exit_code = ExitCode.ROSTER_BAD_SIGNATURE
 
 
+class EnrolmentInvalidError(FedwardError):
+    """An enrolment file is damaged, was changed after it was signed, or is not one at all."""
+
+    exit_code = ExitCode.ENROLMENT_INVALID
+
+
+class KitInvalidError(FedwardError):
+    """A kit is damaged, was changed after it was signed, or its parts contradict each other."""
+
+    exit_code = ExitCode.KIT_INVALID
+
+
+class ReleaseInvalidError(FedwardError):
+    """A released model was changed, is incomplete, or was signed by another coordinator."""
+
+    exit_code = ExitCode.RELEASE_INVALID
+
+
 class NetworkUnsuitableError(FedwardError):
     """A network cannot be built, or must not be trained privately."""
 
@@ -258,6 +289,48 @@ class PolicyInvalidError(FedwardError):
     exit_code = ExitCode.POLICY_INVALID
 
 
+class FederationInvalidError(FedwardError):
+    """The coordinator's federation folder is incomplete, or its settings have an unknown key or a bad value."""
+
+    exit_code = ExitCode.FEDERATION_INVALID
+
+
+class CheckFailedError(FedwardError):
+    """``fedward-site check`` found something that would keep the site from taking part."""
+
+    exit_code = ExitCode.CHECK_FAILED
+
+
+class NotConfirmedError(FedwardError):
+    """A person had to confirm something and did not, or there was nobody to ask; nothing was done."""
+
+    exit_code = ExitCode.NOT_CONFIRMED
+
+
+class SiteConfigInvalidError(FedwardError):
+    """The site's settings have an unknown key or a value out of bounds."""
+
+    exit_code = ExitCode.SITE_CONFIG_INVALID
+
+
+class AlreadyRunningError(FedwardError):
+    """Another process works on this folder already; two would undo each other's work."""
+
+    exit_code = ExitCode.ALREADY_RUNNING
+
+
+class AgentUnavailableError(FedwardError):
+    """The agent's control socket cannot be made, is not there, or nobody answers on it."""
+
+    exit_code = ExitCode.AGENT_UNAVAILABLE
+
+
+class RuntimeUnsuitableError(FedwardError):
+    """The installed Flower is not the one version whose internals this program was tested with."""
+
+    exit_code = ExitCode.RUNTIME_UNSUITABLE
+
+
 class OutboxRefusedError(FedwardError):
     """Something tried to leave the site that is not on the outbox's list, or is too large."""
 
@@ -280,6 +353,12 @@ class RunInvalidError(FedwardError):
     """The folder of a simulated run is incomplete or damaged, or belongs to another scenario."""
 
     exit_code = ExitCode.RUN_INVALID
+
+
+class RehearsalError(FedwardError):
+    """A step of a rehearsal did not do what it should."""
+
+    exit_code = ExitCode.REHEARSAL_FAILED
 
 
 class StudyStoppedError(FedwardError):

@@ -1,7 +1,8 @@
 """How our messages travel inside Flower's: the only file of ``common`` that knows Flower.
 
-    question or answer   {"fedward":  ArrayRecord {"message": uint8 (k,), "payload": uint8 (m,)},
+    with a payload       {"fedward":  ArrayRecord {"message": uint8 (k,), "payload": uint8 (m,)}, m > 0,
                           "envelope": ConfigRecord {"format": 1, "nonce": 16 bytes}}
+    without one          {"envelope": ConfigRecord {"format": 1, "nonce": 16 bytes, "message": k bytes}}
     hello, answered      {"hello":    ConfigRecord {"site_id": ..., "code_digest": ...}, "envelope": as above}
 
 Each kind that a site takes has an action of its own, so a site registers exactly these names and no default. The nonce
@@ -15,6 +16,7 @@ one header that a plain vector of bytes has; the header is compared, never parse
 import io
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
@@ -62,14 +64,22 @@ class Hello:
     code_digest: str
 
 
-def to_body(packet: Packet) -> ArrayRecord:
-    """Return the record of a packet; one record may go into the contents of many recipients without being copied."""
+def to_body(packet: Packet) -> ArrayRecord | ConfigRecord:
+    """Return the record of a packet; one record may go into the contents of many recipients without being copied.
+
+    Most packets have no payload and travel as a setting in the envelope: each record, and each array in one, is a
+    request more for Flower.
+    """
+    if not packet.payload.nbytes:
+        return ConfigRecord({"message": bytes(packet.message)})
     return ArrayRecord({"message": _array(packet.message), "payload": _array(packet.payload)})
 
 
-def to_content(packet: Packet | ArrayRecord, nonce: bytes) -> RecordDict:
+def to_content(packet: Packet | ArrayRecord | ConfigRecord, nonce: bytes) -> RecordDict:
     """Return what a Flower message carries for a packet, or for the record that ``to_body`` made of it."""
-    body = packet if isinstance(packet, ArrayRecord) else to_body(packet)
+    body = to_body(packet) if isinstance(packet, Packet) else packet
+    if isinstance(body, ConfigRecord):
+        return RecordDict({_ENVELOPE: ConfigRecord({**_envelope(nonce), **body})})
     return RecordDict({_BODY: body, _ENVELOPE: _envelope(nonce)})
 
 
@@ -78,12 +88,15 @@ def from_content(record: RecordDict, *, max_payload_bytes: int) -> Received:
 
     Raises: ContentRefusedError for other names, types, shapes or sizes than agreed.
     """
+    if set(record) == {_ENVELOPE}:
+        return Received(_nonce(record, with_message=True), _small_message(record), memoryview(b""))
     _demand(set(record) == {_BODY, _ENVELOPE}, "records")
     nonce, body = _nonce(record), record[_BODY]
     if not isinstance(body, ArrayRecord) or set(body) != {"message", "payload"}:
         raise _refused("arrays")
-    message = _view(body["message"], MAX_MESSAGE_BYTES)
-    return Received(nonce, bytes(message), _view(body["payload"], max_payload_bytes))
+    message, payload = _view(body["message"], MAX_MESSAGE_BYTES), _view(body["payload"], max_payload_bytes)
+    _demand(payload.nbytes > 0, "size")  # one spelling for each content
+    return Received(nonce, bytes(message), payload)
 
 
 def hello_question(nonce: bytes) -> RecordDict:
@@ -112,12 +125,21 @@ def read_hello(record: RecordDict) -> tuple[bytes, Hello]:
     return _nonce(record), Hello(_text(said["site_id"], _NAME), _text(said["code_digest"], _DIGEST))
 
 
+def _small_message(record: RecordDict) -> bytes:
+    """Return the message in an envelope whose names were checked."""
+    message = record.config_records[_ENVELOPE]["message"]
+    if type(message) is not bytes or len(message) > MAX_MESSAGE_BYTES:
+        raise _refused("message")
+    return message
+
+
 def _array(content: bytes | memoryview) -> Array:
     view = memoryview(content).cast("B")
     data = b"".join((_header(view.nbytes), view))  # the one copy that Flower's Array needs
     return Array(dtype="uint8", shape=(view.nbytes,), stype=_NUMPY, data=data)
 
 
+@lru_cache(maxsize=256)
 def _header(length: int) -> bytes:
     """Return the header of numpy's format 1.0 for a vector of ``length`` bytes."""
     header = io.BytesIO()
@@ -140,9 +162,10 @@ def _envelope(nonce: bytes) -> ConfigRecord:
     return ConfigRecord({"format": FORMAT, "nonce": nonce})
 
 
-def _nonce(record: RecordDict) -> bytes:
+def _nonce(record: RecordDict, *, with_message: bool = False) -> bytes:
     envelope = record[_ENVELOPE]
-    if not isinstance(envelope, ConfigRecord) or set(envelope) != {"format", "nonce"}:
+    names = {"format", "nonce", "message"} if with_message else {"format", "nonce"}
+    if not isinstance(envelope, ConfigRecord) or set(envelope) != names:
         raise _refused("envelope")
     nonce = envelope["nonce"]
     _demand(type(envelope["format"]) is int and envelope["format"] == FORMAT, "format")

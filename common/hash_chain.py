@@ -73,8 +73,9 @@ class HashChain:
         """
         with self._locked():
             self._catch_up()
-            link = ChainLink(self._count + 1, entry, _hash(self._name, self._head, entry))
-            line = canonical_bytes({"entry": entry, "hash": link.hash}) + b"\n"
+            text = canonical_bytes(entry)
+            link = ChainLink(self._count + 1, entry, _hash(self._name, self._head, text))
+            line = b'{"entry":%b,"hash":"%b"}\n' % (text, link.hash.encode())  # canonical too: its keys are sorted
             if len(line) > MAX_LINE_BYTES:
                 raise ValueError(f"a chain line of {len(line)} bytes; the limit is {MAX_LINE_BYTES}")
             self._file.seek(0, os.SEEK_END)
@@ -121,7 +122,11 @@ class HashChain:
         try:
             document = json.loads(line[:MAX_LINE_BYTES])
             entry, claimed = document["entry"], document["hash"]
-            fits = isinstance(entry, dict) and len(document) == 2 and claimed == _hash(self._name, head, entry)
+            fits = (
+                isinstance(entry, dict)
+                and len(document) == 2
+                and claimed == _hash(self._name, head, canonical_bytes(entry))
+            )
         except (ValueError, KeyError, TypeError, RecursionError):
             fits = False
         if not fits:
@@ -145,6 +150,6 @@ class _Lock:
         fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
 
-def _hash(name: str, previous: str, entry: dict[str, Any]) -> str:
-    content = b"fedward-chain/1\0" + name.encode() + b"\0" + previous.encode() + canonical_bytes(entry)
+def _hash(name: str, previous: str, entry: bytes) -> str:
+    content = b"fedward-chain/1\0" + name.encode() + b"\0" + previous.encode() + entry
     return hashlib.sha256(content).hexdigest()

@@ -87,10 +87,21 @@ def read_roster(path: Path) -> Roster:
     """
     try:
         file = json.loads(read_text(path, MAX_ROSTER_BYTES))
+    except (RecursionError, ValueError):
+        raise RosterInvalidError(f"{path}: not a signed roster; ask the coordinator for the file again") from None
+    return checked_roster(file, path)
+
+
+def checked_roster(file: Any, path: Path) -> Roster:
+    """Check the form and the signature of a roster that was read from ``path`` (a roster file, or a kit with one).
+
+    Raises: RosterInvalidError, RosterBadSignatureError.
+    """
+    try:
         if not isinstance(file, dict) or set(file) != {"roster", "signature"}:
             raise RosterInvalidError(f"{path}: expected `roster` and `signature` and nothing else")
         signature = decode_base64(file["signature"])
-    except (RecursionError, ValueError):
+    except ValueError:
         raise RosterInvalidError(f"{path}: not a signed roster; ask the coordinator for the file again") from None
     roster = _parsed(file["roster"], path)
     if not verify(roster.coordinator, FORMAT, bytes.fromhex(roster.digest()), signature):

@@ -8,10 +8,21 @@ Examples: **fedward-server plan check** study.toml · **fedward-server plan sign
 """
 
 COMMANDS = {
+    "init": ("server.commands.init:init", "Make a federation folder: keys, certificates, settings."),
+    "admit": ("server.commands.admit:admit", "Admit a hospital whose fingerprint was compared."),
+    "dismiss": ("server.commands.admit:dismiss", "Take a hospital out of the next roster."),
     "keys": ("common.keys_command:keys_app", "Make keys and show fingerprints."),
     "roster": ("server.commands.roster:roster_app", "Sign and show the roster of a federation."),
+    "kit": ("server.commands.kit:kit", "Write what every hospital needs to join."),
+    "study": ("server.commands.study:study_app", "Make and sign the studies of a federation."),
     "plan": ("server.commands.plan:plan_app", "Make, check and sign a study plan."),
-    "status": ("server.commands.status:status", "Show where a study stands."),
+    "page": ("server.commands.page:page", "Print the address of the status page."),
+    "certificate": ("server.commands.certificate:certificate", "Show or renew the gateway's certificate."),
+    "up": ("server.commands.up:up", "Run SuperLink, executor, gateway and status page, and keep them alive."),
+    "run": ("server.commands.run:run", "Have a study run until it is finished."),
+    "stop": ("server.commands.run:stop", "Stop a study after the attempt under way."),
+    "resume": ("server.commands.run:run", "Go on with a study that was stopped."),
+    "status": ("server.commands.status:status", "Show where a federation or a study stands."),
     "export": ("server.commands.export:export", "Write the model and its card."),
 }
 

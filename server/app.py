@@ -4,6 +4,7 @@ The study folder comes from the run config key ``study-folder``, or from the env
 """
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")  # read when Flower is imported
@@ -15,6 +16,7 @@ from flwr.serverapp import Grid, ServerApp
 from common.errors import StudyFolderInvalidError, StudyStoppedError
 from server.channel import Channel
 from server.events import RunEnd, RunState
+from server.live_status import LiveFile
 from server.progress import open_journal
 from server.run_options import RunOptions, options_for
 from server.strategy import FedwardStrategy
@@ -36,7 +38,9 @@ def main(grid: Grid, context: Context) -> None:
     folder = str(context.run_config.get(FOLDER_KEY, "")) or os.environ.get(FOLDER_VARIABLE, "")
     if not folder:
         raise StudyFolderInvalidError(f"no study folder; set the run config key {FOLDER_KEY} or {FOLDER_VARIABLE}")
-    ended = run_study(grid, Path(folder), options_for(Path(folder)))
+    options = options_for(Path(folder))
+    watched = replace(options, events=LiveFile(Path(folder), options.events))
+    ended = run_study(grid, Path(folder), watched)
     if ended.state not in {RunState.FINISHED, RunState.NOT_SCORED, RunState.STOPPED}:
         raise StudyStoppedError(ended.sentence)
 
@@ -57,6 +61,7 @@ def run_study(grid: Grid, folder: Path, options: RunOptions) -> RunEnd:
                 on,
                 frozenset(site.name for site in study.plan.sites),
                 longest_poll_s=options.longest_poll_s,
+                first_poll_s=options.first_poll_s,
                 hello_timeout_s=options.hello_timeout_s,
             )
             return StudyRun(study, key, journal, channel, options.events, options.settings, options.should_stop)

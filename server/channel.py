@@ -11,7 +11,7 @@ from flwr.serverapp import Grid
 from common.errors import ContentRefusedError
 from common.flower_messages import HELLO_TYPE, NONCE_BYTES, hello_question, read_hello
 from common.provenance import code_digest
-from server.exchange import TAKEN, Outcome, Pace, exchange
+from server.exchange import FIRST_POLL_S, TAKEN, Outcome, Pace, exchange
 from server.stage import GARBAGE, TTL_MARGIN_S, Stage
 
 _log = logging.getLogger("fedward.channel")
@@ -24,7 +24,8 @@ LARGEST_BATCH_BYTES = 64 << 20
 class Channel:
     """The nodes of a grid by site.
 
-    Args: grid; names, the sites of the plan; longest_poll_s, see ``server.exchange.Pace``; hello_timeout_s.
+    Args: grid; names, the sites of the plan; longest_poll_s and first_poll_s, see ``server.exchange.Pace``;
+    hello_timeout_s.
     Attributes: nodes, site -> node, as claimed in a hello: a site proves itself by the signature under its KEYS.
     """
 
@@ -32,6 +33,7 @@ class Channel:
     names: frozenset[str]
     longest_poll_s: float = 0.2
     hello_timeout_s: float = 30.0
+    first_poll_s: float = FIRST_POLL_S
     nodes: dict[str, int] = field(default_factory=dict)
     _greeted_at_s: dict[int, float] = field(default_factory=dict)
 
@@ -67,7 +69,11 @@ class Channel:
         ``failed:offline`` for a site without a node.
         """
         settings = stage.settings
-        pace = Pace(self.longest_poll_s, max(1, LARGEST_BATCH_BYTES // (settings.reply_bytes + 1)))
+        pace = Pace(
+            self.longest_poll_s,
+            max(1, LARGEST_BATCH_BYTES // (settings.reply_bytes + 1)),
+            first_poll_s=self.first_poll_s,
+        )
         for site in stage.packets.keys() - stage.questions.keys():
             stage.settle(site, Outcome("failed:offline", 0.0))
         exchange(self.grid, stage.questions, stage.read, timeout_s=settings.timeout_s, pace=pace, settled=stage.settle)
@@ -89,7 +95,7 @@ class Channel:
             return TAKEN
 
         questions = {node: self._hello(int(node), nonce) for node, nonce in nonces.items()}
-        pace = Pace(self.longest_poll_s)
+        pace = Pace(self.longest_poll_s, first_poll_s=self.first_poll_s)
         outcomes = exchange(self.grid, questions, read, timeout_s=self.hello_timeout_s, pace=pace)
         for node, outcome in outcomes.items():
             if outcome.what != TAKEN:

@@ -47,6 +47,7 @@ def write_checkpoint(folder: Path, state: ModelState) -> str:
         "finished": state.finished,
         "steps": state.optimiser.steps,
         "best_score": state.best_score.hex(),
+        "scores_without_gain": state.scores_without_gain,
     }
     # one metadata entry, because safetensors writes several in a different order each time
     content = save(tensors, {"fedward": json.dumps({"format": FORMAT, **facts}, sort_keys=True)})
@@ -78,6 +79,7 @@ def read_checkpoint(folder: Path, attempt: int, digest: str, *, num_parameters: 
         average=tensors["average"],
         best=tensors["best"],
         best_score=float.fromhex(facts["best_score"]),
+        scores_without_gain=facts["scores_without_gain"],
         optimiser=OptimiserState(facts["steps"], tensors["first"], tensors["second"]),
     )
 
@@ -104,4 +106,5 @@ def same_state(one: ModelState, other: ModelState) -> bool:
 
 
 def _numbers(state: ModelState) -> tuple[object, ...]:
-    return state.phase, state.round_number, state.attempt, state.finished, state.optimiser.steps, state.best_score
+    scores = state.best_score, state.scores_without_gain
+    return state.phase, state.round_number, state.attempt, state.finished, state.optimiser.steps, scores

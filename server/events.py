@@ -34,6 +34,7 @@ SENTENCES: dict[RunState, str] = {
     RunState.UNSOUND_SUMS: "sums keep failing their check: a site sends garbage, and nobody can say which; ask each"
     " site for its version and logs",
 }
+ENDED_EARLY = "scores no longer rose, so the plan's rule left out the rounds that were left; the final model is scored"
 
 
 @dataclass(frozen=True)

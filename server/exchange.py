@@ -36,12 +36,13 @@ class Outcome:
 class Pace:
     """How patiently answers are looked for.
 
-    ``longest_poll_s``: the pause between two looks grows to this while nothing comes. ``batch``: most replies taken
-    from the grid at once, so that large ones are not all in memory together.
+    ``longest_poll_s``: the pause between two looks grows to this while nothing comes, from ``first_poll_s``. ``batch``:
+    most replies taken from the grid at once, so that large ones are not all in memory together.
     """
 
     longest_poll_s: float = 0.2
     batch: int = 1000
+    first_poll_s: float = FIRST_POLL_S
 
 
 def exchange(
@@ -73,16 +74,17 @@ def exchange(
             waiting[identifier] = site
         else:
             settle(site, "failed:push")
-    pause_s = FIRST_POLL_S
+    pause_s = pace.first_poll_s
     while waiting and (left_s := started + timeout_s - time.monotonic()) > 0:
-        before = len(waiting)
+        before, looked_s = len(waiting), time.monotonic()
         for reply in _replies(grid, list(waiting), pace.batch):
             answered = waiting.pop(reply.metadata.reply_to_message_id, None)
             if answered is not None:
                 settle(answered, f"failed:{reply.error.code}" if reply.has_error() else take(answered, reply))
-        pause_s = FIRST_POLL_S if len(waiting) < before else min(pause_s * POLL_GROWTH, pace.longest_poll_s)
-        if waiting:
-            time.sleep(min(pause_s, max(left_s, 0.0)))
+        pause_s = pace.first_poll_s if len(waiting) < before else min(pause_s * POLL_GROWTH, pace.longest_poll_s)
+        rest_s = pause_s - (time.monotonic() - looked_s)  # a grid that itself waits for answers has paused enough
+        if waiting and rest_s > 0:
+            time.sleep(min(rest_s, max(left_s, 0.0)))
     for site in waiting.values():
         settle(site, TIMEOUT)
     return outcomes

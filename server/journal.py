@@ -120,7 +120,7 @@ class RefusalRow:
 
 
 class Journal:
-    """The file, open for one process. Every ``record_...`` is on disk when it returns.
+    """The file, open for one process. Every ``record_...`` but ``record_answers`` is on disk when it returns.
 
     Raises (every method): sqlite3.Error if the file cannot be read or written.
     """
@@ -192,8 +192,15 @@ class Journal:
         self._write([("INSERT INTO applied VALUES (?, ?, ?, ?, ?, ?)", values)])
 
     def record_answers(self, answers: Sequence[AnswerRow]) -> None:
-        """Note answers that came after the attempt was decided (to RESULT)."""
-        self._write(_details(answers, ()))
+        """Note answers that came after the attempt was decided (to RESULT).
+
+        Nothing depends on them, so this alone does not wait for the disk: the next row takes them along.
+        """
+        self._database.execute("PRAGMA synchronous=NORMAL")
+        try:
+            self._write(_details(answers, ()))
+        finally:
+            self._database.execute("PRAGMA synchronous=FULL")
 
     def last_attempt(self) -> int:
         """Return the highest attempt so far, 0 before the first."""

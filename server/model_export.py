@@ -1,30 +1,33 @@
-"""The result of a study as files others can use: weights in safetensors, and a card that says what they are.
+"""The result of a study as files others can use: weights (safetensors, ONNX), and a signed card of what they are.
 
 The card holds nothing that was not released: plan, guarantee, noised scores, who took part.
 """
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from safetensors.numpy import save
 
+from common.canonical import canonical_bytes
 from common.errors import StudyFolderInvalidError
 from common.files import replace_atomically
 from common.plan.guarantee import guarantee
 from common.provenance import code_digest
+from common.release import CARD, NETWORK, READABLE, SIGNATURE, WEIGHTS, sign_card
 from common.terminal import fedward_version
 from server.checkpoint import same_state
 from server.journal import Journal
 from server.model_state import ModelState, result_so_far
-from server.phase_facts import named_parameters
+from server.onnx_export import onnx_file
+from server.phase_facts import StudyNetwork, Vector, named_parameters
 from server.progress import current_state, replay
 from server.study_folder import Study
 from server.study_status import study_status
-
-WEIGHTS, CARD, READABLE = "model.safetensors", "model-card.json", "MODEL-CARD.md"
 
 LIMITS = (
     "Not a medical device. Scores are sums over the hospitals' held-out patients with noise for their privacy; "
@@ -32,10 +35,13 @@ LIMITS = (
 )
 
 
-def export_model(study: Study, journal: Journal, target: Path, *, verify: bool) -> dict[str, Any]:
+def export_model(
+    study: Study, journal: Journal, target: Path, *, verify: bool, key: Ed25519PrivateKey | None = None
+) -> dict[str, Any]:
     """Write weights and model card to ``target`` and return the card.
 
     ``verify``: compute the model again from the public start and the stored sums, and refuse to export another one.
+    ``key``: the coordinator's; None leaves the card unsigned, and a signature that lay there is removed.
     Raises: StudyFolderInvalidError, FileUnreadableError.
     """
     state = current_state(study, journal)
@@ -44,15 +50,43 @@ def export_model(study: Study, journal: Journal, target: Path, *, verify: bool) 
             f"{study.folder.path}: the sums in the journal lead to another model than the checkpoint; do not use it"
         )
     metadata = {"format": "pt", "plan": study.plan.digest(), "study": study.plan.study.name}
-    weights = save(
-        {k: v.copy() for k, v in named_parameters(study.network, result_so_far(study.plan, state)).items()}, metadata
-    )
+    parameters = result_so_far(study.plan, state)
+    weights = weights_file(study.network, parameters, metadata)
     card = _card(study, journal, state, weights, verified=verify)
-    target.mkdir(parents=True, exist_ok=True)
-    replace_atomically(target / WEIGHTS, weights)
-    replace_atomically(target / CARD, json.dumps(card, indent=1).encode() + b"\n")
-    replace_atomically(target / READABLE, _readable(card).encode())
+    files = {
+        WEIGHTS: weights,
+        NETWORK: onnx_file(study.plan, study.network, parameters, metadata),
+        READABLE: _readable(card).encode(),
+    }
+    card["files"] = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    _write(target, files, json.dumps(card, indent=1).encode() + b"\n", key)
     return card
+
+
+def _write(target: Path, files: Mapping[str, bytes], card: bytes, key: Ed25519PrivateKey | None) -> None:
+    """Write a release; its signature comes last, so a release under the old one is never mistaken for whole."""
+    target.mkdir(parents=True, exist_ok=True)
+    (target / SIGNATURE).unlink(missing_ok=True)
+    for name, content in files.items():
+        replace_atomically(target / name, content)
+    replace_atomically(target / CARD, card)
+    if key is not None:
+        replace_atomically(target / SIGNATURE, sign_card(card, key))
+
+
+def weights_file(network: StudyNetwork, parameters: Vector, metadata: Mapping[str, str]) -> bytes:
+    """Return a safetensors file of all weights by parameter name: the same bytes for the same model.
+
+    The library writes several entries of metadata in an order of its own each time; here they are sorted.
+    """
+    content = save(
+        {name: value.copy() for name, value in named_parameters(network, parameters).items()}, dict(metadata)
+    )
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(metadata.items()))
+    ordered = json.dumps({name: header[name] for name in sorted(header)}, separators=(",", ":")).encode()
+    return content[:8] + ordered.ljust(size) + content[8 + size :]
 
 
 def _card(study: Study, journal: Journal, state: ModelState, weights: bytes, *, verified: bool) -> dict[str, Any]:
@@ -63,6 +97,7 @@ def _card(study: Study, journal: Journal, state: ModelState, weights: bytes, *, 
         "title": plan.study.title,
         "plan_digest": plan.digest(),
         "roster_digest": study.roster.digest(),
+        "digests": _digests(study),
         "finished": state.finished,
         "rounds_applied": facts["rounds_applied"],
         "rounds_planned": facts["rounds_planned"],
@@ -87,6 +122,24 @@ def _card(study: Study, journal: Journal, state: ModelState, weights: bytes, *, 
         "sites": {name: site["in_sum"] for name, site in facts["sites"].items()},
         "limits": LIMITS,
         "software": {"fedward": fedward_version(), "common_sha256": code_digest()},
+    }
+
+
+def _digests(study: Study) -> dict[str, Any]:
+    """Return what else the model is bound to, each SHA-256: for each phase the task and the privacy in its orders.
+
+    ``data``: over what the hospitals declared and how images are prepared; nothing about a single patient enters it.
+    """
+    plan, phases = study.plan, study.network.phases
+    declared = {
+        "sites": [site.model_dump(mode="json") for site in plan.sites],
+        "task": plan.task.model_dump(mode="json"),
+        "image": plan.image.model_dump(mode="json"),
+    }
+    return {
+        "data": hashlib.sha256(canonical_bytes(declared)).hexdigest(),
+        "task": {facts.phase.name: facts.task_digest.hex() for facts in phases},
+        "privacy": {facts.phase.name: facts.privacy_digest.hex() for facts in phases},
     }
 
 

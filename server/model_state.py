@@ -18,6 +18,7 @@ from common.plan.plan import StudyPlan
 from common.plan.privacy import NoisePlacement
 from common.plan.protocol import divisor
 from common.plan.schedule import is_closing, is_evaluated, version_before
+from common.plan.selection import ends_early
 from common.secagg.vector import SummedVector
 from common.standardisation import standardised
 from server.evaluation import Evaluation, evaluate
@@ -33,6 +34,7 @@ class ModelState:
         phase, round_number: the next round. attempt: the last one applied (0: none). finished: no round is left.
         parameters: all weights of the network, float32. average: their exponential average in this phase.
         optimiser: its memory in this phase. best, best_score: the best scored model of this phase (``best_noised``).
+        scores_without_gain: scores of this phase in a row that were no better than the best (early stopping).
     """
 
     phase: int
@@ -44,6 +46,7 @@ class ModelState:
     optimiser: OptimiserState
     best: Vector
     best_score: float = -math.inf
+    scores_without_gain: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +82,7 @@ def apply_sum(
     facts = network.phases[state.phase]
     evaluation = evaluation_of(plan, state.phase, state.round_number, meta=total.meta, participants=len(participants))
     share = divisor(plan, facts.phase, participants)
-    state = _remember_best(replace(state, attempt=attempt), evaluation)
+    state = _heed(plan, replace(state, attempt=attempt), evaluation)
     if is_closing(plan, state.phase, state.round_number):
         return Applied(_closed(plan, state), share, evaluation)
     direction = _direction(plan, total, share)
@@ -135,13 +138,17 @@ def evaluation_of(
 
 
 def _next_round(plan: StudyPlan, network: StudyNetwork, state: ModelState) -> ModelState:
-    """Move on; at the end of a phase the selected model is what the next one starts from, and what is closed on."""
-    if state.round_number < plan.phases[state.phase].rounds:
+    """Move on; at the end of a phase the selected model is what the next one starts from, and what is closed on.
+
+    A phase also ends where the plan's rule on scores says so; the closing round comes all the same.
+    """
+    planned = plan.phases[state.phase].rounds
+    if state.round_number < planned and not ends_early(plan, state.scores_without_gain):
         return replace(state, round_number=state.round_number + 1)
     chosen = state.parameters if plan.aggregation.model_selection == "last" else state.average
     last = state.phase == len(plan.phases) - 1
     if last:
-        closing = state.round_number + 1
+        closing = planned + 1
         scored = is_evaluated(plan, version_before(plan, state.phase, closing))
         return replace(state, round_number=closing, parameters=chosen, finished=not scored)
     facts = network.phases[state.phase + 1]
@@ -157,10 +164,15 @@ def _next_round(plan: StudyPlan, network: StudyNetwork, state: ModelState) -> Mo
     )
 
 
-def _remember_best(state: ModelState, evaluation: Evaluation | None) -> ModelState:
-    if evaluation is None or not evaluation.score > state.best_score:  # also not for NaN
+def _heed(plan: StudyPlan, state: ModelState, evaluation: Evaluation | None) -> ModelState:
+    """Remember the best scored model, and how long none was better; counts of nobody (NaN) say neither."""
+    if evaluation is None or not math.isfinite(evaluation.score):
         return state
-    return replace(state, best=state.parameters, best_score=evaluation.score)
+    gains = evaluation.score > state.best_score + plan.aggregation.least_gain
+    state = replace(state, scores_without_gain=0 if gains else state.scores_without_gain + 1)
+    if evaluation.score > state.best_score:
+        state = replace(state, best=state.parameters, best_score=evaluation.score)
+    return state
 
 
 def _closed(plan: StudyPlan, state: ModelState) -> ModelState:

@@ -87,7 +87,7 @@ def new_plan_text(
     """
     counts = _declared(patients, roster)
     n = len(counts)
-    c = 1 if n >= 4 else 0
+    c = 1  # what a site's policy asks for unless its staff change it
     total = sum(labelled + unlabelled for labelled, unlabelled in counts.values())
     delta = min(1e-5, total**-1.1)
     attempts = int(rounds * SPARE_ATTEMPTS) + 1

@@ -10,17 +10,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from server.events import LoggedEvents, RoundEvents
+from server.exchange import FIRST_POLL_S
 from server.study_run import RunSettings, never
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """Watcher, stop signal, patience; ``longest_poll_s``: the pause between two looks for answers grows to this."""
+    """Watcher, stop signal, patience.
+
+    ``first_poll_s``: the pause between two looks for answers right after something came; it grows to
+    ``longest_poll_s``. Where a look is work for another process, the first pause should be no shorter than the last.
+    """
 
     events: RoundEvents = field(default_factory=LoggedEvents)
     should_stop: Callable[[], bool] = never
     settings: RunSettings = field(default_factory=RunSettings)
     longest_poll_s: float = 0.2
+    first_poll_s: float = FIRST_POLL_S
     hello_timeout_s: float = 30.0
 
 

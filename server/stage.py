@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from flwr.app import ArrayRecord, Message
+from flwr.app import ArrayRecord, ConfigRecord, Message
 
 from common.errors import ContentRefusedError
 from common.flower_messages import MESSAGE_TYPES, NONCE_BYTES, Received, from_content, to_body, to_content
@@ -57,7 +57,7 @@ class Stage:
 
     def __post_init__(self) -> None:
         """Write a message for each site that has a node, each with a nonce of its own."""
-        bodies: dict[int, ArrayRecord] = {}  # one packet may go to many sites: one record, one copy
+        bodies: dict[int, ArrayRecord | ConfigRecord] = {}  # one packet may go to many sites: one record, one copy
         self._nonces = {site: os.urandom(NONCE_BYTES) for site in self.packets}
         self.questions = {}
         for site, packet in self.packets.items():
@@ -66,7 +66,7 @@ class Stage:
                     bodies[id(packet)] = to_body(packet)
                 self.questions[site] = self._question(site, bodies[id(packet)])
 
-    def _question(self, site: str, body: ArrayRecord) -> Message:
+    def _question(self, site: str, body: ArrayRecord | ConfigRecord) -> Message:
         return Message(
             to_content(body, self._nonces[site]),
             self.nodes[site],

@@ -108,7 +108,7 @@ def open_study(path: Path) -> Study:
     strangers = [site.name for site in plan.sites if site.name not in roster.sites]
     if strangers:
         raise RosterInvalidError(f"{path}: not in the roster: {', '.join(strangers[:5])}; add them, or change the plan")
-    if plan.aggregation.model_selection == "best_noised":
+    if plan.aggregation.heeds_scores:
         check_selection(plan, str(folder.plan))
     for part in (folder.checkpoints, folder.sums, folder.model):
         part.mkdir(exist_ok=True)

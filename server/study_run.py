@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from common.plan.schedule import is_closing, last_round
+from common.plan.schedule import is_closing, last_round, total_rounds
 from common.secagg.refusals import TABLE, Check, RoundAbortedError
 from common.secagg.stages import Kind
 from server.attempt import Attempt
 from server.channel import Channel
 from server.cohort import Attendance, choose_cohort, least_cohort, part_of
-from server.events import SENTENCES, AttemptStart, LoggedEvents, RoundEnd, RoundEvents, RunEnd, RunState
+from server.events import ENDED_EARLY, SENTENCES, AttemptStart, LoggedEvents, RoundEnd, RoundEvents, RunEnd, RunState
 from server.journal import AbortRow, Journal
 from server.model_state import ModelState, evaluation_of
 from server.orders import new_order
@@ -140,8 +140,9 @@ class StudyRun:
 
     def end(self, state: RunState) -> RunEnd:
         """Return how the run ended, and tell the watcher."""
-        applied = self.journal.rounds_applied()
-        ended = RunEnd(state, f"{SENTENCES[state]} ({applied} rounds applied)", applied)
+        applied, plan = self.journal.rounds_applied(), self.study.plan
+        is_early = state is RunState.FINISHED and applied < total_rounds(plan)
+        ended = RunEnd(state, f"{ENDED_EARLY if is_early else SENTENCES[state]} ({applied} rounds applied)", applied)
         self.events.on_finished(ended)
         return ended
 

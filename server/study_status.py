@@ -1,5 +1,6 @@
 """Where a study stands, as plain values: read from plan and journal, also while the study runs."""
 
+import sqlite3
 from collections import Counter
 from typing import Any
 
@@ -12,13 +13,20 @@ from server.study_folder import Study
 
 
 def read_journal(study: Study) -> Journal | None:
-    """Open the journal for reading; None where the study was never started.
+    """Open the journal for reading; None where the study was never started, or is being started at this moment.
 
     Raises: StudyFolderInvalidError if it belongs to another plan.
     """
     if not study.folder.journal.exists():
         return None
-    return Journal(study.folder.journal, study.plan_digest, only_reads=True)
+    try:
+        return Journal(study.folder.journal, study.plan_digest, only_reads=True)
+    except IndexError:  # its tables are there, its first row is not yet
+        return None
+    except sqlite3.OperationalError as error:
+        if "no such table" not in str(error):
+            raise
+        return None
 
 
 def study_status(study: Study, journal: Journal | None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A model's quality on a test set, with its 95 % interval: AUC after DeLong, everything else by bootstrap."""
+"""A model's quality on a test set, with its 95 % interval: AUC (DeLong), shares (Wilson), the rest by bootstrap."""
 
 import math
 from collections.abc import Callable
@@ -7,11 +7,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from common.intervals import NORMAL_95, wilson_bounds
 from simulation.report.facts import Estimate
 
 Floats = NDArray[np.float64]
 
-NORMAL_95: Final = 1.959964
 RESAMPLES: Final = 1000
 SEED: Final = 20261120  # of the bootstrap: the same test set gives the same interval
 
@@ -35,6 +35,19 @@ def auc_estimate(scores: Floats, is_positive: NDArray[np.bool_]) -> Estimate:
         return Estimate(area, area, area)
     centre, reach = math.log(area / (1 - area)), NORMAL_95 * math.sqrt(variance) / (area * (1 - area))
     return Estimate(area, _expit(centre - reach), _expit(centre + reach))
+
+
+def share_estimate(right: float, total: float, *, noise_variance: float = 0.0) -> Estimate:
+    """Return the share ``right / total`` with Wilson's 95 % interval, within [0, 1].
+
+    ``noise_variance``: of the share itself, where noise was added to the counts; it widens the interval in quadrature.
+    Noise can take a share out of [0, 1]; it is put back. Raises: ValueError unless total is above 0.
+    Source: ``common.intervals.wilson_bounds``.
+    """
+    if total <= 0:
+        raise ValueError(f"a share of {total} is none")
+    share = min(max(right / total, 0.0), 1.0)
+    return Estimate(share, *wilson_bounds(share, total, noise_variance=noise_variance))
 
 
 def bootstrap_estimate(measure: Callable[[NDArray[np.intp]], float], images: int) -> Estimate:

@@ -18,9 +18,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
-from flwr.app import Array, Context, Error, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
 from flwr.common.serde import message_from_proto, message_to_proto
@@ -35,7 +35,8 @@ from simulation.faults import Delivery, Fault, Trouble, first_fault, passing_ord
 RUN_ID = 1
 FIRST_NODE_ID = 1001
 PATIENCE_S = 0.02  # how long one pull waits for the next answer, so that nobody polls in a busy loop
-_BODY = "fedward"  # the array record of an envelope and its message, see common.flower_messages
+_BODY = "fedward"  # the record beside the envelope and the message in it, see common.flower_messages
+_ENVELOPE = "envelope"
 _MESSAGE = "message"
 
 
@@ -182,10 +183,9 @@ class LoopbackGrid(Grid):
     def _work(self, node: _Node, octets: bytes, pending: _Pending) -> None:
         """One delivery, in a worker: whatever happens, the future is set and the puller woken."""
         with node.turn:
-            message = message_from_proto(ProtoMessage.FromString(octets))
-            delivery = _delivery(node, message)
-            fault = first_fault(self._faults, delivery)
             try:
+                message = message_from_proto(ProtoMessage.FromString(octets))
+                fault = self._fault(node, message)
                 answer = self._answer(node, message, fault)
             except BaseException as error:
                 pending.work.set_exception(error)
@@ -195,6 +195,12 @@ class LoopbackGrid(Grid):
         pending.work.set_result(answer)
         with self._news:
             self._news.notify_all()
+
+    def _fault(self, node: _Node, message: Message) -> Fault | None:
+        """Return what is to go wrong; the order is read only where somebody asks for its round."""
+        if not (self._faults or self._tap):
+            return None
+        return first_fault(self._faults, _delivery(node, message))
 
     def _answer(self, node: _Node, message: Message, fault: Fault | None) -> bytes | None:
         trouble = fault.trouble if fault else None
@@ -226,12 +232,21 @@ def _context(node_id: int, folder: Path) -> Context:
 def _delivery(node: _Node, message: Message) -> Delivery:
     """Say what is being delivered; an ORDER tells the node's round and attempt from now on."""
     action = message.metadata.message_type.partition(".")[2]
-    records = message.content.array_records if message.has_content() else {}
-    part = records[_BODY].get(_MESSAGE) if action == "order" and _BODY in records else None
-    order = passing_order(part.numpy().tobytes()) if part is not None else None
+    part = _control_message(message) if action == "order" else None
+    order = passing_order(part) if part is not None else None
     if order:
         node.round_number, node.attempt = order.round_number, order.attempt
     return Delivery(node.site, action, node.round_number, node.attempt)
+
+
+def _control_message(message: Message) -> bytes | None:
+    """Return the protocol's message in a Flower message, of either form; None where there is none."""
+    content = message.content if message.has_content() else {}
+    body = content.get(_BODY, content.get(_ENVELOPE))
+    part = body.get(_MESSAGE) if isinstance(body, ArrayRecord | ConfigRecord) else None
+    if isinstance(part, Array):
+        return bytes(part.numpy().tobytes())
+    return part if isinstance(part, bytes) else None
 
 
 def _from_superlink(message: Message, code: int) -> bytes:
@@ -244,8 +259,11 @@ def _from_superlink(message: Message, code: int) -> bytes:
 
 
 def _garbled(reply: Message) -> Message:
-    """Replace every array of a reply by random bytes of the same length; names and envelope stay plausible."""
+    """Replace message and payload of a reply by random bytes of the same length; names and envelope stay plausible."""
     if reply.has_content():
+        small = reply.content.config_records.get(_ENVELOPE)
+        if small is not None and _MESSAGE in small:
+            small[_MESSAGE] = os.urandom(len(cast(bytes, small[_MESSAGE])))
         for record in reply.content.array_records.values():
             for name, array in list(record.items()):
                 record[name] = Array(

@@ -20,6 +20,7 @@ from common.secagg.messages import (
     Forward,
     Keylist,
     Packet,
+    Result,
     SignedOrder,
     Survivors,
     decode,
@@ -27,7 +28,7 @@ from common.secagg.messages import (
 )
 from common.secagg.order import decode_order, encode_order
 from common.secagg.stages import Kind
-from common.secagg.statements import order_statement
+from common.secagg.statements import order_statement, result_statement
 from simulation.loopback import LoopbackGrid
 
 MAX_PAYLOAD_BYTES = 1 << 30
@@ -124,6 +125,13 @@ def _short_certificate(cheat: Cheat, receiver: str, packet: Packet) -> Packet:
     return Packet(encode(replace(certificate, witnesses=certificate.witnesses[:1])))
 
 
+def _other_result(cheat: Cheat, receiver: str, packet: Packet) -> Packet:
+    """Announce another model than the sum leads to; with the real order key."""
+    del receiver
+    told = replace(_message(packet, Kind.RESULT, Result), model_digest=bytes(range(32)))
+    return Packet(encode(replace(told, signature=sign(cheat.order_key, *result_statement(told)))))
+
+
 LIES: Mapping[str, Lie] = {
     "lower_threshold": Lie(Kind.ORDER, "two shares shall be enough", _order(lambda _: {"threshold": 2})),
     "small_sum": Lie(Kind.ORDER, "two updates shall be a sum", _order(lambda _: {"minimum_survivors": 2})),
@@ -136,6 +144,7 @@ LIES: Mapping[str, Lie] = {
     "two_survivor_lists": Lie(Kind.SURVIVORS, "two lists of survivors", _two_survivor_lists),
     "victim_alone": Lie(Kind.SURVIVORS, "a sum of one", _victim_alone),
     "short_certificate": Lie(Kind.CERTIFICATE, "a certificate of one signature", _short_certificate),
+    "other_result": Lie(Kind.RESULT, "another model than the sum leads to", _other_result),
 }
 
 

@@ -12,6 +12,7 @@ from common.plan.guarantee import check_guarantee, labelled_events, unlabelled_e
 from common.plan.plan import FORMAT, StudyPlan
 from common.plan.privacy import NoisePlacement
 from common.plan.reading import parse_plan
+from common.plan.selection import check_selection
 from common.plan.start import SEEDED
 from simulation.scenario import MOST_ATTEMPTS, NOT_SET, Scenario
 
@@ -38,6 +39,8 @@ def build_plan(
     }
     plan = _with_noise(scenario, _with_layouts(parse_plan(document, SOURCE)))
     check_guarantee(plan, SOURCE)
+    if plan.aggregation.heeds_scores:
+        check_selection(plan, SOURCE)
     check_fit(plan, SOURCE)
     return plan
 

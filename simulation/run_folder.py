@@ -4,9 +4,11 @@ scenario.toml     as it was given            study/        the coordinator's fol
 hospitals/        scans and label tables     sites/NAME/   a site's folder (keys, cache, ledger, outbox)
 scores.json       test scores by round       comparisons/  the models it is compared with
 coordinator.key   signs roster and plan      report.html   what came of it
+building.json     only while it is built     ready.json    only once it is
 """
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,8 +53,13 @@ class RunFolder:
 
     @property
     def ready(self) -> Path:
-        """Written last by the builder: a folder without it was interrupted and cannot be resumed."""
+        """Written last by the builder: a folder without it was interrupted while it was built."""
         return self.path / "ready.json"
+
+    @property
+    def building(self) -> Path:
+        """Written first by the builder and removed last: what lies here is half a run, and nobody's work is lost."""
+        return self.path / "building.json"
 
     @property
     def scores(self) -> Path:
@@ -87,6 +94,19 @@ class RunFolder:
         """Raise RunInvalidError unless the run was built to the end."""
         if not self.ready.exists():
             raise RunInvalidError(f"{self.path}: no run that could be resumed; start it without --resume")
+
+    def clear_half_built(self) -> None:
+        """Remove what an interrupted builder left, so that it can begin anew: no round was run, no privacy spent.
+
+        Raises: RunInvalidError where no builder was interrupted; then nothing is touched.
+        """
+        if self.ready.exists() or not self.building.exists():
+            self.require_ready()
+            return
+        for folder in (self.hospitals, self.path / "sites", self.study.path):
+            shutil.rmtree(folder, ignore_errors=True)
+        for file in (self.scenario, self.coordinator_key):
+            file.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: object) -> None:

@@ -6,13 +6,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from flwr.app import Context, RecordDict
 from rich.console import Console
-from safetensors.numpy import save
 
 import client.app
 import server.app
@@ -24,8 +23,9 @@ from common.errors import RunInvalidError
 from common.files import replace_atomically
 from common.identity import read_signing_key
 from common.plan.plan import StudyPlan
+from common.release import WEIGHTS
 from server.events import LoggedEvents, RunEnd, RunState
-from server.phase_facts import named_parameters
+from server.model_export import weights_file
 from server.progress import current_state, open_journal
 from server.retries import RetryRules
 from server.run_options import RunOptions, set_options
@@ -44,7 +44,6 @@ from simulation.scenario import Scenario
 from simulation.scorekeeping import Scorekeeper, selected
 from simulation.watching import AllEvents, SilentEvents
 
-MODEL_NAME = "model.safetensors"
 # Nothing here is far away: one try after the other, and no patience with a cohort that never comes.
 QUICK = RunSettings(
     cohort_wait_s=5.0, gather_s=0.5, result_timeout_s=10.0, retries=RetryRules(first_wait_s=0.05, longest_wait_s=1.0)
@@ -101,7 +100,9 @@ def run_built(
     ):
         keeper = Scorekeeper(folder, study, display)
         events = AllEvents([LoggedEvents(), display, keeper])
-        options = RunOptions(events, stop.is_set, settings, longest_poll_s=0.02, hello_timeout_s=30.0)
+        options = RunOptions(
+            events=events, should_stop=stop.is_set, settings=settings, longest_poll_s=0.02, hello_timeout_s=30.0
+        )
         end = run_rounds_over_loopback(folder, scenario, study.plan, options, tap=tap, open_site=open_site)
     seconds = before_s + time.monotonic() - began_s
     write_json(folder.progress, {"seconds": seconds})
@@ -138,7 +139,7 @@ def run_rounds_over_loopback(
         keep_open(open_site(path) if open_site else Site.open(path, speed=speed))
     troubles = [draft.fault() for draft in scenario.faults] + list(faults)
     grid = _grid(folder, scenario, folders, faults=troubles, tap=tap)
-    set_options(folder.study.path, RunOptions(AllEvents([options.events, ending]), *_rest(options)))
+    set_options(folder.study.path, replace(options, events=AllEvents([options.events, ending])))
     config = {server.app.FOLDER_KEY: str(folder.study.path)}
     context = Context(run_id=RUN_ID, node_id=0, node_config={}, state=RecordDict(), run_config=dict(config))
     try:
@@ -176,9 +177,8 @@ def export_model(folder: RunFolder, study: Study, keeper: Scorekeeper) -> Public
         parameters = selected(study.plan, current_state(study, journal))
     finally:
         journal.close()
-    named = {name: weights.copy() for name, weights in named_parameters(study.network, parameters).items()}
     metadata = {"plan": study.plan.digest(), "network": study.plan.network.name}
-    replace_atomically(folder.study.model / MODEL_NAME, save(named, metadata))
+    replace_atomically(folder.study.model / WEIGHTS, weights_file(study.network, parameters, metadata))
     return keeper.judge(parameters, curve=True)
 
 
@@ -245,7 +245,3 @@ def stop_on_interrupt() -> Iterator[threading.Event]:
         yield stop
     finally:
         signal.signal(signal.SIGINT, former)
-
-
-def _rest(options: RunOptions) -> tuple[Callable[[], bool], RunSettings, float, float]:
-    return options.should_stop, options.settings, options.longest_poll_s, options.hello_timeout_s

@@ -38,7 +38,7 @@ from common.plan.plan import StudyPlan
 from common.plan.reading import read_plan
 from common.plan.signing import sign_plan, signature_path
 from common.roster import Roster, signed_roster
-from simulation.hospital_data import make_hospitals
+from simulation.hospital_data import make_hospitals, planned_files
 from simulation.plan_building import build_plan, declared, plan_toml
 from simulation.run_folder import RunFolder, write_json
 from simulation.scenario import Scenario
@@ -69,7 +69,11 @@ def build_run(
     """
     watcher = watcher or Watcher()
     names = scenario.site_names
-    watcher.step("drawing scans" if scenario.hospitals.source == "phantoms" else "importing scans", 0)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    if not any(folder.path.iterdir()):  # what somebody else put there must never be taken for ours
+        write_json(folder.building, {"scenario": scenario.name})
+    words = "drawing scans" if scenario.hospitals.source == "phantoms" else "importing scans"
+    watcher.step(words, planned_files(scenario, archive))
     made = make_hospitals(folder.hospitals, scenario, archive, watcher.reached)
     shutil.copyfile(scenario_file, folder.scenario)
 
@@ -84,7 +88,9 @@ def build_run(
         watcher.reached(done)
 
     watcher.step("signing and approving the plan", len(names))
-    return _agree(folder, scenario, keys, counts, watcher)
+    plan = _agree(folder, scenario, keys, counts, watcher)
+    folder.building.unlink(missing_ok=True)
+    return plan
 
 
 def build_bare_run(folder: RunFolder, scenario: Scenario, counts: Mapping[str, tuple[int, int]]) -> StudyPlan:

@@ -17,9 +17,9 @@ from client.dicom.settings import IngestSettings, settings_for
 from common.errors import ScenarioInvalidError
 from common.plan.plan import StudyPlan
 from common.plan.task import Modality, TaskKind
-from simulation.intervals import auc_estimate, bootstrap_estimate, calibration_curve, roc_curve
+from simulation.intervals import auc_estimate, bootstrap_estimate, calibration_curve, roc_curve, share_estimate
 from simulation.public_arrays import read_archive
-from simulation.report.facts import PublicScore
+from simulation.report.facts import Estimate, PublicScore
 
 IMAGES_AT_ONCE = 64
 CT_RANGE_HU = (-1024.0, 1024.0)  # what ``simulation.hospitals`` writes for [0, 1]
@@ -70,11 +70,11 @@ class PublicTestSet:
         estimate = bootstrap_estimate(mean_auc, len(labels))
         return PublicScore("AUC", estimate, len(labels), shares, (), calibration)
 
-    def _shares(self, answered: NDArray[np.intp], labels: NDArray[np.int64]) -> dict[str, float]:
+    def _shares(self, answered: NDArray[np.intp], labels: NDArray[np.int64]) -> dict[str, Estimate]:
         """Return each class's share of images answered right; classes without images are left out."""
         right = answered == labels
         return {
-            name: float(right[labels == index].mean())
+            name: share_estimate(float(right[labels == index].sum()), float((labels == index).sum()))
             for index, name in enumerate(self.classes)
             if (labels == index).any()
         }

@@ -30,7 +30,7 @@ def test_the_wheel_holds_the_four_packages_and_their_data_only(wheel):
     tops = {name.split("/")[0] for name in names if ".dist-info/" not in name}
     assert tops == {"client", "common", "server", "simulation"}
     endings = {Path(name).suffix for name in names if ".dist-info/" not in name}
-    assert endings <= {".py", ".safetensors", ".toml", ".proto", ".pyi", ".html", ".css", ".js", ""}
+    assert endings <= {".py", ".safetensors", ".toml", ".proto", ".pyi", ".html", ".css", ".js", ".svg", ""}
     assert any(name.startswith("common/data/") and name.endswith(".safetensors") for name in names)
 
 

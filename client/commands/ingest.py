@@ -47,7 +47,7 @@ def ingest(
     """
     secret, cache_path = secret_and_cache(site_folder, secret_file, cache)
     settings = _settings(plan, cache_path, secret)
-    with _watching(hidden=not errors.is_terminal or as_json) as show:
+    with watching(hidden=not errors.is_terminal or as_json) as show:
         report = run_ingest(
             source,
             cache_path,
@@ -80,7 +80,7 @@ def _settings(plan: Path | None, cache: Path, secret: bytes) -> IngestSettings:
 
 
 @contextmanager
-def _watching(*, hidden: bool) -> Iterator[Callable[[Progress], None] | None]:
+def watching(*, hidden: bool) -> Iterator[Callable[[Progress], None] | None]:
     """Show a progress bar on standard error while a person watches; yields what is to be told about progress."""
     if hidden:
         yield None

@@ -32,10 +32,6 @@ class LabelTable:
         label = next((self.rows[key] for key in label_names(facts) if key in self.rows), UNLABELLED)
         return None if label == UNLABELLED else label
 
-    def mask_of(self, facts: Facts) -> str | None:
-        """Return the segmentation file named for a record."""
-        return next((self.masks[key] for key in label_names(facts) if key in self.masks), None)
-
     def save(self, folder: Path, vault: Vault) -> None:
         """Seal the rows into the cache folder, replacing former ones."""
         replace_atomically(folder / FILE_NAME, vault.seal("labels", "", packed({"rows": self.rows})), 0o600)

@@ -23,7 +23,6 @@ Values = npt.NDArray[np.float32]
 Valid = npt.NDArray[np.bool_]
 
 LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
-WINDOWED = ("CT", "MR")
 
 
 @dataclass(frozen=True, slots=True)

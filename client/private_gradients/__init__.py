@@ -7,5 +7,6 @@
     C  clipping norm of the patient's stratum
 
 One interface (``engine.PrivateGradient``), three engines that agree in float64 to 1e-10: ``loop`` (the reference),
-``vmap``, ``book_keeping``. Nothing but y leaves: no norm, no loss, no count. Read ``engine`` first.
+``vmap`` (also compiled, if the site wants it), ``book_keeping``. Nothing but y leaves: no norm, no loss, no count. Read
+``engine`` first.
 """

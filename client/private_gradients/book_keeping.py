@@ -6,9 +6,7 @@ very tensors that are summed, which bfloat16 needs; recomputing them after clipp
 Source: Bu et al. 2022 (arXiv 2210.00038), book-keeping without ghost norms.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +14,7 @@ from torch import Tensor, nn
 from client.private_gradients.layer_gradients import LAYERS
 from client.private_gradients.problem import Problem
 from client.private_gradients.stacks import PatientStack
-from common.parameters import Entry
+from client.private_gradients.taps import tapped
 
 
 def unsupported_layers(problem: Problem) -> set[str]:
@@ -24,7 +22,7 @@ def unsupported_layers(problem: Problem) -> set[str]:
 
     A subclass is not supported because its forward may differ (weight standardisation, for one).
     """
-    return {type(layer).__name__ for layer in _trained_layers(problem) if type(layer) not in LAYERS}
+    return {type(layer).__name__ for layer in problem.trained_layers if type(layer) not in LAYERS}
 
 
 def book_keeping_gradients(problem: Problem, stack: PatientStack) -> Tensor:
@@ -32,78 +30,58 @@ def book_keeping_gradients(problem: Problem, stack: PatientStack) -> Tensor:
 
     The rows of a patient must stay together and in order along the first axis of every layer's input. A layer that is
     used twice adds up its gradients; one that the loss does not reach has zeros.
+    Raises: NotImplementedError for other layers.
     """
-    places = {id(parameter): entry for parameter, entry in zip(problem.parameters, problem.order.entries, strict=True)}
-    dtype = torch.promote_types(torch.float32, problem.parameters[0].dtype)
-    gradients = torch.empty(stack.patients, problem.order.num_parameters, dtype=dtype, device=problem.device)
-    unwritten = set(places)
-
-    def keep(layer: nn.Module, inputs: Tensor, outer: Tensor) -> None:
-        by_patient = LAYERS[type(layer)](layer, inputs.to(outer.dtype), outer, stack.patients)
-        for parameter, gradient in by_patient:
-            place = _columns(gradients, places[id(parameter)])
-            if id(parameter) in unwritten:
-                unwritten.remove(id(parameter))
-                place.copy_(gradient.flatten(1))
-            else:
-                place += gradient.flatten(1)
-
+    unsupported = unsupported_layers(problem)
+    if unsupported:
+        raise NotImplementedError(f"book-keeping does not know the layers {', '.join(sorted(unsupported))}")
+    kept = _Kept(problem, stack.patients)
     token = torch.zeros((), device=problem.device, requires_grad=True)
-    with _tapped(problem, token, keep):
+    with tapped(problem.trained_layers, token, kept.output, kept.rows):
         loss = problem.loss(stack.flat())
     torch.autograd.grad(loss, token, allow_unused=True)
-    for parameter in unwritten:
-        _columns(gradients, places[parameter]).zero_()
-    return gradients
+    return kept.all()
 
 
-def _columns(gradients: Tensor, entry: Entry) -> Tensor:
-    """Return the view of (patients, num_parameters) that belongs to one parameter."""
-    return gradients[:, entry.offset : entry.offset + entry.size]
+class _Kept:
+    """The gradients of a stack, parameter by parameter as the backward pass reaches them."""
 
+    def __init__(self, problem: Problem, patients: int) -> None:
+        self._entries = {
+            id(parameter): entry for parameter, entry in zip(problem.parameters, problem.order.entries, strict=True)
+        }
+        dtype = torch.promote_types(torch.float32, problem.parameters[0].dtype)
+        shape = (patients, problem.order.num_parameters)
+        self._gradients = torch.empty(shape, dtype=dtype, device=problem.device)
+        self._unwritten = set(self._entries)
 
-class _Tap(torch.autograd.Function):
-    """The identity, which hands the gradient that passes through it to ``keep``.
+    def output(self, layer: nn.Module, inputs: Tensor, outer: Tensor) -> None:
+        """Keep the gradients of a layer's parameters, computed from its input and the gradient of its output."""
+        for parameter, parts in LAYERS[type(layer)](layer, inputs.to(outer.dtype), outer, len(self._gradients)):
+            self._add(parameter, parts)
 
-    Its second input is a token that requires a gradient. Asking autograd for the token's gradient runs exactly the
-    part of the backward pass that leads to taps: no weight gradient, nothing below the first trained layer; and each
-    layer's output gradient is used while it is in the cache, then freed.
-    """
+    def rows(self, parameter: nn.Parameter, by_row: Tensor) -> None:
+        """Keep a parameter's gradient that is known row by row: (N, *shape)."""
+        self._add(parameter, [by_row.view(len(self._gradients), -1, *by_row.shape[1:]).sum(1)])
 
-    @staticmethod
-    def forward(context: Any, outputs: Tensor, token: Tensor, keep: Callable[[Tensor], None]) -> Tensor:
-        context.keep = keep
-        context.token = token
-        return outputs.view_as(outputs)
+    def all(self) -> Tensor:
+        """Return (patients, num_parameters); parameters that the loss did not reach have zeros."""
+        for unreached in self._unwritten:
+            self._columns(unreached).zero_()
+        return self._gradients
 
-    @staticmethod
-    def backward(context: Any, *outer: Tensor) -> Any:
-        context.keep(outer[0])
-        return outer[0], torch.zeros_like(context.token), None
+    def _add(self, parameter: nn.Parameter, parts: Sequence[Tensor]) -> None:
+        """Write (first use of a parameter) or add its gradients; each part holds those of consecutive patients."""
+        place = self._columns(id(parameter))
+        first = id(parameter) in self._unwritten
+        self._unwritten.discard(id(parameter))
+        start = 0
+        for part in parts:
+            rows = place[start : start + len(part)]
+            rows.copy_(part.flatten(1)) if first else rows.add_(part.flatten(1))
+            start += len(part)
 
-
-@contextmanager
-def _tapped(problem: Problem, token: Tensor, keep: Callable[[nn.Module, Tensor, Tensor], None]) -> Iterator[None]:
-    """Tap the output of every trained layer for the duration of one forward pass."""
-
-    def tap(layer: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor) -> Tensor:
-        kept = inputs[0].detach()
-        tapped: Tensor = _Tap.apply(outputs, token, lambda outer: keep(layer, kept, outer))  # type: ignore[no-untyped-call]
-        return tapped
-
-    handles = [layer.register_forward_hook(tap) for layer in _trained_layers(problem)]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _trained_layers(problem: Problem) -> list[nn.Module]:
-    """Return the layers that own a trained parameter themselves."""
-    trained = {id(parameter) for parameter in problem.parameters}
-    return [
-        layer
-        for layer in problem.network.modules()
-        if any(id(parameter) in trained for parameter in layer.parameters(recurse=False))
-    ]
+    def _columns(self, identity: int) -> Tensor:
+        """Return the view of (patients, num_parameters) that belongs to the parameter of this ``id``."""
+        entry = self._entries[identity]
+        return self._gradients[:, entry.offset : entry.offset + entry.size]

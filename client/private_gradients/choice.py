@@ -9,21 +9,22 @@ is right, repeatable, and the same in another place beside other neighbours. Oth
 
 import copy
 import time
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Final
 
 import torch
 from torch import Tensor
 
-from client.private_gradients.book_keeping import book_keeping_gradients, unsupported_layers
 from client.private_gradients.clipping import patient_norms
+from client.private_gradients.compiled import COMPILED
 from client.private_gradients.problem import Engine, Problem
 from client.private_gradients.stacks import PatientStack, public_example
 from common.errors import NetworkUnsuitableError
 
 REPETITIONS: Final = 3
 TIMINGS: Final = 5
+WORTHWHILE: Final = 0.97  # a smaller part must save this much, or noise in the timing would decide
 # Against the reference: rounding separates engines by 1e-4 (float32: ties in ReLU and pooling flip) or some percent
 # (bfloat16); a wrong gradient is far off.
 TOLERANCE: Final = 1e-2
@@ -32,49 +33,103 @@ AUTOCAST_TOLERANCE: Final = 0.25
 NEIGHBOUR_TOLERANCE: Final = 1e-6
 
 
-def choose(
-    engines: Mapping[str, Engine], problem: Problem, stack: PatientStack, *, reference: Engine
-) -> tuple[Engine, bool]:
-    """Return the fastest sound engine, and whether it uses bfloat16 (never if ``problem`` does not ask for it).
+@dataclass(frozen=True)
+class Way:
+    """How the gradients of a stack are computed: by which engine, how many patients at a time, whether in bfloat16."""
+
+    name: str
+    engine: Engine
+    patients: int
+    autocast: bool
+
+    def gradients(self, problem: Problem, stack: PatientStack) -> Iterator[Tensor]:
+        """Yield the gradients of consecutive patients, each (patients, num_parameters)."""
+        problem = problem.with_autocast(self.autocast)
+        for part in stack.parts(self.patients):
+            yield self.engine(problem, part)
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """Public random data of a stack's shape, a perturbed copy of the network, and the right answer to both."""
+
+    problem: Problem
+    example: PatientStack
+    expected: Tensor
+
+    def sound(self, way: Way) -> bool:
+        """Say whether the way can do this network, agrees with the reference, and keeps patients apart."""
+        try:
+            found = self._run(way, self.example)
+            right = not _differ(found, self.expected, AUTOCAST_TOLERANCE if way.autocast else TOLERANCE)
+            return right and not any(self._moved(way, found, seed) for seed in range(1, 1 + REPETITIONS))
+        except RuntimeError:  # a layer that this engine cannot do
+            return False
+
+    def fastest(self, ways: list[Way]) -> Way:
+        """Return the fastest of ``ways``; then ever smaller parts of the stack are tried, as long as they are faster.
+
+        Small parts stay in the cache and use the allocator's memory again; large ones need fewer calls. A single way,
+        the site's own choice, is taken as it is.
+        """
+        if len(ways) == 1:
+            return ways[0]
+        way = min(zip(self._seconds(ways), ways, strict=True), key=lambda timed: timed[0])[1]
+        while way.patients % 2 == 0 and way.name != COMPILED:  # another shape is another minute of compilation
+            smaller = replace(way, patients=way.patients // 2)
+            if not self.sound(smaller):
+                break
+            before, after = self._seconds([way, smaller])
+            if after > WORTHWHILE * before:
+                break
+            way = smaller
+        return way
+
+    def _run(self, way: Way, stack: PatientStack) -> Tensor:
+        return torch.cat(list(way.gradients(self.problem, stack)))
+
+    def _moved(self, way: Way, found: Tensor, seed: int) -> bool:
+        """Say whether the first patient's gradient changes in the last place beside others, or on repetition."""
+        others = public_example(self.example, seed=seed)
+        others.inputs[-1] = self.example.inputs[0]
+        elsewhere = self._run(way, others)[-1:]
+        again = self._run(way, self.example)
+        return _differ(elsewhere, found[:1], NEIGHBOUR_TOLERANCE) or _differ(again, found, NEIGHBOUR_TOLERANCE)
+
+    def _seconds(self, ways: list[Way]) -> list[float]:
+        """Run the ways in turn (the first use, which compiles kernels, came before); the least time of each counts."""
+        example = self.example
+        clock = time.perf_counter if example.inputs.is_cuda or torch.get_num_threads() > 1 else time.thread_time
+        best = [float("inf")] * len(ways)
+        for _ in range(TIMINGS):
+            for place, way in enumerate(ways):
+                _finish(example)
+                start = clock()
+                _drain(way.gradients(self.problem, example))
+                _finish(example)
+                best[place] = min(best[place], clock() - start)
+        return best
+
+
+def choose(engines: Mapping[str, Engine], problem: Problem, stack: PatientStack, *, reference: Engine) -> Way:
+    """Return the fastest sound way; it uses bfloat16 only if ``problem`` asks for it and that keeps patients apart.
 
     Only the shape of ``stack`` is used: inputs are public random numbers, targets zero, and the network is a copy with
     perturbed weights (a zero head would hide an encoder's gradient), so the choice depends on no patient.
     Raises: NetworkUnsuitableError if no engine is sound, for example because a layer mixes the rows of a batch.
     """
     example = public_example(stack)
-    trial = replace(problem, network=_perturbed(problem), autocast=False)
-    expected = reference(trial, example)
+    plain = replace(problem, network=_perturbed(problem), autocast=False)
+    trial = _Trial(plain, example, reference(plain, example))
     for autocast in (True, False) if problem.autocast else (False,):
-        trial = replace(trial, autocast=autocast)
-        tolerance = AUTOCAST_TOLERANCE if autocast else TOLERANCE
-        sound = [engine for engine in engines.values() if _sound(engine, trial, example, expected, tolerance)]
+        ways = [Way(str(name), engine, stack.patients, autocast) for name, engine in engines.items()]
+        sound = [way for way in ways if trial.sound(way)]
         if sound:
-            return _fastest(sound, trial, example), autocast
+            return trial.fastest(sound)
     raise NetworkUnsuitableError(
         f"no way of computing gradients ({', '.join(engines)}) keeps patients apart in this network; "
         "take a network without batch statistics"
     )
-
-
-def _sound(engine: Engine, problem: Problem, example: PatientStack, expected: Tensor, tolerance: float) -> bool:
-    """Say whether the engine can do this network, agrees with the reference, and keeps patients apart."""
-    if engine is book_keeping_gradients and unsupported_layers(problem):
-        return False
-    try:
-        found = engine(problem, example)
-        right = _differ(found, expected, tolerance) is False
-        return right and not any(_moved(engine, problem, example, found, seed) for seed in range(1, 1 + REPETITIONS))
-    except RuntimeError:  # a layer that this engine cannot do
-        return False
-
-
-def _moved(engine: Engine, problem: Problem, example: PatientStack, found: Tensor, seed: int) -> bool:
-    """Say whether the first patient's gradient changes in the last place beside others, or on repetition."""
-    others = public_example(example, seed=seed)
-    others.inputs[-1] = example.inputs[0]
-    elsewhere = engine(problem, others)[-1:]
-    again = engine(problem, example)
-    return _differ(elsewhere, found[:1], NEIGHBOUR_TOLERANCE) or _differ(again, found, NEIGHBOUR_TOLERANCE)
 
 
 def _differ(found: Tensor, expected: Tensor, tolerance: float) -> bool:
@@ -94,18 +149,10 @@ def _perturbed(problem: Problem) -> torch.nn.Module:
     return network
 
 
-def _fastest(engines: list[Engine], problem: Problem, example: PatientStack) -> Engine:
-    """Run the engines in turn (the first use, which compiles kernels, came before); the least time of each counts."""
-    clock = time.perf_counter if example.inputs.is_cuda or torch.get_num_threads() > 1 else time.thread_time
-    best = [float("inf")] * len(engines)
-    for _ in range(TIMINGS if len(engines) > 1 else 0):
-        for place, engine in enumerate(engines):
-            _finish(example)
-            start = clock()
-            engine(problem, example)
-            _finish(example)
-            best[place] = min(best[place], clock() - start)
-    return engines[best.index(min(best))]
+def _drain(parts: Iterable[Tensor]) -> None:
+    """Take the parts one after the other, as the clipped sum does; only one is in memory."""
+    for part in parts:
+        del part
 
 
 def _finish(example: PatientStack) -> None:

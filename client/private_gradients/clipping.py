@@ -43,12 +43,15 @@ class ClippedSum:
         self.total = torch.zeros(num_parameters, dtype=torch.float64, device=device)
 
     def add(self, gradients: Tensor) -> None:
-        """Clip and add ``gradients`` (patients, num_parameters), float32 or wider; rows are patients."""
+        """Clip and add ``gradients`` (patients, num_parameters), float32 or wider; rows are patients.
+
+        ``gradients`` is overwritten: another matrix of this size would cost more than the clip itself.
+        """
         factors, finite = self._factors(gradients)
         if not bool(finite.all()):  # 0 * NaN is NaN: such rows must go, not only be scaled by 0
             gradients = torch.where(finite[:, None], gradients, 0)
         for start in range(0, len(gradients), GROUP):
-            scaled = gradients[start : start + GROUP] * factors[start : start + GROUP, None]
+            scaled = gradients[start : start + GROUP].mul_(factors[start : start + GROUP, None])
             self.total += scaled.sum(0)  # no matrix product: where TF32 or bfloat16 is allowed it would round too much
 
     def _factors(self, gradients: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,8 @@
 """``PrivateGradient``: sampled patients in, clipped sum out. The training page knows nothing else of this package."""
 
+import logging
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -9,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from client.private_gradients.book_keeping import book_keeping_gradients
-from client.private_gradients.choice import choose
+from client.private_gradients.choice import Way, choose
 from client.private_gradients.clipping import ClippedSum
+from client.private_gradients.compiled import COMPILED, CompiledGradients
 from client.private_gradients.loop import loop_gradients
 from client.private_gradients.problem import Criterion, Engine, Problem
 from client.private_gradients.stacks import PatientStack
@@ -41,14 +43,19 @@ class SpeedSettings:
     engine: ``auto`` times all sound engines on random data of the first stack's shape and keeps the fastest.
     autocast: bfloat16 forward and backward where that keeps patients apart (``choice``), float32 elsewhere; gradients,
     norms and sums are float32 or wider in any case.
+    compile: also try ``torch.compile`` of the gradients, and keep it if it is sound and faster; it takes a minute for
+    each phase and stratum.
     """
 
     engine: EngineName = EngineName.AUTO
     autocast: bool = False
+    compile: bool = False
 
+
+_log = logging.getLogger("fedward.site")
 
 # Choices of this process: many simulated sites share one network, and a choice depends on no site.
-_KNOWN: dict[tuple[object, ...], tuple[Engine, bool]] = {}
+_KNOWN: dict[tuple[object, ...], Way] = {}
 
 
 class PrivateGradient:
@@ -61,15 +68,14 @@ class PrivateGradient:
     def __init__(self, network: nn.Module, order: Layout, settings: SpeedSettings | None = None) -> None:
         self._network, self._order = network, order
         self._settings = settings or SpeedSettings()
-        self._chosen: dict[tuple[object, ...], tuple[Engine, bool]] = {}
+        self._chosen: dict[tuple[object, ...], Way] = {}
         self._architecture = (_name(type(network)), str(network), order.digest)
         train_only(network, order)
 
     @property
     def engine_names(self) -> list[str]:
         """Names of the engines chosen so far, for people who look at speed."""
-        names = {engine: str(name) for name, engine in ENGINES.items()}
-        return [names[engine] + (" bfloat16" if autocast else "") for engine, autocast in self._chosen.values()]
+        return [way.name + (" bfloat16" if way.autocast else "") for way in self._chosen.values()]
 
     def clipped_sum(self, stacks: Iterable[PatientStack], criterion: Criterion, *, clipping_norm: float) -> Tensor:
         """Return the sum over all patients of their gradients, each clipped to ``clipping_norm``.
@@ -86,21 +92,41 @@ class PrivateGradient:
         problem = Problem(self._network, self._order, criterion, self._settings.autocast)
         clipped = ClippedSum(self._order.num_parameters, clipping_norm, problem.device)
         for stack in stacks:
-            engine, autocast = self._engine(problem, stack)
-            clipped.add(engine(replace(problem, autocast=autocast), stack.silenced()))
+            for gradients in self._way(problem, stack).gradients(problem, stack.silenced()):
+                clipped.add(gradients)
+                del gradients  # its memory serves the next part
         return clipped.total
 
-    def _engine(self, problem: Problem, stack: PatientStack) -> tuple[Engine, bool]:
-        """Return the engine for this criterion and shape, and whether it may use bfloat16; sees no patient."""
+    def _way(self, problem: Problem, stack: PatientStack) -> Way:
+        """Return the way to the gradients for this criterion and shape; sees no patient."""
         key = (problem.criterion, stack.inputs.shape, stack.inputs.dtype)
         if key not in self._chosen:
-            shared = (self._architecture, *_kind_of(problem, stack), self._settings)
-            if shared not in _KNOWN:
-                name = self._settings.engine
-                candidates: dict[str, Engine] = ENGINES if name == EngineName.AUTO else {name: ENGINES[name]}
-                _KNOWN[shared] = choose(candidates, problem, stack, reference=loop_gradients)
-            self._chosen[key] = _KNOWN[shared]
+            self._chosen[key] = (
+                self._compared(problem, stack) if self._settings.compile else self._known(problem, stack)
+            )
         return self._chosen[key]
+
+    def _known(self, problem: Problem, stack: PatientStack) -> Way:
+        """Return the choice that this process made for such a network, or make it."""
+        shared = (self._architecture, *_kind_of(problem, stack), self._settings)
+        if shared not in _KNOWN:
+            _KNOWN[shared] = choose(self._engines(), problem, stack, reference=loop_gradients)
+        return _KNOWN[shared]
+
+    def _compared(self, problem: Problem, stack: PatientStack) -> Way:
+        """Choose with a compiled engine among the candidates; it belongs to one criterion, so it is not shared."""
+        compiled = CompiledGradients(problem)
+        way = choose({**self._engines(), COMPILED: compiled}, problem, stack, reference=loop_gradients)
+        if way.name == COMPILED:
+            compiled.trusted = True
+        else:
+            reason = f"it failed ({compiled.failure})" if compiled.failure else f"{way.name} is faster or more exact"
+            _log.warning("torch.compile is not used: %s; the gradients and their clip are the same without it", reason)
+        return way
+
+    def _engines(self) -> dict[str, Engine]:
+        name = self._settings.engine
+        return ENGINES if name == EngineName.AUTO else {name: ENGINES[name]}
 
 
 def _kind_of(problem: Problem, stack: PatientStack) -> tuple[object, ...]:

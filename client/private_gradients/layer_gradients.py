@@ -6,18 +6,19 @@ Legend:  P patients, R rows of a patient, N = P R rows, L positions of the outpu
     linear:        dW_p = sum over rows and positions:  g x^T
     normalisation: dscale_p = sum (x_hat * g),  dshift_p = sum g
 
-Each function returns (parameter, gradient (P, *shape)) for the parameters that are trained.
+Each function returns (parameter, gradient) for the parameters that are trained; a gradient is a sequence of tensors,
+each (some consecutive patients, *shape), so that nothing is copied only to be in one piece.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-ByPatient = list[tuple[nn.Parameter, Tensor]]
+ByPatient = list[tuple[nn.Parameter, Sequence[Tensor]]]
 
 # Three exact ways to a convolution's gradient. On a processor (measured, 1 and 4 rows a patient): some patients in one
 # grouped convolution where each one's work is small, because calls cost (eight at a time: larger copies leave the
@@ -33,8 +34,8 @@ def linear(layer: Any, x: Tensor, g: Tensor, patients: int) -> ByPatient:
     """Gradient of ``nn.Linear``; every axis between the first and the last is a position."""
     x, g = x.reshape(patients, -1, x.shape[-1]), g.reshape(patients, -1, g.shape[-1])
     return _trained(
-        (layer.weight, lambda: torch.bmm(g.transpose(1, 2), x)),
-        (layer.bias, lambda: g.sum(1)),
+        (layer.weight, lambda: [torch.bmm(g.transpose(1, 2), x)]),
+        (layer.bias, lambda: [g.sum(1)]),
     )
 
 
@@ -52,8 +53,8 @@ def layer_norm(layer: Any, x: Tensor, g: Tensor, patients: int) -> ByPatient:
     x_hat = functional.layer_norm(x, layer.normalized_shape, eps=layer.eps)
     shape = (patients, -1, *layer.normalized_shape)
     return _trained(
-        (layer.weight, lambda: (x_hat * g).reshape(shape).sum(1)),
-        (layer.bias, lambda: g.reshape(shape).sum(1)),
+        (layer.weight, lambda: [(x_hat * g).reshape(shape).sum(1)]),
+        (layer.bias, lambda: [g.reshape(shape).sum(1)]),
     )
 
 
@@ -73,7 +74,7 @@ def transposed_convolution(layer: Any, x: Tensor, g: Tensor, patients: int) -> B
     )
 
 
-def _convolution_weight(layer: Any, x: Tensor, g: Tensor, patients: int) -> Tensor:
+def _convolution_weight(layer: Any, x: Tensor, g: Tensor, patients: int) -> list[Tensor]:
     """Choose the fastest of three exact ways; the tests check them against each other."""
     dimensions = len(layer.kernel_size)
     padding = layer.padding if layer.padding_mode == "zeros" and not isinstance(layer.padding, str) else None
@@ -90,7 +91,7 @@ def _convolution_weight(layer: Any, x: Tensor, g: Tensor, patients: int) -> Tens
     return _one_by_one(layer, x, g, patients, padding=list(padding), transposed=False)
 
 
-def _grouped(layer: Any, x: Tensor, g: Tensor, patients: int, *, padding: list[int]) -> Tensor:
+def _grouped(layer: Any, x: Tensor, g: Tensor, patients: int, *, padding: list[int]) -> list[Tensor]:
     """One weight-only convolution_backward for up to eight: patients become groups of channels, rows stay the batch."""
     rows = x.shape[0] // patients
     parts = []
@@ -102,10 +103,12 @@ def _grouped(layer: Any, x: Tensor, g: Tensor, patients: int, *, padding: list[i
         geometry = (list(layer.stride), padding, list(layer.dilation), False, [0] * len(padding), count * layer.groups)
         weight = torch.ops.aten.convolution_backward(gs, xs, shape_only, None, *geometry, [False, True, False])[1]
         parts.append(weight.reshape(count, *layer.weight.shape))
-    return torch.cat(parts)
+    return parts
 
 
-def _one_by_one(layer: Any, x: Tensor, g: Tensor, patients: int, *, padding: list[int], transposed: bool) -> Tensor:
+def _one_by_one(
+    layer: Any, x: Tensor, g: Tensor, patients: int, *, padding: list[int], transposed: bool
+) -> list[Tensor]:
     """One weight-only convolution_backward for each patient."""
     weight = layer.weight.detach().to(x.dtype)
     output_padding = list(layer.output_padding) if transposed else [0] * len(padding)
@@ -114,10 +117,10 @@ def _one_by_one(layer: Any, x: Tensor, g: Tensor, patients: int, *, padding: lis
         torch.ops.aten.convolution_backward(gp, xp, weight, None, *geometry, [False, True, False])[1]
         for xp, gp in zip(x.chunk(patients), g.chunk(patients), strict=True)
     ]
-    return torch.stack(parts)
+    return [part.unsqueeze(0) for part in parts]
 
 
-def _unfolded(layer: Any, x: Tensor, g: Tensor, patients: int, *, padding: list[int]) -> Tensor:
+def _unfolded(layer: Any, x: Tensor, g: Tensor, patients: int, *, padding: list[int]) -> list[Tensor]:
     """dW_p = sum_r G_r U_r^T as one batched product for each row place, groups folded into the batch."""
     groups, rows = layer.groups, x.shape[0] // patients
     u = unfold(x, layer.kernel_size, stride=layer.stride, padding=padding, dilation=layer.dilation)
@@ -126,7 +129,7 @@ def _unfolded(layer: Any, x: Tensor, g: Tensor, patients: int, *, padding: list[
     total = torch.bmm(g[0], u[0].transpose(1, 2))
     for row in range(1, rows):
         total = torch.baddbmm(total, g[row], u[row].transpose(1, 2))
-    return total.reshape(patients, *layer.weight.shape)
+    return [total.reshape(patients, *layer.weight.shape)]
 
 
 def unfold(x: Tensor, kernel: tuple[int, ...], *, stride: Any, padding: list[int], dilation: Any) -> Tensor:
@@ -143,12 +146,12 @@ def unfold(x: Tensor, kernel: tuple[int, ...], *, stride: Any, padding: list[int
     return x.reshape(x.shape[0], x.shape[1] * math.prod(kernel), -1)
 
 
-def _by_patient(values: Tensor, patients: int) -> Tensor:
+def _by_patient(values: Tensor, patients: int) -> list[Tensor]:
     """Add up the rows and positions of each patient: (N, channels, *size) -> (P, channels)."""
-    return values.reshape(patients, -1, values.shape[1], math.prod(values.shape[2:])).sum((1, 3))
+    return [values.reshape(patients, -1, values.shape[1], math.prod(values.shape[2:])).sum((1, 3))]
 
 
-def _trained(*gradients: tuple[nn.Parameter | None, Callable[[], Tensor]]) -> ByPatient:
+def _trained(*gradients: tuple[nn.Parameter | None, Callable[[], list[Tensor]]]) -> ByPatient:
     """Compute the gradients of those parameters that exist and are trained."""
     return [
         (parameter, gradient())

@@ -1,7 +1,7 @@
 """What is differentiated: a network, the part of it that is trained, and a loss for each row."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -33,6 +33,20 @@ class Problem:
         named = dict(self.network.named_parameters())
         return [named[entry.name] for entry in self.order.entries]
 
+    @cached_property
+    def trained_layers(self) -> list[nn.Module]:
+        """The layers that own a trained parameter themselves."""
+        trained = {id(parameter) for parameter in self.parameters}
+        return [
+            layer
+            for layer in self.network.modules()
+            if any(id(parameter) in trained for parameter in layer.parameters(recurse=False))
+        ]
+
+    def with_autocast(self, autocast: bool) -> "Problem":
+        """Return the same problem with or without bfloat16; itself if nothing changes, which keeps what it knows."""
+        return self if autocast == self.autocast else replace(self, autocast=autocast)
+
     @property
     def device(self) -> torch.device:
         """Where the network lives."""
@@ -56,5 +70,6 @@ class Problem:
         return (losses * rows.weights).sum()
 
 
-# An engine returns the gradient of every place in the stack: (patients, num_parameters), padding exactly zero.
+# An engine returns the gradient of every place in the stack, padding exactly zero, in a new tensor that its caller may
+# overwrite: (patients, num_parameters). Raises RuntimeError (often torch's own) for a network that it cannot do.
 Engine = Callable[[Problem, PatientStack], Tensor]

@@ -59,6 +59,14 @@ class PatientStack:
             self.inputs.flatten(0, 1), tuple(target.flatten(0, 1) for target in self.targets), self.weights.flatten()
         )
 
+    def parts(self, patients: int) -> Iterator["PatientStack"]:
+        """Yield the stack in parts of ``patients``, which must divide it, so that all parts have one public shape."""
+        if self.patients % patients:
+            raise ValueError(f"a stack of {self.patients} patients has no equal parts of {patients}")
+        for start in range(0, self.patients, patients):
+            part = slice(start, start + patients)
+            yield PatientStack(self.inputs[part], tuple(target[part] for target in self.targets), self.weights[part])
+
     def present(self) -> Iterator[PatientRows]:
         """Yield each patient who has a row of weight other than 0, with those rows only."""
         for inputs, weights, *targets in zip(self.inputs, self.weights, *self.targets, strict=True):

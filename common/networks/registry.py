@@ -21,7 +21,7 @@ UNET: Final = "unet"
 AUTOENCODER: Final = "autoencoder"
 NETWORK_NAMES: Final = (SMALL_CNN, RESIDUAL, UNET, AUTOENCODER)
 
-_LIMITS = {"dimensions": (2, 3), "classes": (1, 256), "width": (CHANNELS_PER_GROUP, 256), "blocks": (1, 8)}
+_LIMITS = {"dimensions": (2, 3), "classes": (1, 256), "width": (CHANNELS_PER_GROUP, 512), "blocks": (1, 8)}
 
 
 def build_network(

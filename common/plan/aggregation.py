@@ -44,7 +44,10 @@ class Aggregation(PlanPart):
     """The server's optimiser: it sees the unmasked sum only, so everything here is post-processing.
 
     ``learning_rate`` multiplies the mean; ``average_decay`` is that of the exponential average of models
-    (0 = none); ``model_selection``: which model is the study's result.
+    (0 = none). ``model_selection``: which model is the study's result; ``best_noised`` is the best scored one of the
+    last phase, its averaged model included. ``stop_after_scores``: a phase ends early after so many noised scores in a
+    row that did not beat the best one before them by more than ``least_gain`` (0: never). What scores decide is decided
+    by noised counts only, and only where they mean something (``common.plan.selection``).
     """
 
     rule: Annotated[ServerRule, Field(strict=False)] = ServerRule.MOMENTUM
@@ -54,6 +57,13 @@ class Aggregation(PlanPart):
     adaptivity: Annotated[float, Field(gt=0, le=1)] = 1e-3
     average_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9
     model_selection: Literal["last_average", "last", "best_noised"] = "last_average"
+    stop_after_scores: Annotated[int, Field(ge=0, le=1000)] = 0
+    least_gain: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    @property
+    def heeds_scores(self) -> bool:
+        """Whether noised scores decide anything: which model is the result, or when a phase ends."""
+        return self.model_selection == "best_noised" or self.stop_after_scores > 0
 
 
 class Timing(PlanPart):

@@ -1,6 +1,7 @@
 """Which round is which: model versions, evaluations, the closing round. A public function of the plan.
 
-A *version* is the number of rounds applied so far, over all phases: version 0 is the public start. Round ``r`` (from 1)
+A *version* is the number of planned rounds that lie behind, over all phases: version 0 is the public start. A phase
+that ends early (``common.plan.selection``) leaves out the versions of the rounds it did not run. Round ``r`` (from 1)
 of a phase trains on version ``rounds of earlier phases + r - 1`` and, where that version is due, also scores it. After
 the last round of the last phase one *closing* round more scores the final model: an ordinary attempt whose update the
 server throws away. It is charged like any other, which is why the last phase needs an attempt to spare.

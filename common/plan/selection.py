@@ -1,4 +1,4 @@
-"""May noised scores choose the model? Only where they mean something.
+"""May noised scores choose the model, or end a phase early? Only where they mean something.
 
 The standard error of a score is computed beforehand, from declared counts and the evaluation's own noise: with a dozen
 held-out patients a site the noise decides, not the model, and the result is the last averaged model instead.
@@ -52,18 +52,33 @@ def expected_standard_error(plan: StudyPlan) -> float:
 
 
 def check_selection(plan: StudyPlan, source: str) -> float:
-    """Refuse a plan that lets scores choose the model although their standard error is above 0.03; return the error.
+    """Refuse a plan that lets scores decide anything although their standard error is above 0.03; return the error.
 
-    Raises: PlanInvalidError with the error, the limit, and what to do.
+    Raises: PlanInvalidError with the setting, the error, the limit, and what to do.
     """
-    error = expected_standard_error(plan)
-    if plan.aggregation.model_selection == "best_noised" and error > MOST_STANDARD_ERROR:
+    error, rules = expected_standard_error(plan), plan.aggregation
+    if rules.heeds_scores and error > MOST_STANDARD_ERROR:
+        setting = "model_selection is best_noised"
+        remedy = "use last_average"
+        if rules.model_selection != "best_noised":
+            setting, remedy = f"stop_after_scores is {rules.stop_after_scores}", "set 0 (run every round)"
+        why = f"a score's standard error is {error:.3f} (noise included), at most {MOST_STANDARD_ERROR} is allowed"
+        if not math.isfinite(error):
+            why = "nobody is held out to be scored"
         raise PlanInvalidError(
-            f"{source}: aggregation.model_selection is best_noised, but a score's standard error is {error:.3f} "
-            f"(noise included), at most {MOST_STANDARD_ERROR} is allowed; use last_average, or raise "
-            "evaluation.epsilon or evaluation.every_rounds"
+            f"{source}: aggregation.{setting}, but {why}; {remedy}, or have more labelled patients held out "
+            "(evaluation.held_out), or raise evaluation.epsilon or evaluation.every_rounds"
         )
     return error
+
+
+def ends_early(plan: StudyPlan, scores_without_gain: int) -> bool:
+    """Tell whether a phase ends now: so many scores in a row brought no gain. Public: scores are released values.
+
+    Stopping costs nobody anything: the noise was computed for all attempts, and those not made are not charged.
+    """
+    patience = plan.aggregation.stop_after_scores
+    return patience > 0 and scores_without_gain >= patience
 
 
 @cache

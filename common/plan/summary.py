@@ -6,10 +6,18 @@ from typing import Any
 
 from common.plan.fitting import PhaseFit
 from common.plan.guarantee import Guarantee, evaluations, noise_to_signal, seen_by
+from common.plan.phases import Method, Phase
 from common.plan.plan import StudyPlan
 from common.plan.privacy import NoisePlacement
+from common.plan.selection import MOST_STANDARD_ERROR, expected_standard_error
 
 NOISE_WARNING_LEVEL = 1.0
+
+MODELS = {
+    "last_average": "the average of the last rounds' models",
+    "last": "the last round's model",
+    "best_noised": "the model of the last phase with the best noised score",
+}
 
 LEAVES_A_SITE = {
     "masked update": "the sum of clipped patient gradients, noised and masked: uniform random numbers to everybody",
@@ -50,10 +58,21 @@ def summarise(plan: StudyPlan, bought: Guarantee | None, fits: list[PhaseFit]) -
         },
         "phases": [_phase(plan, index, fit) for index, fit in enumerate(fits)],
         "evaluations": evaluations(plan),
+        "result": _result(plan),
         "sites": [site.model_dump() for site in plan.sites],
         "leaves_a_site": LEAVES_A_SITE,
         "warnings": warnings(plan, fits),
     }
+
+
+def _largest_sum(plan: StudyPlan, phase: Phase) -> float:
+    """Return what the patients of the largest hospital can add up to in one coordinate, all of them sampled.
+
+    Gradients of many patients point in many directions and never come near it; sums of moments point in one and do.
+    """
+    labelled = phase.clipping_norm * (phase.labelled_sampling_rate > 0)
+    unlabelled = phase.clipping_norm * phase.unlabelled_clip_ratio * (phase.unlabelled_sampling_rate > 0)
+    return max(site.labelled_patients * labelled + site.unlabelled_patients * unlabelled for site in plan.sites)
 
 
 def _observers(plan: StudyPlan) -> dict[str, float | None] | None:
@@ -62,6 +81,21 @@ def _observers(plan: StudyPlan) -> dict[str, float | None] | None:
     if seen is None:
         return None
     return {name: value if math.isfinite(value) else None for name, value in asdict(seen).items()}
+
+
+def _result(plan: StudyPlan) -> dict[str, Any]:
+    """Which model the study gives out, when a phase ends, and how exact the scores are that may decide either."""
+    rules, error = plan.aggregation, expected_standard_error(plan)
+    ends = "after its planned rounds"
+    if rules.stop_after_scores:
+        gain = f" by more than {rules.least_gain:g}" if rules.least_gain else ""
+        ends += f", or earlier: after {rules.stop_after_scores} noised scores in a row that beat no earlier one{gain}"
+    return {
+        "model": MODELS[rules.model_selection],
+        "a_phase_ends": ends,
+        "standard_error_of_a_score": error if math.isfinite(error) else None,
+        "scores_may_decide": error <= MOST_STANDARD_ERROR,
+    }
 
 
 def _phase(plan: StudyPlan, index: int, fit: PhaseFit) -> dict[str, Any]:
@@ -94,6 +128,12 @@ def warnings(plan: StudyPlan, fits: list[PhaseFit]) -> list[str]:
     if plan.network.initialisation == "seeded":
         found.append("network.initialisation = seeded: public pre-trained weights are the largest gain under privacy")
     for phase, fit in zip(plan.phases, fits, strict=True):
+        largest = _largest_sum(plan, phase)
+        if phase.method is Method.STANDARDISE and rules.coordinate_range < largest:
+            found.append(
+                f"phase {phase.name}: a hospital's sum may reach {largest:g} in a coordinate, coordinate_range is "
+                f"{rules.coordinate_range:g}; what lies beyond is cut, unseen: raise it"
+            )
         ratio = noise_to_signal(plan, phase, fit.num_parameters)
         if ratio > NOISE_WARNING_LEVEL:
             found.append(

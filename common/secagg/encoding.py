@@ -9,6 +9,7 @@ a list is E of its members.
 """
 
 import hashlib
+from functools import cache
 from typing import TypeAlias
 
 PROTOCOL = "fedward-secagg/1"
@@ -33,12 +34,18 @@ def encode_injectively(*fields: Field) -> bytes:
 
 def labelled(label: str, *fields: Field) -> bytes:
     """E("fedward-secagg/1", label, ...): the text that a signature of this label signs."""
-    return encode_injectively(PROTOCOL, label, *fields)
+    return _beginning(label) + encode_injectively(*fields)
 
 
 def digest(label: str, *fields: Field) -> bytes:
     """H(label, ...): 32 bytes."""
     return hashlib.sha256(labelled(label, *fields)).digest()
+
+
+@cache
+def _beginning(label: str) -> bytes:
+    """E("fedward-secagg/1", label): of the handful of labels that the protocol has."""
+    return encode_injectively(PROTOCOL, label)
 
 
 def _octets(field: Field) -> bytes:

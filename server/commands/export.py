@@ -4,30 +4,52 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from common.errors import KeyInvalidError
+from common.identity import public_bytes, read_signing_key
+from common.release import WEIGHTS
 from common.terminal import JsonOption, output, print_json
-from server.model_export import WEIGHTS, export_model
-from server.study_folder import open_study
+from server.commands.federation_options import HERE, FolderOption, study_at
+from server.federation_folder import FederationFolder
+from server.model_export import export_model
+from server.study_folder import Study, open_study
 from server.study_status import read_journal, require_started
 
 
 def export(
-    folder: Annotated[Path, typer.Argument(help="The study folder.")],
+    study: Annotated[str, typer.Argument(help="The study: its name, or its folder.")],
     *,
     target: Annotated[Path | None, typer.Option("--output", help="Where to write; default: FOLDER/model.")] = None,
     verify: Annotated[bool, typer.Option(help="Compute the model again from the stored sums first.")] = True,
+    key: Annotated[
+        Path | None, typer.Option(help="The coordinator's secret key; default: that of the federation folder.")
+    ] = None,
+    folder: FolderOption = HERE,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the model (safetensors) and its card: plan, privacy, scores, who took part.
+    """Write the model (safetensors, ONNX) and its signed card: plan, privacy, scores, who took part.
 
-    Example: `fedward-server export study/ --output released/`
+    Example: `fedward-server export lungs-2026 --output released/`
     """
-    study = open_study(folder)
-    journal = require_started(read_journal(study), study)
-    place = target or study.folder.model
-    card = export_model(study, journal, place, verify=verify)
+    opened = open_study(study_at(study, folder))
+    journal = require_started(read_journal(opened), opened)
+    place = target or opened.folder.model
+    signing_key = _signing_key(opened, key or FederationFolder(folder).key, is_given=key is not None)
+    card = export_model(opened, journal, place, verify=verify, key=signing_key)
     journal.close()
     if as_json:
         print_json(card)
     else:
-        output.print(f"wrote {place / WEIGHTS} (SHA-256 {card['weights']['sha256']}) and its card", markup=False)
+        signed = "its signed card" if signing_key else "its card, which nobody signed: there is no coordinator.key here"
+        output.print(f"wrote {place / WEIGHTS} (SHA-256 {card['weights']['sha256']}) and {signed}", markup=False)
+
+
+def _signing_key(study: Study, file: Path, *, is_given: bool) -> Ed25519PrivateKey | None:
+    """Return the coordinator's key; None where there is none. Raises: KeyInvalidError for another coordinator's."""
+    if not is_given and not file.exists():
+        return None
+    key = read_signing_key(file)
+    if public_bytes(key.public_key()) != public_bytes(study.roster.coordinator):
+        raise KeyInvalidError(f"{file}: not the key of the coordinator who signed this study's roster")
+    return key

@@ -113,6 +113,7 @@ def print_summary(summary: dict[str, Any]) -> None:
     for name in ("task", "privacy", "secure_aggregation"):
         table.add_row(name.replace("_", " "), escape(_lines(summary[name])))
     table.add_row("evaluations", str(summary["evaluations"]))
+    table.add_row("result", escape(_lines(summary["result"])))
     table.add_row("sites", escape("\n".join(_site_line(site) for site in summary["sites"])))
     for phase in summary["phases"]:
         table.add_row(escape(f"phase {phase['name']}"), escape(_lines(phase)))

@@ -10,23 +10,48 @@ from common.files import write_new
 from common.identity import fingerprint, read_public_key, read_signing_key
 from common.roster import Roster, read_roster, signed_roster
 from common.terminal import JsonOption, output, print_json
+from server.admission import sign_next_roster
+from server.commands.federation_options import HERE, FolderOption, federation_at
 
 roster_app = typer.Typer(name="roster", help="Sign and show the roster of a federation.", no_args_is_help=True)
 
 
 @roster_app.command("sign")
 def sign(
-    file: Annotated[Path, typer.Argument(help="Roster file to write (JSON).")],
+    file: Annotated[Path | None, typer.Argument(help="Roster file to write; only without a federation folder.")] = None,
     *,
-    federation: Annotated[str, typer.Option(help="Name of the federation.")],
-    key: Annotated[Path, typer.Option(help="The coordinator's secret key (0600).")],
-    site: Annotated[list[str], typer.Option(help="NAME=PUBLIC_KEY_FILE; once for each site.")],
-    epoch: Annotated[int, typer.Option(help="Counts up with every change.")] = 1,
+    federation: Annotated[str, typer.Option(help="Name of the federation (with FILE).")] = "",
+    key: Annotated[Path | None, typer.Option(help="The coordinator's secret key, 0600 (with FILE).")] = None,
+    site: Annotated[
+        list[str] | None, typer.Option(help="NAME=PUBLIC_KEY_FILE, once for each site (with FILE).")
+    ] = None,
+    epoch: Annotated[int, typer.Option(help="Counts up with every change (with FILE).")] = 1,
+    folder: FolderOption = HERE,
+    as_json: JsonOption = False,
 ) -> None:
-    """Write a signed roster. Compare every fingerprint with its owner before.
+    """Sign the roster of the admitted hospitals at the next epoch; with FILE, of the keys given instead.
 
-    Example: `fedward-server roster sign roster.json --federation lungs --key coordinator.key --site north=north.pub …`
+    Example: `fedward-server roster sign` ·
+    `fedward-server roster sign roster.json --federation lungs --key coordinator.key --site north=north.pub …`
     """
+    if file is None:
+        place, config = federation_at(folder)
+        roster, is_new = sign_next_roster(place, config.federation)
+        target = place.roster
+    else:
+        roster, is_new, target = _sign_file(file, federation, key, site or [], epoch), True, file
+    if as_json:
+        facts = {"file": str(target), "epoch": roster.epoch, "digest": roster.digest(), "sites": roster.fingerprints()}
+        print_json({**facts, "new": is_new})
+    elif is_new:
+        output.print(f"signed roster {roster.digest()}, epoch {roster.epoch}, in {target}", markup=False)
+    else:
+        output.print(f"nothing has changed since epoch {roster.epoch}; {target} stands", markup=False)
+
+
+def _sign_file(file: Path, federation: str, key: Path | None, site: list[str], epoch: int) -> Roster:
+    if key is None:
+        raise RosterInvalidError("with a FILE, give --federation, --key and --site")
     sites = {}
     for entry in site:
         name, separator, path = entry.partition("=")
@@ -36,7 +61,7 @@ def sign(
     signing_key = read_signing_key(key)
     roster = Roster(federation=federation, epoch=epoch, coordinator=signing_key.public_key(), sites=sites)
     write_new(file, signed_roster(roster, signing_key))
-    output.print(f"signed roster {roster.digest()} in {file}", markup=False)
+    return roster
 
 
 @roster_app.command("show")

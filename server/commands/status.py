@@ -1,6 +1,5 @@
 """fedward-server status: where a study stands."""
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -8,25 +7,56 @@ from rich.markup import escape
 from rich.table import Table
 
 from common.terminal import JsonOption, output, print_json
+from server.commands.federation_options import HERE, FolderOption, federation_at, study_at
+from server.federation_status import federation_status, keeping
 from server.study_folder import open_study
 from server.study_status import read_journal, study_status
 
 
 def status(
-    folder: Annotated[Path, typer.Argument(help="The study folder (plan, roster, journal).")],
+    study: Annotated[
+        str | None, typer.Argument(help="A study: its name, or its folder. Without one: the whole federation.")
+    ] = None,
     *,
+    folder: FolderOption = HERE,
     as_json: JsonOption = False,
 ) -> None:
-    """Show rounds, attempts, scores and sites of a study, also while it runs.
+    """Show a federation's processes, sites and studies; or a study's rounds, attempts, scores and sites.
 
-    Example: `fedward-server status study/ --json`
+    Example: `fedward-server status` · `fedward-server status lungs-2026 --json`
     """
-    study = open_study(folder)
-    journal = read_journal(study)
-    facts = study_status(study, journal)
+    if study is None:
+        facts = federation_status(*federation_at(folder))
+        print_json(facts) if as_json else _print_federation(facts)
+        return
+    opened = open_study(study_at(study, folder))
+    journal = read_journal(opened)
+    facts = study_status(opened, journal) | keeping(opened.folder.path)
     if journal:
         journal.close()
     print_json(facts) if as_json else _print(facts)
+
+
+def _print_federation(facts: dict[str, Any]) -> None:
+    roster = facts["roster"]
+    signed = f"roster epoch {roster['epoch']}" if roster else "no roster yet"
+    running = ", ".join(name for name, process in facts["processes"].items() if process) or "nothing runs"
+    output.print(f"{facts['federation']} at {facts['address']}: {running}; {signed}", markup=False)
+    sites = Table("site", "in the roster", "online")
+    for name, site in facts["sites"].items():
+        online = {True: "yes", False: "no", None: "unknown"}[site["online"]]
+        sites.add_row(escape(name), "yes" if site["in_roster"] else "no", online)
+    output.print(sites)
+    studies = Table("study", "state", "rounds", "wanted", "running", "last run")
+    for name, study in facts["studies"].items():
+        rounds = f"{study.get('rounds_applied', '-')} of {study.get('rounds_planned', '-')}"
+        marks = ["yes" if study[key] else "no" for key in ("wanted", "running")]
+        studies.add_row(escape(name), escape(study["state"]), rounds, *marks, escape(_last(study)))
+    output.print(studies)
+
+
+def _last(study: dict[str, Any]) -> str:
+    return str(study["ended"]["why"]) if study["ended"] else str(study.get("why", ""))
 
 
 def _print(facts: dict[str, Any]) -> None:
@@ -35,6 +65,8 @@ def _print(facts: dict[str, Any]) -> None:
         f"{facts['attempts']} of {facts['attempts_allowed']} attempts",
         markup=False,
     )
+    if facts["ended"] and not facts["running"]:
+        output.print(f"last run: {facts['ended']['why']}", markup=False)
     for why, count in facts["aborted"].items():
         output.print(f"[yellow]{count} attempts given up[/]: {escape(why)}")
     for version, score in list(facts["scores"].items())[-3:]:

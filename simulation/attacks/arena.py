@@ -8,6 +8,7 @@ An attack is refused if every hostile thing in it was refused by a check, every 
 share of an honest site came into the attacker's hands afterwards, nor a sum. Anything else counts as accepted.
 """
 
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -157,9 +158,12 @@ def memory_of(federation: Federation, name: str) -> Any:
     return federation.sites[name]._state  # noqa: SLF001 (its owner may look)
 
 
-def disk_of(federation: Federation, name: str) -> Path:
-    """Return the journal's file, as whoever copies the disk finds it."""
-    return federation.journals[name]._path  # noqa: SLF001 (a disk has no private members)
+def copy_disk(federation: Federation, name: str, copy: Path) -> None:
+    """Copy a site's journal with what lies beside it (SQLite's newest pages), as whoever copies the disk does."""
+    journal = federation.journals[name]._path  # noqa: SLF001 (a disk has no private members)
+    for ending in ("", "-wal"):
+        if (source := journal.with_name(journal.name + ending)).exists():
+            shutil.copyfile(source, copy.with_name(copy.name + ending))
 
 
 def repeat_the_first_vector(work: MadeUpWork) -> None:

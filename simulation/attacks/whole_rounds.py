@@ -4,7 +4,6 @@ Each goes on as far as the honest sites answer. Where a test switches off the on
 the very numbers that the hospital contributed: the check is what protects them.
 """
 
-import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +26,7 @@ from server.secagg_recovery import masks_to_remove
 from simulation.attacks.arena import (
     Arena,
     Attack,
-    disk_of,
+    copy_disk,
     facts_of,
     memory_of,
     read,
@@ -264,7 +263,7 @@ def _restored_backup(arena: Arena) -> None:
     with scratch_folder() as folder:
         backups = {name: folder / f"{name}.sqlite" for name in arena.honest}
         for name, backup in backups.items():
-            shutil.copyfile(disk_of(arena.federation, name), backup)
+            copy_disk(arena.federation, name, backup)
         order = arena.new_order()
         arena.run_until(Kind.KEYLIST, order)
         for name, backup in backups.items():
@@ -276,7 +275,7 @@ def _restored_backup(arena: Arena) -> None:
 
 def _boot_copy(arena: Arena, name: str, folder: Path) -> None:
     copied = folder / f"{name}.sqlite"
-    shutil.copyfile(disk_of(arena.federation, name), copied)
+    copy_disk(arena.federation, name, copied)
     arena.federation.journals[name] = SiteJournal(copied)
     arena.restart(name)
 

@@ -60,7 +60,7 @@ class Subject:
 
 
 SUBJECTS: Final = (
-    Subject("small_cnn", "small_cnn", dimensions=2, width=32, size=28, patients=16, patients_per_stack=16),
+    Subject("small_cnn", "small_cnn", dimensions=2, width=32, size=28, patients=16, patients_per_stack=8),
     Subject("residual", "residual", dimensions=2, width=32, size=28, patients=8, patients_per_stack=8, blocks=2),
     Subject("unet", "unet", dimensions=2, width=16, size=64, patients=8, patients_per_stack=4),
     Subject("cnn_3d", "small_cnn", dimensions=3, width=8, size=28, patients=8, patients_per_stack=4),

@@ -48,10 +48,11 @@ def run(
         raise ScenarioInvalidError("--resume needs --out: the folder of the run to go on with")
     file = find_scenario(scenario)
     folder = RunFolder(out or Path("runs") / f"{file.stem}-{time.strftime('%Y%m%d-%H%M%S')}")
-    if resume:
-        folder.require_ready()
+    if resume and folder.ready.exists():
         chosen = read_scenario(folder.scenario)
     else:
+        if resume:
+            folder.clear_half_built()
         chosen = read_scenario(file)
         folder.path.mkdir(parents=True, exist_ok=True)
         _build(folder, chosen, file, data, quiet=as_json)

@@ -31,7 +31,7 @@ from common.initialisation import available, load_initialisation
 from common.networks.registry import build_network
 from simulation.experiments.pneumonia import DEFAULT_FILE, Pneumonia
 from simulation.experiments.pooled import PooledPhase, SystemNoise, run_phase, train_openly, without_privacy
-from simulation.experiments.pooled_phases import PhaseMaker
+from simulation.experiments.pooled_phases import PhaseMaker, semi_supervised
 
 EPSILON, DELTA = 8.0, 1e-5
 LABELLED_SHARE = 0.05
@@ -90,7 +90,7 @@ class Arms:
         return PhaseMaker(labelled=labelled, unlabelled=count - labelled, epsilon=EPSILON, delta=DELTA)
 
     def _teacher_phases(self, maker: PhaseMaker) -> list[PooledPhase]:
-        return [maker.standardise_unlabelled(self._rounds, epsilon=3.0), maker.head(rounds=40)]
+        return semi_supervised(maker, standardise_rounds=self._rounds)
 
     def _start(self) -> nn.Module:
         network = build_network("small_cnn", dimensions=2, classes=2, width=WIDTH, seed=self._seed)

@@ -93,3 +93,8 @@ class PhaseMaker:
                 high = middle
         self._spent[labelled].append(SampledGaussian(sampling_rate, high, rounds))
         return high
+
+
+def semi_supervised(maker: PhaseMaker, *, standardise_rounds: int) -> list[PooledPhase]:
+    """Return the experiment's semi-supervised arm: unlabelled patients standardise, labelled ones train the head."""
+    return [maker.standardise_unlabelled(standardise_rounds, epsilon=3.0), maker.head(rounds=40)]

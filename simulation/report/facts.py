@@ -29,7 +29,7 @@ class Attempt:
     """One attempt at one round, as the coordinator's journal has it.
 
     ``phase``: index in the plan. ``participants``: sites in the sum. ``charged``: sites whose ledger counts the
-    attempt as spent. ``absent``: site -> stage in which it was lost. ``refused``: site -> code of its refusal.
+    attempt as spent. ``absent``: site -> stage in which it was lost. ``refused``: site -> check that it named.
     ``counts``: summed, noised evaluation counts (``common.metrics``) of the model of ``scored_round``, in patients;
     empty where nothing was scored. ``counts_noise_stddev``: noise of each count, in patients.
     """
@@ -77,7 +77,7 @@ class PublicScore:
     measure: str
     estimate: Estimate
     images: int
-    shares: Mapping[str, float] = field(default_factory=dict)
+    shares: Mapping[str, Estimate] = field(default_factory=dict)
     curve: tuple[tuple[float, float], ...] = ()
     calibration: tuple[tuple[float, float, float], ...] = ()
 

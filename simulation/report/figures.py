@@ -6,6 +6,7 @@ Names: ``plan.epsilon``, ``rounds.applied``, ``round.12.auc``, ``final.sensitivi
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -18,17 +19,18 @@ from common.metrics import (
     area_under_curve,
     calibration_error,
     mean_dice,
-    sensitivities,
 )
-from common.plan.guarantee import guarantee
+from common.plan.guarantee import guarantee, seen_by
 from common.plan.plan import StudyPlan
 from common.plan.task import TaskKind
-from simulation.report.facts import Attempt, Outcome, RunFacts
+from simulation.intervals import share_estimate
+from simulation.report.facts import Attempt, Estimate, Outcome, PublicScore, RunFacts
 
 Figures: TypeAlias = dict[str, float]
 
 NORMAL_95: Final = 1.959964
 WIDEST_INTERVAL: Final = 0.5  # of an AUC; wider ones say nothing and are not drawn
+MOST_COURSES: Final = 12  # sites whose epsilon is shown attempt by attempt
 CURVE_POINTS: Final = 12  # of the epsilon curve; each costs a composition of privacy losses
 
 
@@ -126,6 +128,8 @@ def _plan(facts: RunFacts) -> Figures:
         "plan.rounds": sum(phase.rounds for phase in plan.phases),
         "plan.minimum_survivors": rules.minimum_survivors,
         "plan.colluders": rules.assumed_colluders,
+        "plan.honest": rules.honest_survivors,
+        "plan.attempts": sum(phase.maximum_attempts for phase in plan.phases),
     }
     bought = guarantee(plan)
     if bought is not None and plan.privacy.epsilon is not None:
@@ -136,6 +140,9 @@ def _plan(facts: RunFacts) -> Figures:
             "bought.unlabelled": bought.unlabelled,
             "bought.validation": bought.validation,
         }
+    seen = seen_by(plan)
+    if seen is not None:
+        numbers |= {f"seen.{observer}": epsilon for observer, epsilon in asdict(seen).items()}
     return numbers
 
 
@@ -176,12 +183,33 @@ def _score(plan: StudyPlan, attempt: Attempt) -> Iterator[tuple[str, float]]:
             yield f"auc.{name}.low", max(0.0, area.value - reach)
             yield f"auc.{name}.high", min(1.0, area.value + reach)
     if "confusion" in tables:
-        for name, share in zip(plan.task.classes, sensitivities(tables["confusion"]), strict=True):
-            if math.isfinite(share):
-                yield f"sensitivity.{name}", float(np.clip(share, 0, 1))
+        for index, name in enumerate(plan.task.classes):
+            yield from _sensitivity(name, tables["confusion"][index], index, attempt.counts_noise_stddev)
         error = calibration_error(tables["confidence"])
         if math.isfinite(error):
             yield "calibration_error", error
+
+
+def _sensitivity(name: str, row: Counts, index: int, noise_stddev: float) -> Iterator[tuple[str, float]]:
+    """Yield the share of a class that is answered right, with its interval, from the class's row of the confusion.
+
+    The noise of p = right / n has variance s^2 ((1 - p)^2 + (k - 1) p^2) / n^2, for k counts with noise s each.
+    """
+    total = float(row.sum())
+    if total < 1:
+        return
+    share = min(max(float(row[index]) / total, 0.0), 1.0)
+    spread = (1 - share) ** 2 + (len(row) - 1) * share**2
+    yield from _named(
+        f"sensitivity.{name}",
+        share_estimate(float(row[index]), total, noise_variance=spread * (noise_stddev / total) ** 2),
+    )
+
+
+def _named(name: str, estimate: Estimate) -> Iterator[tuple[str, float]]:
+    yield name, estimate.value
+    yield f"{name}.low", estimate.low
+    yield f"{name}.high", estimate.high
 
 
 def scored_classes(plan: StudyPlan) -> tuple[str, ...]:
@@ -206,20 +234,20 @@ def _sites(facts: RunFacts) -> Figures:
 def _test(facts: RunFacts) -> Figures:
     numbers: Figures = {}
     if facts.test:
-        estimate = facts.test.estimate
-        numbers |= {"test": estimate.value, "test.low": estimate.low, "test.high": estimate.high}
         numbers["test.images"] = facts.test.images
-    for name, share in facts.test.shares.items() if facts.test else ():
-        numbers[f"test.sensitivity.{name}"] = share
+        numbers |= _public("test", facts.test)
     for number, score in facts.test_by_round:
-        numbers[f"test_round.{number}"] = score.estimate.value
-        numbers[f"test_round.{number}.low"] = score.estimate.low
-        numbers[f"test_round.{number}.high"] = score.estimate.high
-        numbers |= {f"test_round.{number}.sensitivity.{name}": share for name, share in score.shares.items()}
+        numbers |= _public(f"test_round.{number}", score)
     for row in facts.compared:
-        numbers[f"compared.{row.key}"] = row.estimate.value
-        numbers[f"compared.{row.key}.low"] = row.estimate.low
-        numbers[f"compared.{row.key}.high"] = row.estimate.high
+        numbers |= dict(_named(f"compared.{row.key}", row.estimate))
+    return numbers
+
+
+def _public(name: str, score: PublicScore) -> Figures:
+    """Return a public score and its shares, each with its interval."""
+    numbers = dict(_named(name, score.estimate))
+    for label, share in score.shares.items():
+        numbers |= dict(_named(f"{name}.sensitivity.{label}", share))
     return numbers
 
 
@@ -233,13 +261,20 @@ def _spending(facts: RunFacts) -> Figures:
         return numbers
     for stratum in ("labelled", "unlabelled"):
         for number in curve_attempts(facts):
-            steps = max((_steps(facts, site, number) for site in facts.sites), key=lambda taken: sum(taken.values()))
-            events = spent_events(facts.plan, steps, stratum)
-            numbers[f"spent_by.{number}.{stratum}"] = epsilon(events, delta, interval=COARSE_INTERVAL)
+            steps_of = {site: _steps(facts, site, number) for site in facts.sites}
+            steps = max(steps_of.values(), key=lambda taken: sum(taken.values()))
+            numbers[f"spent_by.{number}.{stratum}"] = _spent(facts.plan, steps, stratum)
+            for site in facts.sites if len(facts.sites) <= MOST_COURSES else ():
+                numbers[f"spent_at.{site}.{number}.{stratum}"] = _spent(facts.plan, steps_of[site], stratum)
         for site in facts.sites:
             steps = _steps(facts, site, max((attempt.number for attempt in facts.attempts), default=0))
             numbers[f"spent.{site}.{stratum}"] = epsilon(spent_events(facts.plan, steps, stratum), delta)
     return numbers
+
+
+def _spent(plan: StudyPlan, steps: Mapping[int, int], stratum: str) -> float:
+    """Return an upper bound of epsilon after the charged attempts; composing it is cheap and remembered."""
+    return epsilon(spent_events(plan, steps, stratum), plan.privacy.delta or 0.0, interval=COARSE_INTERVAL)
 
 
 def _steps(facts: RunFacts, site: str, until: int) -> dict[int, int]:

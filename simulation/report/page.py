@@ -8,7 +8,9 @@ from common.files import replace_atomically
 from simulation.report.facts import RunFacts
 from simulation.report.figures import Figures, figures
 from simulation.report.sections_learning import bought, final, growth
+from simulation.report.sections_observers import observers
 from simulation.report.sections_protection import asked, attendance, hospitals, leaving, spending
+from simulation.report.sections_summary import summary
 from simulation.report.words import amount, duration, figure, section, terms
 
 DEFINITIONS = (
@@ -66,12 +68,14 @@ def report_page(facts: RunFacts) -> str:
     """Return the report as one HTML text."""
     numbers = figures(facts)
     parts = [
+        summary(facts, numbers),
         bought(facts, numbers),
         asked(facts, numbers),
         hospitals(facts, numbers),
         growth(facts, numbers),
         final(facts, numbers),
         spending(facts, numbers),
+        observers(facts, numbers),
         leaving(facts, numbers),
         attendance(facts, numbers),
         section("words", "Words", terms(DEFINITIONS)),

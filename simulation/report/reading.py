@@ -13,6 +13,7 @@ from common.metrics import UNITS_PER_PATIENT
 from common.plan.plan import StudyPlan
 from common.plan.schedule import is_closing, is_evaluated, version_before
 from common.roster import read_roster
+from common.secagg.refusals import CHECK_OF_CODE
 from common.terminal import fedward_version
 from server.evaluation import count_noise_stddev
 from server.journal import AbortRow, AnswerRow, AttemptRow, Journal, OpenedRow, RefusalRow
@@ -91,7 +92,7 @@ def _attempt(row: AttemptRow, answers: Iterable[AnswerRow], refusals: Iterable[R
             charged.append(answer.site)
         if answer.outcome != TAKEN and answer.asked != "result":
             absent.setdefault(answer.site, answer.asked)
-    refused = {refusal.site: str(refusal.code) for refusal in refusals}
+    refused = {refusal.site: str(CHECK_OF_CODE.get(refusal.code, refusal.code)) for refusal in refusals}
     return Attempt(
         number=row.attempt,
         phase=row.phase,

@@ -100,7 +100,8 @@ def growth(facts: RunFacts, numbers: Figures) -> str:
         below = Frame((0, max(last, 1)), (0, 1), width=820, height=240)
         chart = line_chart(below, lines, x_title="round", y_title="share found", label="sensitivity by round")
         caption = (
-            "Of each class, the share that the model answers correctly (sensitivity, and for normal: specificity)."
+            "Of each class, the share that the model answers correctly (sensitivity, and for normal: specificity). "
+            "Shaded bands are 95 % intervals."
         )
         parts += [drawing(chart, caption), legend([(line.style, line.title) for line in lines])]
     return section("growth", "How the model grew", *parts)
@@ -125,22 +126,23 @@ def _test_share_lines(facts: RunFacts, numbers: Figures) -> list[Line]:
     lines = []
     for style, name in zip(("alone", "federation", "variant", "ceiling"), facts.plan.task.classes[:4], strict=False):
         keys = {number: f"test_round.{number}.sensitivity.{name}" for number, _ in facts.test_by_round}
-        points = [
-            Point(key, number, numbers[key], f"after round {number}: {numbers[key]:.3f}")
-            for number, key in keys.items()
-            if key in numbers
-        ]
+        points = [_point(numbers, key, number) for number, key in keys.items() if key in numbers]
         lines.append(Line(f"{name} recognised, public test images", style, points))
     return [line for line in lines if line.points]
 
 
 def _test_line(facts: RunFacts, numbers: Figures) -> Line:
-    points = []
-    for number, _ in facts.test_by_round:
-        key = f"test_round.{number}"
-        between = (numbers[f"{key}.low"], numbers[f"{key}.high"])
-        points.append(Point(key, number, numbers[key], f"after round {number}: {numbers[key]:.3f}", between))
+    points = [_point(numbers, f"test_round.{number}", number) for number, _ in facts.test_by_round]
     return Line("public test images", "federation", points)
+
+
+def _point(numbers: Figures, key: str, number: int) -> Point:
+    """Return the point of a named number after a round, with its interval where it has one."""
+    tip = f"after round {number}: {numbers[key]:.3f}"
+    if f"{key}.low" not in numbers:
+        return Point(key, number, numbers[key], tip)
+    between = (numbers[f"{key}.low"], numbers[f"{key}.high"])
+    return Point(key, number, numbers[key], f"{tip} ({between[0]:.3f} to {between[1]:.3f})", between)
 
 
 def _area_lines(facts: RunFacts, numbers: Figures, attempts: list[Attempt]) -> list[Line]:
@@ -148,13 +150,8 @@ def _area_lines(facts: RunFacts, numbers: Figures, attempts: list[Attempt]) -> l
         return []
     lines = []
     for style, name in zip(STYLES, scored_classes(facts.plan)[:MOST_LINES], strict=False):
-        points = []
-        for number in (attempt.scored_round for attempt in attempts):
-            key = f"round.{number}.auc.{name}"
-            if key in numbers:
-                between = (numbers[f"{key}.low"], numbers[f"{key}.high"])
-                tip = f"round {number}: AUC {numbers[key]:.3f} ({between[0]:.3f} to {between[1]:.3f})"
-                points.append(Point(key, number, numbers[key], tip, between))
+        keys = {attempt.scored_round: f"round.{attempt.scored_round}.auc.{name}" for attempt in attempts}
+        points = [_point(numbers, key, number) for number, key in keys.items() if key in numbers]
         lines.append(Line(f"held-out patients, {name}", style, points))
     return lines
 
@@ -175,11 +172,7 @@ def _plain_lines(
     lines = []
     for style, name in zip(STYLES, names[:MOST_LINES], strict=False):
         keys = {attempt.scored_round: f"round.{attempt.scored_round}.{score}.{name}" for attempt in attempts}
-        points = [
-            Point(key, number, numbers[key], f"round {number}: {numbers[key]:.3f}")
-            for number, key in keys.items()
-            if key in numbers
-        ]
+        points = [_point(numbers, key, number) for number, key in keys.items() if key in numbers]
         lines.append(Line(f"{words} {name}", style, points))
     return [line for line in lines if line.points]
 
@@ -207,7 +200,7 @@ def _final_rows(facts: RunFacts, numbers: Figures, *, held_out: bool) -> list[tu
     if facts.test:
         rows.append((f"{facts.test.measure}, public test images", interval(numbers, "test")))
         rows += [
-            (f"{_recognised(facts, name)}, public test images", figure(numbers, f"test.sensitivity.{name}"))
+            (f"{_recognised(facts, name)}, public test images", interval(numbers, f"test.sensitivity.{name}"))
             for name in facts.test.shares
         ]
     if not held_out:
@@ -221,7 +214,7 @@ def _final_rows(facts: RunFacts, numbers: Figures, *, held_out: bool) -> list[tu
         if f"final.dice.{name}" in numbers:
             rows.append((f"Dice of {name}, held-out patients", figure(numbers, f"final.dice.{name}")))
         if f"final.sensitivity.{name}" in numbers:
-            rows.append((f"{_recognised(facts, name)}, held-out", figure(numbers, f"final.sensitivity.{name}")))
+            rows.append((f"{_recognised(facts, name)}, held-out", interval(numbers, f"final.sensitivity.{name}")))
     if "final.calibration_error" in numbers:
         rows.append(("Calibration error", figure(numbers, "final.calibration_error")))
     return rows

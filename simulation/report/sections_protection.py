@@ -3,11 +3,14 @@
 from html import escape
 
 from common.plan.privacy import NoisePlacement
+from common.plan.summary import MODELS
 from simulation.report.charts import Frame, Line, Point, attendance_chart, line_chart, reference_line
 from simulation.report.facts import Attempt, Outcome, RunFacts
 from simulation.report.figures import Figures, curve_attempts
+from simulation.report.sections_observers import PLACEMENTS
 from simulation.report.words import byte_figure, drawing, figure, legend, pairs, section, table
 
+MOST_LOSSES = 200
 STRATA = {"labelled": "federation", "unlabelled": "variant"}
 
 KIND_WORDS = {
@@ -46,6 +49,8 @@ def asked(facts: RunFacts, numbers: Figures) -> str:
         *((f"Phase {number}", _phase(facts, number - 1)) for number in range(1, len(plan.phases) + 1)),
         ("Rounds", f"{figure(numbers, 'plan.rounds', '{:.0f}')} planned"),
         ("Promise to each patient", _promise(numbers)),
+        ("Noise", f"{PLACEMENTS[plan.privacy.noise]}"),
+        ("Result", _result(facts)),
         ("Plan", f"<code>{plan.digest()}</code>"),
     ]
     return section("asked", "What was asked", pairs(rows))
@@ -73,6 +78,14 @@ def _promise(numbers: Figures) -> str:
     delta = figure(numbers, "plan.delta", "{:.2g}")
     kept = figure(numbers, f"bought.{_worst(numbers)}")
     return f"epsilon at most {epsilon} at delta {delta}, for the patient with all scans; the noise buys {kept}"
+
+
+def _result(facts: RunFacts) -> str:
+    rules = facts.plan.aggregation
+    stops = ""
+    if rules.stop_after_scores:
+        stops = f"; a phase ends early after {rules.stop_after_scores} noised scores in a row without a gain"
+    return MODELS[rules.model_selection] + stops
 
 
 def _worst(numbers: Figures) -> str:
@@ -133,9 +146,36 @@ def spending(facts: RunFacts, numbers: Figures) -> str:
         "line cannot cross the promise. Held-out patients have a budget of their own: "
         f"{figure(numbers, 'bought.validation')}."
     )
-    details = f"<details><summary>Epsilon of each hospital</summary>{table(head, rows)}</details>"
+    details = f"<details><summary>Epsilon of each hospital at the end</summary>{table(head, rows)}</details>"
     key = legend([(line.style, line.title) for line in lines])
-    return section("privacy", "What privacy was spent", drawing(chart, caption), key, details, _trust(facts, numbers))
+    return section(
+        "privacy",
+        "What privacy was spent",
+        drawing(chart, caption),
+        key,
+        details,
+        _course(facts, numbers),
+        _trust(facts, numbers),
+    )
+
+
+def _course(facts: RunFacts, numbers: Figures) -> str:
+    """Return epsilon of each hospital and stratum along the attempts, where there are few enough to read."""
+    columns = curve_attempts(facts)
+    rows = [
+        [
+            escape(site),
+            stratum,
+            *(figure(numbers, f"spent_at.{site}.{number}.{stratum}", "{:.2f}") for number in columns),
+        ]
+        for site in facts.sites
+        for stratum in STRATA
+        if f"spent_at.{site}.{columns[0]}.{stratum}" in numbers
+    ]
+    if not rows:
+        return ""
+    shown = table(["hospital", "patients", *map(str, columns)], rows, numeric_from=2)
+    return f"<details><summary>Epsilon of each hospital, attempt by attempt</summary>{shown}</details>"
 
 
 def _trust(facts: RunFacts, numbers: Figures) -> str:
@@ -146,8 +186,7 @@ def _trust(facts: RunFacts, numbers: Figures) -> str:
     return (
         f"<p>Each hospital adds its share of the noise. The promise holds towards everybody who sees what leaves, and "
         f"towards the coordinator together with up to {colluders} of the hospitals, because no sum of fewer than "
-        f"{least} hospitals can be opened. It rests on the encryption holding. A hospital that takes part knows "
-        "its own noise, so towards the others it learns somewhat more than an outsider.</p>"
+        f"{least} hospitals can be opened. It rests on the encryption holding.</p>"
     )
 
 
@@ -174,7 +213,8 @@ def leaving(facts: RunFacts, numbers: Figures) -> str:
         "What left each hospital",
         "<p>Nothing else can leave: each message passes one door with a list of allowed kinds and sizes, and is "
         "recorded there before it goes. A masked update is a list of numbers that look random to everybody; only the "
-        "sum over all hospitals has a meaning. Scans, labels, counts, scores and file names never leave.</p>",
+        "sum over all hospitals has a meaning. Scans, labels and file names never leave; counts only inside that "
+        "list.</p>",
         table(["hospital", *kinds, "in all"], rows),
         f"<details><summary>What these kinds are</summary>{words}</details>",
         f"<details><summary>Number of messages</summary>{table(['hospital', *kinds], counts)}</details>",
@@ -199,7 +239,7 @@ def attendance(facts: RunFacts, numbers: Figures) -> str:
     sentence = (
         f"<p>{figure(numbers, 'rounds.applied', '{:.0f}')} rounds were completed in "
         f"{figure(numbers, 'attempts', '{:.0f}')} attempts; {figure(numbers, 'attempts.aborted', '{:.0f}')} attempts "
-        "were given up. A hospital that is missing does not stop the others, and loses nothing.</p>"
+        f"were given up. A hospital that is missing does not stop the others, and loses nothing.{_early(facts)}</p>"
     )
     reasons = [
         (f"attempt {attempt.number}", escape(attempt.reason))
@@ -207,9 +247,37 @@ def attendance(facts: RunFacts, numbers: Figures) -> str:
         if attempt.outcome is Outcome.ABORTED
     ]
     details = f"<details><summary>Why attempts were given up</summary>{pairs(reasons)}</details>" if reasons else ""
+    details += _losses(facts)
     chart = attendance_chart(sites, numbers_of, cells, "who took part in each attempt")
     key = legend((style, text) for style, text in words.items() if style in present)
     return section("attendance", "Who was there, round by round", sentence, f"<figure>{chart}</figure>", key, details)
+
+
+def _early(facts: RunFacts) -> str:
+    """Say which phases ended before their planned rounds: a later round was ordered without them."""
+    words = ""
+    for index, phase in enumerate(facts.plan.phases):
+        done = [a.round_number for a in facts.attempts if a.phase == index and a.outcome is Outcome.APPLIED]
+        went_on = any(a.phase > index or (a.phase == index and a.round_number > phase.rounds) for a in facts.attempts)
+        if went_on and len(done) < phase.rounds:
+            words += (
+                f" Phase {escape(phase.name)} ended after {len(done)} of {phase.rounds} rounds, because its scores no "
+                "longer rose: the plan says so."
+            )
+    return words
+
+
+def _losses(facts: RunFacts) -> str:
+    """List who was lost at which stage and who refused why, one by one."""
+    rows = []
+    for attempt in facts.attempts:
+        rows += [[f"{attempt.number}", escape(site), f"lost at {stage}"] for site, stage in attempt.absent.items()]
+        rows += [[f"{attempt.number}", escape(site), f"refused: {why}"] for site, why in attempt.refused.items()]
+    if not rows:
+        return ""
+    more = f'<p class="small">and {len(rows) - MOST_LOSSES} more</p>' if len(rows) > MOST_LOSSES else ""
+    shown = table(["attempt", "hospital", "what happened"], rows[:MOST_LOSSES], numeric_from=3)
+    return f"<details><summary>Dropouts and refusals, one by one</summary>{shown}{more}</details>"
 
 
 def _presence(site: str, attempt: Attempt) -> tuple[str, str]:

@@ -44,6 +44,16 @@ def test_a_withdrawn_plan_is_gone_even_if_its_files_are_put_back(north, signed_p
     assert approved_plans(north) == {}
 
 
+@pytest.mark.parametrize("digest", ["..", ".", "", "00" * 32, "../plans"])
+def test_what_is_not_approved_cannot_be_withdrawn_and_nothing_is_deleted(digest, north, signed_plan):
+    approved = approve(north, signed_plan, approver="Dr A. Meyer").plan.digest()
+    before = sorted(north.path.rglob("*"))
+    with pytest.raises(errors.NotEnrolledError, match="no such plan"):
+        withdraw_approval(north, digest, approver="Dr A. Meyer")
+    assert sorted(north.path.rglob("*")) == before
+    assert list(approved_plans(north)) == [approved]
+
+
 def test_files_put_into_the_folder_without_approval_are_no_approval(north, signed_plan):
     digest = read_plan(signed_plan).digest()
     north.plan(digest).parent.mkdir(parents=True)

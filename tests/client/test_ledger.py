@@ -1,5 +1,6 @@
 """The ledger's rules: debit before training, one charge an attempt, one ceiling over all studies, no older copy."""
 
+import random
 import shutil
 import sqlite3
 from contextlib import closing
@@ -7,7 +8,7 @@ from contextlib import closing
 import pytest
 
 from client.ledger import Ledger, charge
-from client.ledger_budget import Affordable, EntryKind, Spending, Stratum, histories
+from client.ledger_budget import Affordable, EntryKind, Spending, Stratum, Tally, add_up, histories
 from client.ledger_store import LedgerStore, study_start
 from common.accounting import SampledGaussian, epsilon
 from common.errors import AccountingError, BudgetExhaustedError, LedgerInvalidError, OutputExistsError
@@ -271,6 +272,34 @@ def test_knowing_that_a_longer_history_fits_never_lets_a_costlier_one_pass():
     assert not budget.allows([Spending(STUDY, 1e-12, {Stratum.LABELLED: [SampledGaussian(1.0, 10.0, fits)]})])
 
 
+def test_the_tally_kept_entry_by_entry_is_what_adding_up_the_whole_ledger_gives(path):
+    moments = random.Random(7)
+    with Ledger.open(path, ceiling=100.0) as ledger:
+        for attempt in range(1, 40):
+            charges = cost(moments.choice([10.0, 20.0])) + cost(30.0, Stratum.UNLABELLED, steps=attempt)
+            study = moments.choice([STUDY, OTHER])
+            held = ledger.reserve(study, attempt, charges, delta=moments.choice([1e-5, 1e-6]))
+            moments.choice([ledger.spend, ledger.void, lambda _: None])(held)
+    tally, bodies = Tally(), [row.body for row in LedgerStore(path).rows]
+    for count, body in enumerate(bodies, start=1):
+        tally.add(body)
+        kept, whole = tally.spending(), add_up(bodies[:count])
+        assert [(each.study, each.delta) for each in kept] == [(each.study, each.delta) for each in whole]
+        assert list(histories(kept)) == list(histories(whole))
+
+
+def test_two_entries_about_one_attempt_both_count_in_the_tally(path):
+    held = Ledger.open(path, ceiling=100.0)
+    held.reserve(STUDY, 1, cost(), delta=DELTA)
+    (row,) = LedgerStore(path).rows
+    tally = Tally()
+    tally.add(row.body)
+    tally.add(row.body)
+    assert tally.knows(STUDY, 1)
+    assert not tally.knows(OTHER, 1)
+    assert tally.spending()[0].events == {Stratum.LABELLED: [SampledGaussian(1.0, 10.0, 2)]}
+
+
 def test_a_failure_inside_the_exclusive_block_leaves_file_and_object_as_they_were(path):
     store = LedgerStore(path)
 
@@ -284,6 +313,44 @@ def test_a_failure_inside_the_exclusive_block_leaves_file_and_object_as_they_wer
     assert store.rows == LedgerStore(path).rows == []
     with store.exclusive():
         pass
+
+
+TORN = {
+    "the newest entry is torn": (6, b"\0" * 300),
+    "the entry before it is torn": (5, b"{" * 512),
+}
+
+
+@pytest.mark.parametrize("sentence", TORN)
+def test_a_ledger_opens_although_in_its_anchor(sentence, path):
+    filled(path, 3)
+    _damage_slot(path, *TORN[sentence])
+    with Ledger.open(path, ceiling=100.0) as ledger:
+        assert len(ledger.spending()[0].attempts) == 3
+
+
+def test_an_anchor_without_a_whole_slot_is_refused(path):
+    filled(path, 3)
+    for number in (5, 6):
+        _damage_slot(path, number, b"\0" * 512)
+    with pytest.raises(LedgerInvalidError):
+        Ledger.open(path, ceiling=100.0)
+
+
+def test_an_anchor_that_vanishes_stops_the_next_charge_and_the_next_opening(path):
+    with Ledger.open(path, ceiling=100.0) as ledger:
+        path.with_name(path.name + ".anchor").unlink()
+        with pytest.raises(LedgerInvalidError, match="anchor"):
+            ledger.reserve(STUDY, 1, cost(), delta=DELTA)
+        assert ledger.epsilon() > 0, "what was committed stays charged"
+    with pytest.raises(LedgerInvalidError, match="anchor"):
+        Ledger.open(path, ceiling=100.0)
+
+
+def _damage_slot(path, number: int, rubbish: bytes) -> None:
+    with path.with_name(path.name + ".anchor").open("r+b") as file:
+        file.seek(number % 2 * 512)
+        file.write(rubbish)
 
 
 def test_a_crash_before_the_anchor_was_renewed_does_not_lock_the_site_out(path, monkeypatch):

@@ -237,9 +237,9 @@ def test_layers_that_book_keeping_cannot_do_are_named_and_left_to_others():
     assert unsupported_layers(problem) == {"Bare"}
     patients = records((5, 5), [2, 3])
     (stack,) = stack_patients(patients, patients_per_stack=2, rows_per_patient=3)
-    engine, autocast = choose(ENGINES, problem, stack, reference=LOOP)
-    assert engine is not ENGINES[EngineName.BOOK_KEEPING]
-    assert not autocast
+    way = choose(ENGINES, problem, stack, reference=LOOP)
+    assert way.engine is not ENGINES[EngineName.BOOK_KEEPING]
+    assert not way.autocast
     assert_equal(
         summed(EngineName.AUTO, network, patients, spread), gradients(EngineName.LOOP, network, patients, spread)
     )
@@ -256,7 +256,7 @@ def test_an_engine_that_disagrees_with_the_reference_is_never_chosen():
     def drifting(problem, stack):
         return LOOP(problem, stack) + 1e-3 * stack.inputs[0].sum()
 
-    assert choose({"wrong": wrong, "drifting": drifting, "loop": LOOP}, problem, stack, reference=LOOP)[0] is LOOP
+    assert choose({"wrong": wrong, "drifting": drifting, "loop": LOOP}, problem, stack, reference=LOOP).engine is LOOP
     with pytest.raises(NetworkUnsuitableError, match="apart"):
         choose({"wrong": wrong, "drifting": drifting}, problem, stack, reference=LOOP)
 
@@ -299,9 +299,9 @@ def test_the_ways_to_a_convolution_s_gradient_agree(name):
     layer = CONVOLUTIONS[name].double()
     x = torch.randn(6, layer.in_channels, *[7] * len(layer.kernel_size), dtype=torch.float64)
     outer = torch.randn_like(layer(x))
-    one_by_one = _one_by_one(layer, x, outer, 2, padding=list(layer.padding), transposed=False)
+    one_by_one = torch.cat(_one_by_one(layer, x, outer, 2, padding=list(layer.padding), transposed=False))
     for way in (_unfolded, _grouped):
-        found = way(layer, x, outer, 2, padding=list(layer.padding))
+        found = torch.cat(way(layer, x, outer, 2, padding=list(layer.padding)))
         assert torch.allclose(found, one_by_one, rtol=1e-10, atol=1e-12)
 
 

@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-from dataclasses import replace
 
 import pytest
 import torch
@@ -96,11 +95,10 @@ def test_a_patient_s_gradient_is_the_same_to_the_last_bit_beside_other_neighbour
         return next(stack_patients(patients, patients_per_stack=CHUNK, rows_per_patient=ROWS)).silenced()
 
     problem = Problem(network, layout(network), loss, autocast)
-    sound, autocast = choose({engine: ENGINES[engine]}, problem, stacked(one), reference=ENGINES[EngineName.LOOP])
-    problem = replace(problem, autocast=autocast)
-    alone = sound(problem, stacked(one))[0]
+    way = choose({engine: ENGINES[engine]}, problem, stacked(one), reference=ENGINES[EngineName.LOOP])
+    alone = torch.cat(list(way.gradients(problem, stacked(one))))[0]
     for place, patients in enumerate(([one, *others], [others[1], one, others[0]], [*others, one])):
-        assert torch.equal(sound(problem, stacked(*patients))[place], alone)
+        assert torch.equal(torch.cat(list(way.gradients(problem, stacked(*patients))))[place], alone)
 
 
 @pytest.mark.parametrize(("name", "engine"), itertools.product(SIZES, ENGINES))
@@ -166,7 +164,7 @@ def test_norms_do_not_depend_on_where_blocks_end(length):
 def test_a_thousand_patients_add_up_without_losing_the_bound():
     clipped = ClippedSum(100, 1.0, torch.device("cpu"))
     gradients = torch.randn(1000, 100, generator=torch.Generator().manual_seed(0)) * 50
-    clipped.add(gradients)
+    clipped.add(gradients.clone())
     exact = (gradients.double() / gradients.double().norm(dim=1, keepdim=True) * (1 - 1e-4)).sum(0)
     before = clipped.total.clone()
     assert float((before - exact).norm()) < 1e-5
@@ -180,7 +178,7 @@ def test_a_permission_to_round_matrix_products_does_not_reach_the_sum():
     for precision in ("highest", "medium"):
         torch.set_float32_matmul_precision(precision)
         clipped = ClippedSum(5000, 1.0, torch.device("cpu"))
-        clipped.add(gradients)
+        clipped.add(gradients.clone())
         sums.append(clipped.total)
     torch.set_float32_matmul_precision("highest")
     assert torch.equal(*sums)

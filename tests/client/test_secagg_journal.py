@@ -1,9 +1,11 @@
 """What a site remembers on disk, and the policies that could not protect anybody."""
 
+import os
 import sqlite3
 import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,6 +79,43 @@ def test_what_was_recorded_survives_the_kill_of_the_process(tmp_path: Path) -> N
 def test_every_commit_waits_for_the_disk(journal: SiteJournal) -> None:
     with journal._open() as database:
         assert database.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+        assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert not database.in_transaction, "each statement is a transaction of its own"
+
+
+def test_two_agents_on_one_journal_never_both_take_an_attempt(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite"
+    agents = [SiteJournal(path), SiteJournal(path)]
+    with ThreadPoolExecutor(8) as pool:
+        futures = [pool.submit(agents[turn % 2].record_attempt, PLAN, 0, 1 + turn // 4) for turn in range(80)]
+    taken = sum(future.result() for future in futures)
+    assert taken == agents[0].attempts_in(PLAN, 0) == agents[1].attempts_in(PLAN, 0)
+    assert agents[0].last_attempt(PLAN) == agents[1].last_attempt(PLAN) == 20
+    for agent in agents:
+        agent.close()
+    assert SiteJournal(path).last_attempt(PLAN) == 20
+
+
+def test_a_closed_journal_refuses_and_keeps_what_it_had(tmp_path: Path) -> None:
+    journal = SiteJournal(tmp_path / "journal.sqlite")
+    journal.record_attempt(PLAN, 0, 3)
+    journal.close()
+    with pytest.raises(sqlite3.Error):
+        journal.record_attempt(PLAN, 0, 4)
+    assert [path.name for path in tmp_path.iterdir()] == ["journal.sqlite"], "nothing is left beside it"
+    assert SiteJournal(tmp_path / "journal.sqlite").last_attempt(PLAN) == 3
+
+
+def test_a_fork_of_the_process_cannot_write_the_journal(journal: SiteJournal) -> None:
+    child = os.fork()
+    if child == 0:  # only os._exit from here on: the child must not run the parent's clean-up
+        try:
+            journal.record_attempt(PLAN, 0, 1)
+        except sqlite3.Error:
+            os._exit(7)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert journal.record_attempt(PLAN, 0, 1)
 
 
 def test_a_file_that_is_no_journal_is_refused(tmp_path: Path) -> None:

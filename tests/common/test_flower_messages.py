@@ -106,6 +106,8 @@ BAD = {
     "no envelope": _without("envelope"),
     "no arrays": _without("fedward"),
     "a metric beside the message": changed(lambda content: content.__setitem__("m", MetricRecord({"loss": 0.1}))),
+    "a payload without a message": changed(lambda content: content["fedward"].pop("message")),
+    "a payload of no bytes": _set("fedward", "payload", Array(np.zeros(0, np.uint8))),
     "a third array": _set("fedward", "weights", Array(np.zeros(3, np.uint8))),
     "arrays where the envelope should be": changed(lambda c: c.__setitem__("envelope", c["fedward"])),
     "settings where the arrays should be": changed(lambda c: c.__setitem__("fedward", ConfigRecord({"a": 1}))),
@@ -156,3 +158,39 @@ def test_the_code_digest_sees_names_and_contents(tmp_path):
         (folder / "ignored.txt").write_text(name)
         digests.add(code_digest(folder))
     assert len(digests) == 3
+
+
+def small_without(name: str):
+    content = to_content(Packet(b"a message alone"), NONCE)
+    del content["envelope"][name]
+    return content
+
+
+def small_with(name: str, value: object):
+    content = to_content(Packet(b"a message alone"), NONCE)
+    content["envelope"][name] = value
+    return content
+
+
+BAD_SMALL = {
+    "no message": lambda: small_without("message"),
+    "no nonce": lambda: small_without("nonce"),
+    "a setting too many": lambda: small_with("epsilon", 100.0),
+    "text for a message": lambda: small_with("message", "a message alone"),
+    "a list for a message": lambda: small_with("message", [b"a message alone"]),
+    "a message beyond its limit": lambda: small_with("message", bytes(MAX_MESSAGE_BYTES + 1)),
+    "another format": lambda: small_with("format", 2),
+}
+
+
+def test_a_message_without_payload_is_one_record():
+    content = to_content(Packet(b"a message alone"), NONCE)
+    assert list(content) == ["envelope"]
+    received = from_content(content, max_payload_bytes=0)
+    assert (received.nonce, received.message, bytes(received.payload)) == (NONCE, b"a message alone", b"")
+
+
+@pytest.mark.parametrize("case", BAD_SMALL)
+def test_a_small_message_of_another_form_is_refused(case):
+    with pytest.raises(ContentRefusedError):
+        from_content(BAD_SMALL[case](), max_payload_bytes=10**6)

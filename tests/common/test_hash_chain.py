@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from common.canonical import canonical_bytes
 from common.errors import ChainBrokenError
 from common.hash_chain import START, HashChain
 
@@ -155,6 +156,13 @@ def test_whatever_was_acknowledged_survives_kill_9(tmp_path, repository):
         numbers = [link.entry["number"] for link in HashChain(path, "outbox").links()]
         assert numbers == list(range(len(numbers)))
         assert len(numbers) > acknowledged
+
+
+def test_a_line_is_the_canonical_text_of_its_document(chain):
+    for entry in ({"b": 1, "a": 'quote " and ä'}, {}, {"list": [1.5, None, True], "z": {"y": "\n"}}):
+        link = chain.append(entry)
+        line = chain.path.read_bytes().splitlines()[-1]
+        assert line == canonical_bytes({"entry": entry, "hash": link.hash})
 
 
 def test_the_form_of_a_line_is_plain_json(chain):

@@ -1,5 +1,6 @@
 """Runs to try things on: one without scans, built once and copied, and one small real one, run once."""
 
+import copy
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -62,7 +63,7 @@ BARE: dict[str, Any] = {
         },
         "aggregation": {"rule": "mean", "learning_rate": 0.1, "average_decay": 0.0},
         "evaluation": {"held_out": False},
-        "timing": {"training_timeout_s": 20.0, "stage_timeout_s": 5.0},
+        "timing": {"training_timeout_s": 600.0, "stage_timeout_s": 300.0},  # a loaded machine loses nobody
         "phases": [
             {
                 "name": "only",
@@ -124,6 +125,12 @@ class BareRun:
             return ledger.spending()
         finally:
             ledger.close()
+
+
+@pytest.fixture
+def bare_document() -> dict[str, Any]:
+    """The scenario without scans, to change."""
+    return copy.deepcopy(BARE)
 
 
 @pytest.fixture(scope="session")

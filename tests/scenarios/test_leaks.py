@@ -13,6 +13,7 @@ from flwr.proto.message_pb2 import Message as ProtoMessage
 from client.dicom.cache import Cache
 from client.outbox import KINDS, Outbox
 from client.site_folder import SiteFolder
+from common.flower_messages import from_content
 from common.identity import read_secret_file
 from common.secagg.messages import decode
 from common.secagg.stages import SITE_SENDS, Kind
@@ -24,9 +25,9 @@ def bodies(real_run):
     """Yield (site, round's record of what was sent, message, payload) for everything but hellos."""
     for item in real_run.sent:
         content = message_from_proto(ProtoMessage.FromString(item.octets)).content
-        if "fedward" in content:
-            body = content["fedward"]
-            yield item, body["message"].numpy().tobytes(), body["payload"].numpy().tobytes()
+        if "hello" not in content:
+            received = from_content(content, max_payload_bytes=1 << 30)
+            yield item, received.message, bytes(received.payload)
 
 
 def masked_words(real_run):

@@ -8,14 +8,22 @@ import json
 import re
 import sqlite3
 import struct
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
+from scipy.stats import binomtest, norm
+from sklearn.metrics import roc_auc_score
 
 import simulation.report.figures
 from common.accounting import COARSE_INTERVAL, SampledGaussian, epsilon
+from common.plan.reading import read_plan
+from common.plan.start import start_network
 from simulation.report.page import report_page
+from simulation.test_set import load_test_set
 
 SITES = ("hospital-1", "hospital-2", "hospital-3", "hospital-4")
 
@@ -94,7 +102,11 @@ def test_scores_by_round_and_at_the_end(rows, real_run, shown):
     for index, label in enumerate(real_run.plan.task.classes):
         if confusion[index].sum() >= 1:
             share = min(max(confusion[index, index] / confusion[index].sum(), 0), 1)
+            low, high = (shown.exact[f"final.sensitivity.{label}.{end}"] for end in ("low", "high"))
             assert shown.exact[f"final.sensitivity.{label}"] == pytest.approx(share)
+            assert low <= share <= high
+            noise_free = binomtest(round(share * 1000), 1000).proportion_ci(method="wilson")
+            assert high - low > noise_free.high - noise_free.low  # a handful of patients, and noise on top
     if min(histogram.sum(1)) >= 1:
         assert shown.exact[f"final.auc.{name}"] == pytest.approx(area(histogram))
         low, high = (shown.exact[f"final.auc.{name}.{end}"] for end in ("low", "high"))
@@ -156,6 +168,9 @@ def test_epsilon_of_each_site_and_along_the_way(real_run, rows, shown):
                 histories = [spent(real_run, rows, site, stratum, int(match[1])) for site in SITES]
                 longest = max(histories, key=len)
                 assert value == pytest.approx(epsilon(longest, delta, interval=COARSE_INTERVAL), abs=1e-5)
+                for site, history in zip(SITES, histories, strict=True):
+                    expected = epsilon(history, delta, interval=COARSE_INTERVAL)
+                    assert shown.exact[f"spent_at.{site}.{match[1]}.{stratum}"] == pytest.approx(expected, abs=1e-5)
     assert shown.exact["spent.hospital-3.labelled"] < shown.exact["spent.hospital-1.labelled"]
 
 
@@ -166,7 +181,81 @@ def test_the_comparison_and_the_test_scores(real_run, shown):
     for number, score in json.loads(real_run.folder.scores.read_text()).items():
         assert shown.drawn[f"test_round.{number}"] == pytest.approx(score["estimate"]["value"], abs=1e-6)
         for label, share in score["shares"].items():
-            assert shown.drawn[f"test_round.{number}.sensitivity.{label}"] == pytest.approx(share, abs=1e-6)
+            assert shown.drawn[f"test_round.{number}.sensitivity.{label}"] == pytest.approx(share["value"], abs=1e-6)
+
+
+def test_the_final_models_scores_come_from_its_file_and_the_test_images(real_run, shown):
+    network = start_network(real_run.plan)
+    network.load_state_dict(load_file(real_run.folder.study.model / "model.safetensors"), strict=False)
+    tests = load_test_set(real_run.folder.test_set, real_run.plan)
+    with torch.no_grad():
+        chances = torch.softmax(network(tests.images), 1).numpy()
+    labels, answers = tests.labels.numpy(), chances.argmax(1)
+    assert shown.exact["test"] == pytest.approx(roc_auc_score(labels, chances[:, 1]))
+    assert shown.exact["test.low"] < shown.exact["test"] < shown.exact["test.high"]
+    assert shown.exact["test.images"] == len(labels)
+    for index, label in enumerate(real_run.plan.task.classes):
+        right = binomtest(int((answers[labels == index] == index).sum()), int((labels == index).sum()))
+        between = right.proportion_ci(method="wilson")
+        name = f"test.sensitivity.{label}"
+        assert shown.exact[name] == pytest.approx(right.statistic)
+        assert (shown.exact[f"{name}.low"], shown.exact[f"{name}.high"]) == pytest.approx((between.low, between.high))
+    drawn = [shown.drawn[f"test_calibration.{place}"] for place in range(calibrations(shown))]
+    sure = chances.max(1)
+    bins = [(sure >= low / 10) & ((sure < (low + 1) / 10) | (low == 9)) for low in range(10)]
+    assert drawn == pytest.approx([float((answers == labels)[one].mean()) for one in bins if one.any()], abs=1e-6)
+
+
+def calibrations(shown):
+    return sum(name.startswith("test_calibration.") for name in shown.drawn)
+
+
+def test_what_the_plan_says_and_what_its_noise_buys(real_run, shown):
+    plan = read_plan(real_run.folder.study.plan)
+    sites, rules, delta = plan.sites, plan.secure_aggregation, plan.privacy.delta
+    assert shown.exact["plan.sites"] == len(sites) == 4
+    assert shown.exact["plan.rounds"] == sum(phase.rounds for phase in plan.phases) == 3
+    assert shown.exact["plan.attempts"] == sum(phase.maximum_attempts for phase in plan.phases)
+    assert shown.exact["plan.epsilon"] == plan.privacy.epsilon
+    assert shown.exact["plan.delta"] == delta
+    assert shown.exact["plan.minimum_survivors"] == rules.minimum_survivors
+    assert shown.exact["plan.colluders"] == rules.assumed_colluders
+    worst = max(("labelled", "unlabelled"), key=lambda stratum: bought(plan, stratum, 1.0))
+    name = f"bought.{max(('labelled', 'unlabelled', 'validation'), key=lambda s: stratum_cost(plan, s))}"
+    assert shown.exact[name] == pytest.approx(max(bought(plan, worst, 1.0), plan.evaluation.epsilon))
+    assert shown.exact["bought.validation"] == plan.evaluation.epsilon
+    # Each observer can subtract the noise of so many survivors of the smallest sum; the rest still stands.
+    honest = rules.minimum_survivors - rules.assumed_colluders
+    known = {"outsider": 0, "guarantee": rules.assumed_colluders, "hospital": 1, "hospital_with_colluders": 2}
+    for observer, shares in known.items():
+        left = ((rules.minimum_survivors - shares) / honest) ** 0.5
+        assert shown.exact[f"seen.{observer}"] == pytest.approx(bought(plan, worst, left), rel=1e-6), observer
+
+
+def stratum_cost(plan, stratum):
+    return plan.evaluation.epsilon if stratum == "validation" else bought(plan, stratum, 1.0)
+
+
+def bought(plan, stratum, noise_left):
+    """Epsilon of all attempts that the plan allows, with part of the noise subtracted."""
+    events = []
+    for phase in plan.phases:
+        rate = phase.labelled_sampling_rate if stratum == "labelled" else phase.unlabelled_sampling_rate
+        ratio = 1.0 if stratum == "labelled" else phase.unlabelled_clip_ratio
+        if rate > 0:
+            events.append(SampledGaussian(rate, noise_left * phase.noise_multiplier / ratio, phase.maximum_attempts))
+    return epsilon(events, plan.privacy.delta)
+
+
+def test_the_interval_of_a_noised_share_holds_the_truth_about_as_often_as_it_says():
+    rng, held, tries = np.random.default_rng(0), 0, 2000
+    for _ in range(tries):
+        right = rng.binomial(200, 0.85)
+        row = np.array([200 - right, right]) + rng.normal(0, 6.0, 2)
+        found = dict(simulation.report.figures._sensitivity("ill", row, 1, 6.0))
+        held += found["sensitivity.ill.low"] <= 0.85 <= found["sensitivity.ill.high"]
+    assert abs(held / tries - 0.95) < 4 * (0.95 * 0.05 / tries) ** 0.5 + 0.01
+    assert pytest.approx(norm.ppf(0.975), abs=1e-5) == simulation.report.figures.NORMAL_95
 
 
 def test_every_figure_on_the_page_belongs_to_a_family_that_is_recomputed_here(shown):
@@ -174,7 +263,8 @@ def test_every_figure_on_the_page_belongs_to_a_family_that_is_recomputed_here(sh
         r"plan\.\w+", r"bought\.\w+", r"rounds\.applied", r"attempts(\.aborted)?", r"seconds",
         r"(round\.\d+|final)\.(auc|sensitivity)\.\w+(\.low|\.high)?", r"final\.calibration_error",
         r"site\.[\w-]+\.(rounds|missed|refused)", r"sent\.[\w-]+(\.\w+)?\.(bytes|messages)", r"spent\.[\w-]+\.\w+",
-        r"spent_by\.\d+\.\w+", r"test(\.low|\.high|\.images|\.sensitivity\.\w+)?",
+        r"spent_by\.\d+\.\w+", r"spent_at\.[\w-]+\.\d+\.\w+", r"seen\.\w+",
+        r"test(\.sensitivity\.\w+)?(\.low|\.high)?", r"test\.images",
         r"test_round\.\d+(\.sensitivity\.\w+)?", r"compared\.[\w-]+",
         r"(test_)?roc\.\d+", r"(test_)?calibration\.\d+",
     )  # fmt: skip
@@ -213,3 +303,34 @@ def test_scores_that_say_nothing_are_left_out_and_the_page_says_so(real_run, pag
     assert 'data-figure="round.3.auc' not in bare
     assert "that score says nothing here" in bare
     assert "that score says nothing here" not in page
+
+
+def test_a_phase_that_ended_early_is_said_so(real_run, page):
+    facts = real_run.finished.facts
+    early = [attempt for attempt in facts.attempts if (attempt.phase, attempt.round_number) != (1, 2)]
+    assert "Phase student ended after 1 of 2 rounds" in report_page(replace(facts, attempts=tuple(early)))
+    assert "ended after" not in page
+
+
+LISTED = {  # what issue 6 wants on the page
+    "what was asked": "What was asked",
+    "who took part": "Who took part",
+    "scores by round": "How the model grew",
+    "scores at the end": "The final model",
+    "epsilon by attempt, site and stratum": "Epsilon of each hospital, attempt by attempt",
+    "each kind of observer": "Who could learn how much about one patient",
+    "what left": "What left each hospital",
+    "dropouts and refusals": "Dropouts and refusals, one by one",
+    "what it bought": "What working together bought",
+    "in short": "For the data protection officer",
+}
+
+
+@pytest.mark.parametrize("words", LISTED.values(), ids=LISTED)
+def test_the_page_says(page, words):
+    assert words in page
+
+
+def test_a_lost_site_is_listed_with_its_attempt_and_stage(page, rows):
+    (attempt,) = (row[0] for row in rows["attempts"] if row[2] == 2)  # where the scenario lets it drop out
+    assert f"<td>{attempt}</td><td>hospital-3</td><td>lost at order</td>" in page

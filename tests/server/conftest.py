@@ -251,7 +251,7 @@ def quick_folder(tmp_path: Path) -> Iterator[Path]:
 def make_federation(quick_folder: Path) -> Callable[..., SmallFederation]:
     """``make_federation(sites=4, noise=..., **sections)`` builds a federation; sections replace parts of the plan.
 
-    ``patients``: declared by each site. ``short``: one phase only, with these changes.
+    ``patients``: declared by each site. ``short``: one phase only, with these changes. ``document``: instead of all.
     """
 
     def make(
@@ -260,8 +260,11 @@ def make_federation(quick_folder: Path) -> Callable[..., SmallFederation]:
         noise: str = "distributed",
         patients: int = 40,
         short: dict[str, Any] | None = None,
+        document: dict[str, Any] | None = None,
         **sections: dict[str, Any],
     ) -> SmallFederation:
+        if document:
+            return build_federation(quick_folder / "federation", document)
         names = [f"site-{number}" for number in range(1, sites + 1)]
         document = small_plan_document(names, noise=noise)
         for site in document["sites"]:

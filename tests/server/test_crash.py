@@ -1,8 +1,8 @@
 """kill -9 of the server between any two writes: the study goes on and ends with the very same model.
 
-The process that is killed is a fork of this one; the sites live in it, so they lose their sessions too and start again
-with what is in their journals. With local noise a site's vector depends on the round only, so whatever was lost and
-done again must lead to the same bits.
+The process that is killed is a fork of this one; the sites are started in it (a journal is used by the process that
+opened it), so they lose their sessions too and start again with what is in their journals. With local noise a site's
+vector depends on the round only, so whatever was lost and done again must lead to the same bits.
 """
 
 import os
@@ -54,6 +54,7 @@ def run_and_die(federation, kill_at):
     """Run the study in a fork that dies at a write point; return its exit status, negative for a signal."""
     child = os.fork()
     if child == 0:
+        federation.start_sites()
         with pytest.MonkeyPatch.context() as patch:
             WritePoints(kill_at).install(patch)
             federation.run()
@@ -73,9 +74,7 @@ def copies(make_federation, quick_folder):
         def copy(label):
             target = quick_folder / label
             shutil.copytree(original.path, target)
-            fresh = replace(original, path=target, work={}, sessions={})
-            fresh.start_sites()
-            return fresh
+            return replace(original, path=target, work={}, sessions={})
 
         return copy
 
@@ -89,6 +88,7 @@ def final_state(federation):
 
 def survives_all_points(copy, step):
     undisturbed = copy("undisturbed")
+    undisturbed.start_sites()
     assert undisturbed.run().state is RunState.FINISHED
     expected, kill_at, reached = final_state(undisturbed), 1, []
     while (status := run_and_die(crashed := copy(f"killed-{kill_at}"), kill_at)) == KILLED:
@@ -154,6 +154,7 @@ def test_a_sum_that_was_opened_is_applied_after_the_crash_and_not_ordered_again(
 def run_and_die_after_opened(federation):
     child = os.fork()
     if child == 0:
+        federation.start_sites()
         opened = Journal.record_opened
 
         def die(journal, *arguments):
@@ -168,6 +169,7 @@ def run_and_die_after_opened(federation):
 
 def test_files_that_no_row_names_are_not_taken_for_anything(copies):
     federation = copies()("orphans")
+    federation.start_sites()
     federation.run()
     study = open_study(federation.study)
     (study.folder.checkpoints / checkpoint_name(99)).write_bytes(b"half a checkpoint")

@@ -1,6 +1,7 @@
 """The coordinator's journal: what is written stays written, and no attempt comes twice."""
 
 import sqlite3
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -115,3 +116,14 @@ def test_the_journal_of_another_plan_is_refused(journal, tmp_path):
 def test_commits_are_synchronous(journal):
     assert journal._database.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
     assert journal._database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_what_may_wait_for_the_disk_leaves_the_rest_synchronous(journal):
+    late = AnswerRow(7, "result", "north", "taken", 10, 0, 0.1)
+    with pytest.raises(sqlite3.IntegrityError):
+        journal.record_answers([late])  # of an attempt that there never was
+    assert journal._database.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+    attempt = journal.record_attempt(phase=0, round_number=1, cohort=["north"], model_digest=bytes(32))
+    journal.record_answers([replace(late, attempt=attempt)])
+    assert [row.asked for row in journal.answers()] == ["result"]
+    assert journal._database.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL

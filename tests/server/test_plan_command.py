@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from client.policy import SitePolicyFile, check_policy
 from common.errors import ExitCode
 from common.identity import create_signing_key, write_public_key
+from common.plan.guarantee import guarantee
 from common.plan.reading import read_plan
 from common.plan.signing import sign_plan
 from server.__main__ import main
@@ -168,3 +170,21 @@ def test_the_way_from_keys_to_a_signed_plan(tmp_path, fedward_server):
     for step in steps:
         done = fedward_server(*step, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("sites", [3, 4, 10])
+def test_a_new_plan_passes_the_policy_that_a_hospital_starts_with(sites, tmp_path, fedward_server):
+    names = [f"site-{number}" for number in range(sites)]
+    for name in ("coordinator", "orders", *names):
+        fedward_server("keys", "new", name, cwd=tmp_path)
+    keys = [part for name in names for part in ("--site", f"{name}={name}.pub")]
+    counts = [part for name in names for part in ("--patients", f"{name}=100,400")]
+    fedward_server(
+        "roster", "sign", "roster.json", "--federation", "lungs", "--key", "coordinator.key", *keys, cwd=tmp_path
+    )
+    done = fedward_server(
+        "plan", "new", "study.toml", "--roster", "roster.json", "--order-key", "orders.pub", *counts, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    plan = read_plan(tmp_path / "study.toml")
+    check_policy(SitePolicyFile(format="fedward-policy/1"), plan, guarantee(plan))  # raises if a rule does not hold

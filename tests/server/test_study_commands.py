@@ -1,6 +1,7 @@
 """`fedward-server status` and `export`: what the journal says, and a model that can be computed again."""
 
 import json
+import sqlite3
 
 import numpy as np
 import pytest
@@ -111,3 +112,11 @@ def test_a_changed_sum_stops_the_export(federation):
     with pytest.raises(StudyFolderInvalidError, match="not the sum"):
         call("export", federation.study)
     assert call("export", federation.study, "--no-verify")
+
+
+@pytest.mark.parametrize("made_so_far", ["", "CREATE TABLE study (id, plan_digest, unix_s)"])
+def test_a_journal_that_is_being_made_reads_as_a_study_that_never_ran(federation, made_so_far):
+    with sqlite3.connect(federation.study / "journal.sqlite") as half:
+        half.execute("PRAGMA journal_mode=WAL")
+        half.execute(made_so_far)
+    assert status(federation)["state"] == "not started"

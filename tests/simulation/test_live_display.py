@@ -13,7 +13,7 @@ from simulation.scenario_reading import SHIPPED, parse_scenario
 from simulation.watching import AllEvents, SilentEvents
 
 SITES = ("hospital-1", "hospital-2", "hospital-3", "hospital-4")
-START = AttemptStart(7, 0, "teacher", 6, 40, is_closing=False, cohort=SITES)
+START = AttemptStart(9, 1, "head", 6, 40, is_closing=False, cohort=SITES)
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +40,12 @@ def test_a_person_sees_round_stage_sites_score_epsilon_bytes_and_time(plan):
     display.shown.score, display.shown.epsilon = Estimate(0.812, 0.8, 0.824), 3.456
     shown = text_of(display)
     for part in (
-        "phase teacher, round 6 of 40: sending the masked update",
-        "round 5/55", "test score 0.812 (0.800-0.824)", "epsilon 3.46 of 8", "123.5 kB", "silent", "so far",
+        "phase head, round 6 of 40: sending the masked update",
+        "round 8/43", "test score 0.812 (0.800-0.824)", "epsilon 3.46 of 8", "123.5 kB", "silent", "so far",
     ):  # fmt: skip
         assert part in shown
     watchers.on_round(RoundEnd(START, SITES[:1], SITES[1:], None, 1.0))
-    assert "round 6/55" in text_of(display)
+    assert "round 9/43" in text_of(display)
     assert "left" in text_of(display)
     watchers.on_aborted(AbortRow(8, 710, "too few sites", ()), 2.0)
     assert "attempt 8 was given up: too few sites" in text_of(display)

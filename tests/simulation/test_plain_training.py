@@ -34,6 +34,7 @@ def plan():
             "confidence_threshold": 0.0,
         }
     ]
+    document["study"]["secure_aggregation"]["coordinate_range"] = 16.0
     counts = {"hospital-1": (8, 8), "hospital-2": (8, 8), "hospital-3": (8, 8), "hospital-4": (0, 16)}
     return build_plan(parse_scenario(document, "demo"), counts, roster_digest="0" * 64, order_key="A" * 43 + "=")
 

@@ -7,8 +7,12 @@ import numpy as np
 import pytest
 
 from common.errors import FileUnreadableError, NotTomlError, ScenarioInvalidError
+from common.plan.fitting import check_fit
 from common.plan.guarantee import guarantee
+from common.plan.phases import Method
+from common.plan.privacy import NoisePlacement
 from common.plan.reading import parse_plan
+from common.plan.summary import warnings
 from simulation.faults import Trouble
 from simulation.hospital_data import make_hospitals, planned_files
 from simulation.plan_building import build_plan, declared, default_thresholds, plan_toml
@@ -96,16 +100,16 @@ def test_the_noise_is_just_enough():
     plan = build_plan(parse_scenario(DEMO, "demo"), COUNTS, roster_digest="0" * 64, order_key="A" * 43 + "=")
     bought = guarantee(plan)
     assert 7.9 < bought.epsilon <= 8.0
-    ratio = plan.phases[1].noise_multiplier / plan.phases[0].noise_multiplier
-    assert ratio == pytest.approx(DEMO["study"]["phases"][1]["noise_ratio"], rel=1e-3)
+    ratio = plan.phases[0].noise_multiplier / plan.phases[1].noise_multiplier
+    assert ratio == pytest.approx(DEMO["study"]["phases"][0]["noise_ratio"], rel=1e-3)
 
 
 def test_noise_that_a_phase_names_is_kept_and_attempts_are_filled_in():
-    document = changed("study.phases.0.noise_multiplier", 5.0)
+    document = changed("study.phases.1.noise_multiplier", 5.0)
     plan = build_plan(parse_scenario(document, "demo"), COUNTS, roster_digest="0" * 64, order_key="A" * 43 + "=")
-    assert plan.phases[0].noise_multiplier == 5.0
-    assert plan.phases[0].maximum_attempts == 46  # a tenth more than 40, and two
-    assert parse_scenario(DEMO, "demo").study.phases[0].maximum_attempts == MOST_ATTEMPTS
+    assert plan.phases[1].noise_multiplier == 5.0
+    assert plan.phases[1].maximum_attempts == 46  # a tenth more than 40, and two
+    assert parse_scenario(DEMO, "demo").study.phases[1].maximum_attempts == MOST_ATTEMPTS
 
 
 def test_a_hundred_sites_get_thresholds_that_fit_them():
@@ -119,6 +123,17 @@ def test_a_hundred_sites_get_thresholds_that_fit_them():
 @pytest.mark.parametrize(("true", "said"), [(0, 0), (7, 7), (48, 48), (104, 100), (117, 120), (2349, 2300), (99, 99)])
 def test_declared_counts_are_rounded_to_two_digits(true, said):
     assert declared(true) == said
+
+
+@pytest.mark.parametrize("file", sorted(SHIPPED.glob("*.toml")), ids=lambda file: file.stem)
+def test_no_coordinate_of_a_standardising_hospital_can_reach_the_range_at_which_it_is_cut(file):
+    scenario = read_scenario(file)
+    rules = scenario.study.secure_aggregation
+    hospitals = scenario.hospitals
+    most = hospitals.patients if hospitals.source == "phantoms" else 5232 // hospitals.sites  # PneumoniaMNIST
+    for phase in scenario.study.phases:
+        if phase.method is Method.STANDARDISE and scenario.study.privacy.noise is not NoisePlacement.NONE:
+            assert rules.coordinate_range > most * phase.clipping_norm, "the sum would be cut, unseen"
 
 
 def test_faults_of_a_scenario_reach_the_grid_as_written():
@@ -144,3 +159,13 @@ def test_an_archive_is_cut_to_the_limit_with_its_test_set_untouched(tmp_path):
     assert len(np.load(tmp_path / "out" / "test.npz")["images"]) == 20
     with pytest.raises(ScenarioInvalidError, match="give the file with --data"):
         make_hospitals(tmp_path / "none", scenario, Path("nowhere.npz"), lambda _: None)
+
+
+def test_a_plan_whose_standardising_sum_would_be_cut_is_warned_of():
+    warned = {}
+    for limit in (64.0, DEMO["study"]["secure_aggregation"]["coordinate_range"]):
+        scenario = parse_scenario(changed("study.secure_aggregation.coordinate_range", limit), "demo")
+        plan = build_plan(scenario, COUNTS, roster_digest="0" * 64, order_key="A" * 43 + "=")
+        warned[limit] = [line for line in warnings(plan, check_fit(plan, "demo")) if "is cut, unseen" in line]
+    assert [len(lines) for lines in warned.values()] == [1, 0]
+    assert "coordinate_range is 64" in warned[64.0][0]

@@ -81,4 +81,4 @@ def test_canonical_bytes_are_the_same_on_every_machine(plan_document):
     assert plan.digest() == KNOWN_DIGEST
 
 
-KNOWN_DIGEST = "5394db327c0032cd8ed079d5372018e5d22834ece78e499e76ab89d0a2831369"
+KNOWN_DIGEST = "0b83ca28947ba8498ac7bfd7e0c1c2e514d8d8dfd3e0c3e579d05238c5d3967b"

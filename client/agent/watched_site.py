@@ -1,0 +1,69 @@
+"""The site as the agent keeps it open: it says what it does, and a pause or a withdrawal ends what is under way."""
+
+from client.agent.progress import ProgressFeed
+from client.open_studies import OpenStudy
+from client.round_work import StudyWork
+from client.site import Site
+from client.site_folder import SiteFolder
+from client.speed import Speed
+from common.control.site_control_pb2 import Step
+from common.secagg.messages import Packet, Refusal, SignedOrder, decode
+from common.secagg.order import decode_order
+from common.secagg.refusals import RefusedError
+from common.secagg.stages import SITE_RECEIVES, SITE_SENDS, Kind
+from common.secagg.wire import WireError
+
+STEPS = {
+    Kind.KEYS: Step.STEP_KEYED,
+    Kind.SHARES: Step.STEP_SHARED,
+    Kind.MASKED: Step.STEP_MASKED,
+    Kind.CONSISTENT: Step.STEP_CONSISTENT,
+    Kind.UNMASK: Step.STEP_UNMASKED,
+    Kind.RECORDED: Step.STEP_DONE,
+    Kind.REFUSAL: Step.STEP_REFUSED,
+}
+
+
+class WatchedSite(Site):
+    """A site that publishes each step. A paused site refuses whatever comes, also in the middle of a round."""
+
+    def __init__(self, folder: SiteFolder, speed: Speed, feed: ProgressFeed) -> None:
+        def work_for(folder: SiteFolder, study: OpenStudy) -> StudyWork:
+            return StudyWork.open(folder, study, speed)
+
+        super().__init__(folder, work_for, threads=speed.masking_threads)
+        self._feed = feed
+        self._plan, self._round = "", 0
+
+    def hello(self) -> str:
+        """Say so, and do as every site does."""
+        digest = super().hello()
+        self._feed.publish(Step.STEP_GREETED)
+        return digest
+
+    def answer(self, kind: Kind, message: bytes, payload: memoryview) -> Packet:
+        """Publish what begins and what it came to, and do as every site does."""
+        if kind is Kind.ORDER:
+            self._plan, self._round = _named(message)
+            self._feed.publish(Step.STEP_TRAINING, plan_digest=self._plan, round_number=self._round)
+        elif kind is not Kind.RESULT and not self._may_go_on():  # what was released is still recorded
+            self.leave()
+        packet = super().answer(kind, message, payload)
+        sent, answer = decode(packet.message, SITE_SENDS)
+        code = answer.code if isinstance(answer, Refusal) else 0
+        self._feed.publish(STEPS[sent], plan_digest=self._plan, round_number=self._round, code=code)
+        return packet
+
+    def _may_go_on(self) -> bool:
+        """Not paused, and the approval not withdrawn since the order came."""
+        return not self.folder.paused.exists() and bytes.fromhex(self._plan) in self._studies.current()
+
+
+def _named(message: bytes) -> tuple[str, int]:
+    """Return plan digest and round that an order claims; the site has not checked it yet."""
+    try:
+        _, signed = decode(message, SITE_RECEIVES)
+        order = decode_order(signed.order) if isinstance(signed, SignedOrder) else None
+    except (RefusedError, WireError):
+        order = None
+    return (order.plan_digest.hex(), order.round_number) if order else ("", 0)

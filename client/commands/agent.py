@@ -1,0 +1,24 @@
+"""fedward-site agent: the process that works with scans and keys."""
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from client.agent.agent import Agent
+
+
+def agent(
+    *,
+    site_folder: Annotated[Path, typer.Option("--site-folder", help="The site folder.")] = Path(),
+) -> None:
+    """Take tasks from the SuperNode beside it, as long as it runs. `fedward-site up` starts both and keeps them alive.
+
+    Only the code that is installed here ever runs; plans must have been approved with `fedward-site approve`.
+
+    Example: `fedward-site agent --site-folder site/`
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each look at the SuperNode otherwise
+    Agent(site_folder).run()

@@ -1,0 +1,117 @@
+"""fedward-site approve: a named person reads a plan and says yes, or takes a yes back."""
+
+import sys
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from client.approval import approve, check_for_site, require_name, withdraw_approval
+from client.audit_log import audit, standing_approvals
+from client.plan_page import plan_facts, print_plan
+from client.site_folder import SiteFolder
+from common.errors import NotConfirmedError, NotEnrolledError
+from common.terminal import JsonOption, errors, output, print_json
+
+SHORTEST_DIGEST = 8
+
+
+def approve_plan(
+    plan: Annotated[Path | None, typer.Argument(help="The plan (TOML), with its signature beside it.")] = None,
+    *,
+    site_folder: Annotated[Path, typer.Option("--site-folder", help="Folder of this site's installation.")] = Path(),
+    approver: Annotated[str | None, typer.Option(help="Name of the person who decides; asked for otherwise.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Decide without being asked.")] = False,
+    roster_confirmed: Annotated[
+        bool, typer.Option("--roster-confirmed", help="The other hospitals' fingerprints were confirmed with them.")
+    ] = False,
+    withdraw: Annotated[
+        str | None, typer.Option("--withdraw", metavar="DIGEST", help="Take back the approval of this plan.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a plan asks, what leaves and what it costs; then a named person approves it, or not.
+
+    Nothing starts before that. `--json` prints the facts; it approves only with `--approver NAME --yes
+    --roster-confirmed`. A running agent notices at once.
+
+    Example: `fedward-site approve study.toml --site-folder /srv/fedward`
+    """
+    folder = SiteFolder(site_folder)
+    if (plan is None) == (withdraw is None):
+        raise typer.BadParameter("give a plan to approve, or --withdraw with the digest of one that is approved")
+    if withdraw is not None:
+        _withdraw(folder, withdraw, approver, yes=yes, as_json=as_json)
+        return
+    assert plan is not None  # noqa: S101 (for the types)
+    facts = _facts(folder, plan)
+    if as_json and not yes:
+        print_json({**facts, "approved": False})
+        return
+    if not as_json:
+        print_plan(facts, output)
+    _confirm_roster(facts, roster_confirmed=roster_confirmed)
+    name = _name(approver)
+    _confirm(f"Type the study's name, {facts['study']}, to approve", facts["study"], yes=yes)
+    entry = {"what": "roster confirmed", "roster": facts["roster_digest"], "person": name}
+    audit(folder, {**entry, "time": int(time.time())})
+    approve(folder, plan, approver=name)
+    if as_json:
+        print_json({**facts, "approved": True, "approver": name})
+    else:
+        output.print(f"approved by {name}; take it back with --withdraw {facts['digest'][:12]}", markup=False)
+
+
+def _facts(folder: SiteFolder, plan: Path) -> dict[str, Any]:
+    with errors.status("checking the plan") if errors.is_terminal else nullcontext():
+        return plan_facts(folder, check_for_site(folder, plan), source=str(plan))
+
+
+def _withdraw(folder: SiteFolder, digest: str, approver: str | None, *, yes: bool, as_json: bool) -> None:
+    found = [known for known in standing_approvals(folder) if known.startswith(digest)]
+    if len(digest) < SHORTEST_DIGEST or len(found) != 1:
+        raise NotEnrolledError(
+            f"{len(found)} approved plans begin with these digits; give {SHORTEST_DIGEST} digits or more of one digest"
+        )
+    name = _name(approver)
+    short = found[0][:SHORTEST_DIGEST]
+    _confirm(f"Type {short} to withdraw the approval of plan {found[0]}", short, yes=yes)
+    withdraw_approval(folder, found[0], approver=name)
+    if as_json:
+        print_json({"withdrawn": found[0], "approver": name})
+    else:
+        output.print(f"withdrawn: this site takes no further order of plan {found[0]}; what was spent stays spent")
+
+
+def _name(approver: str | None) -> str:
+    name = approver if approver is not None else _ask("Your name, as it goes into the audit log")
+    require_name(name)
+    return name.strip()
+
+
+def _confirm_roster(facts: dict[str, Any], *, roster_confirmed: bool) -> None:
+    """Ask for what no signature can prove: that the keys of the roster belong to the hospitals named in it."""
+    if not roster_confirmed:
+        names = ", ".join(facts["others"])
+        answer = _ask(f"Did {names} each confirm the fingerprint above to you, over another channel? (yes/no)")
+        if answer.strip().lower() != "yes":
+            raise NotConfirmedError(
+                "nothing was approved: call each hospital and compare its fingerprint first. A coordinator that could "
+                "invent hospitals could read the updates of the real ones"
+            )
+
+
+def _confirm(question: str, wanted: str, *, yes: bool) -> None:
+    if not yes and _ask(question).strip() != wanted:
+        raise NotConfirmedError("nothing was changed: the word typed was another one")
+
+
+def _ask(question: str) -> str:
+    if not sys.stdin.isatty():
+        raise NotConfirmedError(
+            "nobody to ask: nothing was changed. In a script give --approver NAME, --yes and, to approve, "
+            "--roster-confirmed"
+        )
+    return str(typer.prompt(question, err=True))

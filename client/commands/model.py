@@ -1,0 +1,174 @@
+"""fedward-site model: what a hospital joined for: receive the final model, score it, use it."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.progress import Progress as ProgressBar
+from rich.progress import track
+from rich.table import Table
+
+from client.cached_patients import CachedPatients
+from client.commands.ingest import watching
+from client.dicom.cache import Cache
+from client.dicom.census import SMALL_CELL
+from client.final_model.predicting import RESEARCH_ONLY, Predictions, predict
+from client.final_model.receiving import FinalModel, open_model, receive
+from client.final_model.scoring import ClassScore, Interval, Score, score
+from client.site_config import read_site_config
+from client.site_folder import SiteFolder
+from common.errors import FileUnreadableError, NothingUsableError, OutputExistsError
+from common.files import write_new
+from common.identity import read_secret_file
+from common.terminal import JsonOption, errors, output, print_json
+
+SiteFolderOption = Annotated[Path, typer.Option("--site-folder", help="Folder of this site's installation.")]
+ModelOption = Annotated[str, typer.Option("--model", help="First digits of a model's digest; default: the newest.")]
+
+model_app = typer.Typer(name="model", help="Receive, score and use a study's final model.", no_args_is_help=True)
+
+
+@model_app.command("receive")
+def receive_model(
+    release: Annotated[Path, typer.Argument(help="The release: a folder or a .zip from the coordinator.")],
+    *,
+    site_folder: SiteFolderOption = Path(),
+    as_json: JsonOption = False,
+) -> None:
+    """Take in a final model, after checking signature, plan, digests and weights.
+
+    Example: `fedward-site model receive released.zip --site-folder /srv/fedward`
+    """
+    model = receive(SiteFolder(site_folder), release)
+    facts = {"model": model.digest, "plan": model.plan.digest(), "study": model.plan.study.name}
+    if as_json:
+        print_json(facts)
+        return
+    output.print(f"received the model of {facts['study']}: weights {model.digest}", markup=False)
+    if not model.card.get("finished"):
+        output.print("its card says that the study was not finished when it was exported")
+    output.print(f"Next: `fedward-site model score --site-folder {site_folder}`", markup=False)
+
+
+@model_app.command("score")
+def score_model(
+    *, site_folder: SiteFolderOption = Path(), model: ModelOption = "", as_json: JsonOption = False
+) -> None:
+    """Score the model on this hospital's own held-out patients, who were never trained on.
+
+    The figures are exact, computed here and kept here: nothing leaves and no privacy is spent. Do not send them out.
+
+    Example: `fedward-site model score --site-folder /srv/fedward`
+    """
+    folder = SiteFolder(site_folder)
+    opened = open_model(folder, model)
+    patients = _patients(folder, opened)
+    keys = track(patients.held_out(), "scoring", console=errors, transient=True, disable=not errors.is_terminal)
+    device = _device(folder)
+    found = score(opened.network.to(device), opened.plan.task, (patients.read(key) for key in keys), device=device)
+    if as_json:
+        print_json({"model": opened.digest, "plan": opened.plan.digest(), **asdict(found), "left_the_site": "nothing"})
+    else:
+        _print_score(found)
+
+
+@model_app.command("predict")
+def predict_scans(
+    scans: Annotated[Path, typer.Argument(help="Folder with new scans; it is only read.")],
+    *,
+    target: Annotated[Path, typer.Option("--output", help="CSV file to write (0600); not beside the scans.")],
+    site_folder: SiteFolderOption = Path(),
+    model: ModelOption = "",
+    workers: Annotated[int, typer.Option(min=1, max=256, help="Worker processes that read scans.")] = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what the model thinks of new scans: one row for each study; files that cannot be used are listed by code.
+
+    Files are numbered in the order of their names, folder by folder, from 1; no name or identifier is written.
+    Research use only, not a medical device.
+
+    Example: `fedward-site model predict new-scans/ --output predictions.csv --site-folder /srv/fedward`
+    """
+    folder = SiteFolder(site_folder)
+    if target.resolve().is_relative_to(scans.resolve()):
+        raise FileUnreadableError("--output lies inside the folder of scans, which is only read; choose another place")
+    if target.exists():  # told before the work, and made sure of after it
+        raise OutputExistsError(f"{target}: exists already and was left alone; choose another name")
+    opened = open_model(folder, model)
+    device, quiet = _device(folder), not errors.is_terminal or as_json
+    with watching(hidden=quiet) as reading, _studies(hidden=quiet) as predicting:
+        found = predict(
+            opened.network.to(device), opened.plan, scans,
+            workers=workers, device=device, temporary=folder.path, reading=reading, predicting=predicting,
+        )  # fmt: skip
+    write_new(target, found.to_csv().encode(), 0o600)
+    _report_predictions(found, opened, target, as_json=as_json)
+    if not found.rows:
+        raise NothingUsableError(f"none of {len(found.refused)} files can be used; see the codes, and docs/scans.md")
+
+
+@contextmanager
+def _studies(*, hidden: bool) -> Iterator[Callable[[int, int], None] | None]:
+    if hidden:
+        yield None
+        return
+    with ProgressBar(console=errors, transient=True) as bar:
+        task = bar.add_task("predicting", total=None, visible=False)
+        yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
+
+
+def _patients(folder: SiteFolder, model: FinalModel) -> CachedPatients:
+    cache = Cache.open(folder.cache, read_secret_file(folder.secret)).frozen(model.plan.digest())
+    return CachedPatients(cache, model.plan)
+
+
+def _device(folder: SiteFolder) -> torch.device:
+    return torch.device(read_site_config(folder.config).speed.device if folder.config.exists() else "cpu")
+
+
+def _print_score(found: Score) -> None:
+    if found.patients == 0:
+        output.print("no held-out patient here has a label, so there is nothing to score the model on")
+        return
+    table = Table(title="The model on this hospital's own held-out patients", title_justify="left")
+    for column in ("class", "patients", "AUC", "sensitivity", "specificity", "Dice"):
+        table.add_column(column)
+    for row in found.classes:
+        figures = (row.auc, row.sensitivity, row.specificity, row.dice)
+        table.add_row(row.name, _counts(row), *(_shown(figure) for figure in figures))
+    output.print(table)
+    if found.calibration_error is not None:
+        output.print(f"calibration: stated confidence is off by {found.calibration_error:.3f} on average")
+    output.print("95 % intervals. Computed and kept here: nothing left this hospital, and looking cost no privacy.")
+    output.print("These figures are exact, so do not send them out.")
+
+
+def _counts(row: ClassScore) -> str:
+    if row.dice is not None or (row.without is None and row.auc is None):
+        return _count(row.with_class)
+    return f"{_count(row.with_class)} with, {_count(row.without)} without"
+
+
+def _count(count: int | None) -> str:
+    return f"<{SMALL_CELL}" if count is None else str(count)
+
+
+def _shown(figure: Interval | None) -> str:
+    return "-" if figure is None else f"{figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})"
+
+
+def _report_predictions(found: Predictions, model: FinalModel, target: Path, *, as_json: bool) -> None:
+    codes = {code.value: count for code, count in Counter(found.refused.values()).most_common()}
+    facts = {"model": model.digest, "studies": len(found.rows), "refused": codes, "output": str(target)}
+    if as_json:
+        print_json({**facts, "use": RESEARCH_ONLY})
+        return
+    output.print(f"wrote {len(found.rows)} studies to {target}; keep it inside the hospital", markup=False)
+    for code, count in codes.items():
+        output.print(f"not used: {count} files, {code} (docs/scans.md)")
+    output.print(f"[bold]{RESEARCH_ONLY}[/]")

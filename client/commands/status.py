@@ -1,0 +1,68 @@
+"""fedward-site status: what the site does at the moment."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from client.control_client import ControlClient
+from client.site_folder import SiteFolder
+from client.site_status import RUNNING, SiteStatus, site_status, step_name
+from common.terminal import JsonOption, output, print_json
+
+
+def status(
+    *,
+    site_folder: Annotated[Path, typer.Option("--site-folder", help="The site folder.")] = Path(),
+    watch: Annotated[bool, typer.Option("--watch", help="Show each step as it happens, until Ctrl-C.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show whether the site runs, whether the coordinator can reach it, and what it is doing.
+
+    Example: `fedward-site status --site-folder site/`
+    """
+    folder = SiteFolder(site_folder)
+    now = site_status(folder)
+    print_json(now.document()) if as_json else _show(now)
+    if watch:
+        _watch(folder)
+
+
+def _show(now: SiteStatus) -> None:
+    lines = [f"{now.site}: {_summary(now)}"]
+    if now.agent == RUNNING:
+        lines.append(f"  last step: {now.step}{_where(now.plan, now.round_number, now.code)}, {_clock(now.since_s)}")
+        lines.append(f"  tasks: {now.tasks} since the agent started, {now.rejected} rejected before any work")
+    for digest, name in now.studies.items():
+        lines.append(
+            f"  approved: {name or 'plan'} {digest[:12]}…" + ("" if now.agent == RUNNING else " (not checked now)")
+        )
+    lines += [f"  process {name}: {pid}" for name, pid in now.processes.items()]
+    output.print("\n".join(lines), markup=False)
+
+
+def _summary(now: SiteStatus) -> str:
+    if now.agent != RUNNING:
+        words = "not running; start it with `fedward-site up`"
+    elif now.connection != "up":
+        words = f"running, but its SuperNode is {now.connection}"
+    else:
+        words = "running"
+    return words + ("; PAUSED: it takes part in nothing" if now.paused else "")
+
+
+def _where(plan: str, round_number: int, code: int) -> str:
+    words = f", round {round_number} of {plan[:12]}…" if round_number else ""
+    return words + (f", code {code}" if code else "")
+
+
+def _clock(time_s: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(time_s))
+
+
+def _watch(folder: SiteFolder) -> None:
+    with ControlClient(folder.control_socket) as control:
+        for event in control.watch():
+            where = _where(event.plan_digest, event.round_number, event.code)
+            output.print(f"{_clock(event.time_s)}  {step_name(event.step)}{where}", markup=False)

@@ -1,0 +1,75 @@
+"""fedward-site up: everything a taking part needs, kept alive."""
+
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from client.control_socket import require_socket_path
+from client.site_config import SiteConfig, read_site_config
+from client.site_folder import SiteFolder
+from common.errors import NotEnrolledError
+from common.flower_environment import child_environment, require_flower
+from common.kit import Kit, read_kit
+from common.supervision import Child, Supervisor
+from common.terminal import output
+
+
+def up(
+    *,
+    site_folder: Annotated[Path, typer.Option("--site-folder", help="The site folder.")] = Path(),
+) -> None:
+    """Run this site until SIGTERM or Ctrl-C: the SuperNode (network), the agent (scans, keys), the status page if set.
+
+    What ends is started again, with growing pauses; logs are in logs/ and rotate. Nothing is trained before a plan is
+    approved with `fedward-site approve`.
+
+    Example: `fedward-site up --site-folder /srv/fedward`
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    os.umask(0o077)
+    folder = SiteFolder(site_folder.resolve())
+    config, kit = _checked(folder)
+    with Supervisor(site_children(folder, config), state=folder.state) as supervisor:
+        output.print(f"{config.site.name}: up, coordinator at {kit.address}; Ctrl-C ends it", markup=False)
+        supervisor.run()
+
+
+def site_children(folder: SiteFolder, config: SiteConfig) -> list[Child]:
+    """Return the programs of a site in the order in which they start; the agent ends before its way out does."""
+    network, where = config.network, ("--site-folder", str(folder.path))
+    plain = child_environment()
+    children = [
+        Child(
+            name="supernode",
+            command=(sys.executable, "-m", "client.supernode", str(folder.path)),
+            environment=child_environment(flower_home=folder.flower, https_proxy=network.https_proxy),
+            log=folder.logs / "supernode.log",
+            death_signal=signal.SIGTERM,  # it takes its leave; killed, it would be refused for a minute
+        ),
+        Child(
+            name="agent",
+            command=(sys.executable, "-m", "client", "agent", *where),
+            environment=plain,
+            log=folder.logs / "agent.log",
+        ),
+    ]
+    if port := config.status_page.port:
+        command = (sys.executable, "-m", "client.status_page", *where, "--port", str(port))
+        children.append(Child(name="page", command=command, environment=plain, log=folder.logs / "page.log"))
+    return children
+
+
+def _checked(folder: SiteFolder) -> tuple[SiteConfig, Kit]:
+    """Find out what is missing before anything starts, because a sentence here is read and one in a log is not."""
+    require_flower()
+    folder.require()
+    require_socket_path(folder.control_socket)
+    missing = [file.name for file in (folder.kit, folder.node_key, folder.runtime_secret) if not file.exists()]
+    if missing:
+        raise NotEnrolledError(f"{folder.path}: no {', '.join(missing)} here; run `fedward-site init` and `join` first")
+    return read_site_config(folder.config), read_kit(folder.kit)

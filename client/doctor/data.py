@@ -1,0 +1,77 @@
+"""Scans, cache and labels; every count below ten is suppressed, as in `fedward-site data`."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from client.audit_log import standing_approvals
+from client.dicom.cache import Cache
+from client.dicom.cache_folder import HEADER
+from client.dicom.census import SMALL_CELL, take_census
+from client.dicom.labels import read_labels
+from client.dicom.pseudonyms import Pseudonyms
+from client.doctor.findings import Finding, advice, fine, stop
+from client.site_config import DataSection
+from client.site_folder import SiteFolder
+from common.errors import CacheInvalidError, FedwardError
+from common.identity import read_secret_file
+
+
+def scans(folder: SiteFolder, section: DataSection) -> Finding:
+    """The folder of scans can be read and not written."""
+    if not section.scans:
+        return advice("scans", "site.toml names no folder of scans", "set `scans` in the section [data]")
+    place = Path(section.scans)
+    if not place.is_dir() or not os.access(place, os.R_OK | os.X_OK):
+        return advice("scans", f"{place} is not a folder that can be read", "check the mount; the cache stays usable")
+    if folder.path.resolve().is_relative_to(place.resolve()):
+        return stop("scans", "the site folder lies inside the scans", "move it out: scans are only read")
+    is_read_only = bool(os.statvfs(place).f_flag & os.ST_RDONLY)
+    if not is_read_only and os.access(place, os.W_OK):
+        return advice("scans", f"{place} could be written to", "mount it read-only; we never write there, others might")
+    return fine("scans", f"{place}, read-only")
+
+
+def cache(folder: SiteFolder) -> Iterator[Finding]:
+    """Scans were read, and every approved plan has its patients."""
+    approved = [digest for digest in sorted(standing_approvals(folder)) if folder.plan(digest).exists()]
+    if not (folder.cache / HEADER).exists():
+        found = stop if approved else advice
+        yield found("cache", "no scans have been read", "`fedward-site ingest SCANS --plan PLAN --labels LABELS`")
+        return
+    secret = read_secret_file(folder.secret)
+    opened = Cache.open(folder.cache, secret)
+    yield fine("cache", f"{_shown(take_census(folder.cache, secret)['patients'])} patients")
+    for digest in approved:
+        try:
+            opened.frozen(digest)
+        except CacheInvalidError:
+            text = f"plan {digest[:12]} was approved before scans were read, so it has no patients"
+            yield stop("cache", text, "approve the plan again")
+
+
+def labels(folder: SiteFolder, section: DataSection) -> Iterator[Finding]:
+    """The label table is well-formed, and labels have met patients."""
+    if section.labels and not Path(section.labels).is_file():
+        yield advice("labels", f"{section.labels} is not there", "check `labels` in site.toml, and the mount")
+    if not (folder.cache / HEADER).exists():
+        return
+    secret = read_secret_file(folder.secret)
+    if section.labels and Path(section.labels).is_file():
+        try:
+            read_labels(Path(section.labels), Cache.open(folder.cache, secret).settings, Pseudonyms.of_site(secret))
+        except FedwardError as error:
+            yield advice("labels", str(error), "mend the table, then `fedward-site ingest` with --labels")
+            return
+    census = take_census(folder.cache, secret)
+    strata = census["patients_by_stratum"]
+    classes = ", ".join(f"{name} {_shown(count)}" for name, count in census["patients_by_class"].items())
+    if strata["labelled"] == 0:
+        yield advice("labels", "no patient has a label", "give `ingest` the table with --labels, if there is one")
+        return
+    counts = f"{_shown(strata['labelled'])} patients labelled, {_shown(strata['unlabelled'])} not"
+    yield fine("labels", f"{counts} ({classes})")
+
+
+def _shown(count: int | None) -> str:
+    return f"<{SMALL_CELL} or suppressed" if count is None else str(count)

@@ -1,0 +1,71 @@
+"""The machine: device of the training, ports on loopback."""
+
+import errno
+import os
+import socket
+from collections.abc import Iterator
+
+import torch
+
+from client.doctor.findings import Finding, advice, fine, stop
+from client.site_config import SiteConfig, SpeedSection
+from client.site_folder import SiteFolder
+
+
+def device(section: SpeedSection) -> Finding:
+    """The device named in ``site.toml`` computes."""
+    try:
+        square = torch.ones(8, 8, device=section.device)
+        works = float((square @ square).sum()) == 512.0
+    except (RuntimeError, AssertionError):
+        works = False
+    if not works:
+        return stop("device", f"{section.device} cannot compute", 'set device = "cpu", or mend driver and CUDA')
+    if section.device == "cpu" and torch.cuda.is_available():
+        return advice("device", "cpu, though there is a GPU", 'set device = "cuda" in site.toml')
+    return fine("device", section.device if section.device == "cpu" else torch.cuda.get_device_name(section.device))
+
+
+def ports(folder: SiteFolder, config: SiteConfig) -> Iterator[Finding]:
+    """Each port on loopback is free, or in use by this very site."""
+    wanted = {"SuperNode": config.network.runtime_port, "status page": config.status_page.port}
+    running = is_running(folder)
+    for what, port in wanted.items():
+        if port == 0:
+            continue
+        if _is_free(port):
+            text = f"{port} on 127.0.0.1 is free for the {what}"
+            yield fine("port", text)
+        elif running:
+            yield fine("port", f"{port} on 127.0.0.1 is in use while this site runs ({what})")
+        else:
+            key = "runtime_port in [network]" if what == "SuperNode" else "port in [status_page]"
+            yield stop("port", f"{port} on 127.0.0.1 is taken by another program", f"choose another {key} of site.toml")
+
+
+def agent(folder: SiteFolder) -> Finding:
+    """Whether the site runs now."""
+    if is_running(folder):
+        return fine("agent", "the site is up")
+    return advice("agent", "the site is not up", "`fedward-site up` when everything else is in order")
+
+
+def is_running(folder: SiteFolder) -> bool:
+    """Tell whether an agent listens on this site's socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(2.0)
+        try:
+            connection.connect(os.fspath(folder.control_socket))
+        except OSError:  # also for a path that is too long, which is a finding of its own
+            return False
+    return True
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", port))
+        except OSError as error:
+            return error.errno != errno.EADDRINUSE
+    return True

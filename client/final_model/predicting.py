@@ -1,0 +1,203 @@
+"""What the model says about new scans: one row for each study, and one for each file that could not be used.
+
+The scans are read as in training, by fenced workers, into a cache that exists only while this runs and whose secret
+exists only in memory: what a crash leaves of it nobody can read. Files are named by number only, in the order in which
+the folder lists them (names in order of their bytes, folder by folder), from 1.
+"""
+
+import csv
+import io
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from client.dicom.cache import Cache
+from client.dicom.cache_folder import open_folder
+from client.dicom.index import FileEntry, Index
+from client.dicom.ingest import ingest
+from client.dicom.record import RecordInfo
+from client.dicom.reject import RejectCode
+from client.dicom.report import Progress
+from client.dicom.segments import read_index
+from client.dicom.settings import FileKind, IngestSettings, settings_for
+from client.dicom.store import Store
+from client.dicom.walk import FoundFile, walk
+from client.final_model.scoring import predicted
+from common.errors import FileUnreadableError
+from common.identity import SECRET_BYTES
+from common.plan.plan import StudyPlan
+from common.plan.task import TaskKind
+
+RESEARCH_ONLY: Final = "Research use only, not a medical device: do not base a diagnosis or treatment on these figures."
+CUBIC_MM_PER_ML: Final = 1000.0
+
+
+@dataclass(frozen=True)
+class StudyRow:
+    """A study: its files by number, how many images they gave, the answer, and a figure for each class.
+
+    ``figures``: probability of each class; segmentation: volume in ml of each class but the background, or its pixels
+    where the images have no spacing.
+    """
+
+    files: tuple[int, ...]
+    images: int
+    answer: str
+    figures: tuple[float, ...]
+
+
+@dataclass
+class Predictions:
+    """``rows``: studies in the order of their first file. ``refused``: number of a file -> why it was not used."""
+
+    plan: StudyPlan
+    rows: list[StudyRow] = field(default_factory=list)
+    refused: dict[int, RejectCode] = field(default_factory=dict)
+
+    def to_csv(self) -> str:
+        """Return a table; its first line is a comment that says what it must not be used for."""
+        out = io.StringIO()
+        out.write(f"# {RESEARCH_ONLY}\n")
+        writer = csv.writer(out, lineterminator="\n")
+        names = _figure_names(self.plan)
+        writer.writerow(["study", "first_file", "files", "images", "answer", *names, "refused"])
+        for number, row in enumerate(self.rows, start=1):
+            figures = [f"{figure:.6g}" for figure in row.figures]
+            writer.writerow([number, min(row.files), len(row.files), row.images, row.answer, *figures, ""])
+        for file, code in self.refused.items():
+            writer.writerow(["", file, 1, 0, "", *[""] * len(names), code.value])
+        return out.getvalue()
+
+
+def predict(
+    network: nn.Module,
+    plan: StudyPlan,
+    scans: Path,
+    *,
+    workers: int = 1,
+    device: torch.device | None = None,
+    temporary: Path | None = None,
+    reading: Callable[[Progress], None] | None = None,
+    predicting: Callable[[int, int], None] | None = None,
+) -> Predictions:
+    """Read a folder of scans and return what ``network`` (of ``plan``) says about them; the folder is only read.
+
+    ``temporary``: folder for the short-lived cache. ``reading``, ``predicting``: told about progress (studies done, in
+    all). Raises: FileUnreadableError (no such folder), WorkerStartError, CacheInvalidError.
+    """
+    if not scans.is_dir():
+        raise FileUnreadableError(f"{scans}: not a folder; give the folder that holds the new scans")
+    place = Path(tempfile.mkdtemp(dir=temporary, prefix=".predicting-"))
+    try:
+        secret, settings = secrets.token_bytes(SECRET_BYTES), settings_for(plan.task, plan.image)
+        found = list(walk(scans))
+        ingest(scans, place / "cache", settings=settings, secret=secret, workers=workers, progress=reading)
+        cache = Cache.open(place / "cache", secret)
+        origin, refused = _trace(found, place / "cache", secret, settings)
+        studies = _studies(cache.records, origin)
+        result = Predictions(plan, refused=refused)
+        for done, records in enumerate(studies, start=1):
+            images = _images(cache, records)
+            probabilities = predicted(network, images, plan.task.kind, device or torch.device("cpu"))
+            files = tuple(sorted(set(_files(records, origin))))
+            figures = _figures(probabilities, plan)
+            result.rows.append(StudyRow(files, len(records), _answer(figures, plan), figures))
+            if predicting:
+                predicting(done, len(studies))
+        return result
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+Origin = dict[str, list[int]]  # record -> numbers of the files it was made from
+
+
+def _trace(
+    found: Sequence[FoundFile], cache: Path, secret: bytes, settings: IngestSettings
+) -> tuple[Origin, dict[int, RejectCode]]:
+    """Find out which files each record came from, and why the others were refused."""
+    folder = open_folder(cache, secret)
+    index = read_index(folder.segments, folder.vault)
+    names = Store(Index(), None, settings=settings, secret=secret, withdrawn=frozenset())
+    origin: Origin = {}
+    refused: dict[int, RejectCode] = {}
+    for number, file in enumerate(found, start=1):
+        entry = index.files.get(names.file_key(file))
+        code, records = (file.code or RejectCode.UNREADABLE, ()) if entry is None else _fate(entry, index)
+        for record_id in records:
+            origin.setdefault(record_id, []).append(number)
+        if code is not None:
+            refused[number] = code
+    return origin, refused
+
+
+def _fate(entry: FileEntry, index: Index) -> tuple[RejectCode | None, tuple[str, ...]]:
+    """Return why a file was not used, or the records it is part of."""
+    if entry.code:
+        return RejectCode(entry.code), ()
+    if not entry.links:
+        return None, entry.record_ids
+    if entry.kind != FileKind.IMAGE:
+        return None, ()  # a segmentation made by somebody: nothing to predict on, and nothing wrong with it
+    stack = index.stacks.get(entry.links[0])
+    if stack is None or stack.code:
+        return RejectCode(stack.code) if stack else RejectCode.UNREADABLE, ()
+    return None, (stack.record_id,)
+
+
+def _studies(records: Sequence[RecordInfo], origin: Origin) -> list[list[RecordInfo]]:
+    """Group records by study, in the order of each study's first file."""
+    grouped: dict[str, list[RecordInfo]] = {}
+    for record in records:
+        if record.record_id in origin:
+            grouped.setdefault(record.study_key, []).append(record)
+    return sorted(grouped.values(), key=lambda study: min(_files(study, origin)))
+
+
+def _files(records: Sequence[RecordInfo], origin: Origin) -> Iterator[int]:
+    for record in records:
+        yield from origin[record.record_id]
+
+
+def _images(cache: Cache, records: Sequence[RecordInfo]) -> Tensor:
+    """Return the images of a study: (images, 1, *size) float32 in [0, 1]."""
+    return torch.stack([torch.from_numpy(cache.read(record.record_id)).unsqueeze(0) for record in records])
+
+
+def _figures(probabilities: Tensor, plan: StudyPlan) -> tuple[float, ...]:
+    if plan.task.kind is not TaskKind.SEGMENTATION:
+        return tuple(probabilities.double().mean(0).tolist())
+    answered = probabilities.argmax(1)
+    voxels = [float((answered == index).sum()) for index in range(1, len(plan.task.classes))]
+    return tuple(count * _voxel_ml(plan) for count in voxels)
+
+
+def _answer(figures: Sequence[float], plan: StudyPlan) -> str:
+    classes, kind = plan.task.classes, plan.task.kind
+    if kind is TaskKind.CLASSIFICATION:
+        return classes[max(range(len(figures)), key=figures.__getitem__)]
+    least = 0.5 if kind is TaskKind.MULTI_LABEL else 0.0
+    named = classes if kind is TaskKind.MULTI_LABEL else classes[1:]
+    return "|".join(name for name, figure in zip(named, figures, strict=True) if figure > least) or "none"
+
+
+def _figure_names(plan: StudyPlan) -> list[str]:
+    if plan.task.kind is not TaskKind.SEGMENTATION:
+        return [f"p_{name}" for name in plan.task.classes]
+    unit = "ml" if plan.task.dimensions == 3 else "pixels"
+    return [f"{unit}_{name}" for name in plan.task.classes[1:]]
+
+
+def _voxel_ml(plan: StudyPlan) -> float:
+    """Return the volume of a voxel of the study in ml; 1 in two dimensions, where pixels are counted."""
+    if plan.task.dimensions == 2:
+        return 1.0
+    depth, height, width = plan.image.spacing_mm
+    return depth * height * width / CUBIC_MM_PER_ML

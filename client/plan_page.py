@@ -1,0 +1,129 @@
+"""A plan as the hospital's staff read it before they approve: what is asked, what leaves, what it costs, who else."""
+
+from typing import Any, Final
+
+from rich.console import Console
+from rich.table import Table
+
+from client.approval import CheckedPlan
+from client.dicom.cache import Cache
+from client.dicom.census import SMALL_CELL, take_census
+from client.dicom.settings import settings_for
+from client.ledger_forecast import Forecast, forecast
+from client.policy import read_policy
+from client.site_folder import SiteFolder
+from common.errors import CacheInvalidError
+from common.identity import fingerprint, read_secret_file
+from common.plan.fitting import check_fit
+from common.plan.summary import summarise
+from common.terminal import PRINTABLE
+
+OBSERVERS: Final = {
+    "outsider": "somebody who sees the model and all published sums",
+    "guarantee": "the same, together with the assumed colluders: what the plan promises",
+    "hospital": "another hospital in the study, which knows its own noise",
+    "hospital_with_colluders": "such a hospital together with the assumed colluders",
+}
+
+
+def plan_facts(folder: SiteFolder, checked: CheckedPlan, *, source: str) -> dict[str, Any]:
+    """Return everything the page shows, as plain values (also the JSON form).
+
+    ``source``: the plan's file, for errors. Raises: CacheInvalidError when no scans were read for such a plan,
+    LedgerInvalidError, PolicyInvalidError.
+    """
+    plan = checked.plan
+    _require_fitting_cache(folder, checked)
+    seen = forecast(folder, plan, ceiling=read_policy(folder.policy).epsilon_ceiling)
+    others = {name: text for name, text in checked.roster.fingerprints().items() if name != checked.site_id}
+    return {
+        **summarise(plan, checked.guarantee, check_fit(plan, source)),
+        "site": checked.site_id,
+        "coordinator": fingerprint(checked.roster.coordinator),
+        "roster_digest": checked.roster.digest(),
+        "epoch": checked.roster.epoch,
+        "others": {site.name: others[site.name] for site in plan.sites if site.name in others},
+        "patients_here": take_census(folder.cache, read_secret_file(folder.secret))["patients_by_stratum"],
+        "ledger": None if seen is None else _ledger(seen),
+    }
+
+
+def print_plan(facts: dict[str, Any], console: Console) -> None:
+    """Print the page."""
+    console.print(f"\n[bold]{facts['title'].translate(PRINTABLE)}[/]  (study {facts['study']}, plan {facts['digest']})")
+    for title, rows in _sections(facts).items():
+        table = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None)
+        table.add_column(min_width=24)
+        for name, text in rows:
+            table.add_row(name.translate(PRINTABLE), text.translate(PRINTABLE))
+        console.print(table)
+    for warning in facts["warnings"]:
+        console.print(f"[yellow]note[/] {warning.translate(PRINTABLE)}")
+    if facts["ledger"] and not facts["ledger"]["fits"]:
+        console.print("[yellow]note[/] the ledger will stop this study before its end: the ceiling would be passed")
+
+
+def _ledger(seen: Forecast) -> dict[str, Any]:
+    return {"ceiling": seen.ceiling, "before": seen.before, "after": seen.after, "fits": seen.fits}
+
+
+def _require_fitting_cache(folder: SiteFolder, checked: CheckedPlan) -> None:
+    """A plan approved without scans would freeze no patients, and every order would be refused."""
+    cache = Cache.open(folder.cache, read_secret_file(folder.secret))
+    if cache.settings != settings_for(checked.plan.task, checked.plan.image):
+        raise CacheInvalidError(
+            "the scans were read for another task or image size than this plan's; read them again into a new cache: "
+            "move the folder `cache` away, then `fedward-site ingest SCANS --plan PLAN --labels LABELS`"
+        )
+
+
+def _sections(facts: dict[str, Any]) -> dict[str, list[tuple[str, str]]]:
+    return {
+        "What is asked": _asked(facts),
+        "What leaves this hospital": list(facts["leaves_a_site"].items()),
+        "What it costs a patient": _costs(facts),
+        "Who else takes part (confirm each fingerprint with that hospital)": _others(facts),
+    }
+
+
+def _asked(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    task, rules = facts["task"], facts["secure_aggregation"]
+    here = ", ".join(f"{_count(count)} {name}" for name, count in facts["patients_here"].items())
+    rows = [
+        ("task", f"{task['kind']}: {', '.join(task['classes'])}"),
+        ("scans", f"{', '.join(task['modalities'])}, as {' x '.join(map(str, task['input_px']))} pixels"),
+        ("network", task["network"]),
+        ("patients here", f"{here}; they are fixed for this study when you approve"),
+    ]
+    for phase in facts["phases"]:
+        text = f"{phase['rounds']} rounds of {phase['method']}, {phase['trained_parameters']} parameters, "
+        rows.append((f"phase {phase['name']}", text + f"{phase['bytes_per_round'] / 1e6:.1f} MB up in each"))
+    rows.append(("each round", f"{rules['cohort_size']} hospitals, {rules['minimum_survivors']} at least in every sum"))
+    rows.append(("its model", f"{facts['result']['model']}; a phase ends {facts['result']['a_phase_ends']}"))
+    return rows
+
+
+def _costs(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    privacy, ledger = facts["privacy"], facts["ledger"]
+    if privacy["bought"] is None or ledger is None:
+        return [("privacy", "none: this plan promises its patients nothing")]
+    seen = privacy["epsilon_seen_by"] or {}
+    rows = [(_epsilon(seen.get(name)), words) for name, words in OBSERVERS.items()]
+    rows.append((f"delta = {privacy['delta']:g}", "the chance that the promise fails; the same towards everybody"))
+    ceiling = f"of {ledger['ceiling']:g}, this site's ceiling for a patient over all studies"
+    rows.append((_epsilon(ledger["before"]), f"spent before {ceiling}"))
+    rows.append((_epsilon(ledger["after"]), f"spent after this study, at most, {ceiling}"))
+    return rows
+
+
+def _others(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    rows = [(text, name) for name, text in facts["others"].items()]
+    return [*rows, (facts["coordinator"], "the coordinator, which you compared when you joined")]
+
+
+def _epsilon(value: float | None) -> str:
+    return "epsilon unlimited" if value is None else f"epsilon = {value:.3f}"
+
+
+def _count(count: int | None) -> str:
+    return f"<{SMALL_CELL} or suppressed" if count is None else str(count)

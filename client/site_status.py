@@ -1,0 +1,96 @@
+"""What ``fedward-site status`` says: from the agent where one runs, and from the site's files in any case."""
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from client.audit_log import standing_approvals
+from client.control_client import ControlClient
+from client.site_config import read_site_config
+from client.site_folder import SiteFolder
+from common.control import site_control_pb2 as api
+from common.errors import AgentUnavailableError
+
+RUNNING: Final = "running"
+AWAY: Final = "away"
+
+
+@dataclass(frozen=True)
+class SiteStatus:
+    """A site at this moment.
+
+    ``agent``: "running" when one answers, else "away"; what follows ``processes`` is what it says. ``connection``: to
+    the SuperNode (away, refused, up). ``studies``: plan digest -> name, of those that pass every check now; without an
+    agent every standing approval of the audit log, unchecked and without its name. ``processes``: name -> process id,
+    of those that live.
+    """
+
+    site: str
+    folder: str
+    agent: str
+    paused: bool
+    studies: dict[str, str]
+    processes: dict[str, int]
+    connection: str = "unknown"
+    step: str = "unknown"
+    round_number: int = 0
+    plan: str = ""
+    code: int = 0
+    since_s: int = 0
+    tasks: int = 0
+    rejected: int = 0
+    version: str = ""
+
+    def document(self) -> dict[str, Any]:
+        """Return the status as plain values."""
+        return asdict(self)
+
+
+def site_status(folder: SiteFolder) -> SiteStatus:
+    """Return the status of a site folder. Raises: NotEnrolledError, ChainBrokenError, SiteConfigInvalidError."""
+    config = read_site_config(folder.config)
+    known: dict[str, Any] = {
+        "site": config.site.name,
+        "folder": str(folder.path.resolve()),
+        "paused": folder.paused.exists(),
+        "processes": _processes(folder.state),
+    }
+    try:
+        with ControlClient(folder.control_socket) as control:
+            return SiteStatus(**known, **_from_agent(control.status()))
+    except AgentUnavailableError:
+        return SiteStatus(**known, agent=AWAY, studies=dict.fromkeys(sorted(standing_approvals(folder)), ""))
+
+
+def step_name(step: api.Step) -> str:
+    """Return a step as a word: ``STEP_MASKED`` is "masked"."""
+    return str(api.Step.Name(step)).removeprefix("STEP_").lower()
+
+
+def _from_agent(said: api.StatusReply) -> dict[str, Any]:
+    return {
+        "agent": RUNNING,
+        "version": said.version,
+        "connection": api.Connection.Name(said.connection).removeprefix("CONNECTION_").lower(),
+        "studies": {study.plan_digest: study.name for study in said.studies},
+        "step": step_name(said.last.step),
+        "round_number": said.last.round_number,
+        "plan": said.last.plan_digest,
+        "code": said.last.code,
+        "since_s": said.last.time_s,
+        "tasks": said.tasks,
+        "rejected": said.rejected,
+    }
+
+
+def _processes(state: Path) -> dict[str, int]:
+    """Return the living processes that have a file of their own, by name."""
+    found: dict[str, int] = {}
+    for file in sorted(state.glob("*.pid")):
+        try:
+            found[file.stem] = int(file.read_text(encoding="utf-8"))
+            os.kill(found[file.stem], 0)
+        except (OSError, ValueError):
+            found.pop(file.stem, None)
+    return found

@@ -1,0 +1,70 @@
+"""Flower's surroundings: nothing is reported, nothing is fetched, loopback never goes through a proxy.
+
+Flower reads these variables while it is imported, so ``silence_flower`` comes before the first import of ``flwr``:
+
+    from common.flower_environment import silence_flower
+    silence_flower()
+    import flwr
+"""
+
+import os
+import sys
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+from common.errors import RuntimeUnsuitableError
+from common.flower_pointer import FLOWER_VERSION
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+SILENCE = {
+    "FLWR_TELEMETRY_ENABLED": "0",  # two events for each message otherwise
+    "FLWR_DISABLE_UPDATE_CHECK": "1",  # a connection to api.flower.ai at every start otherwise
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",  # `uv sync` for each run otherwise
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+_SOURCES = Path(__file__).resolve().parent.parent
+
+
+def silence_flower() -> None:
+    """Set the variables for this process, whatever they were: a hospital's network is not Flower's business."""
+    os.environ.update(SILENCE)
+    os.environ.update(_no_proxy(os.environ))
+
+
+def require_flower() -> None:
+    """Raise RuntimeUnsuitableError unless the one version of Flower is installed whose internals were tested."""
+    found = version("flwr")
+    if found != FLOWER_VERSION:
+        raise RuntimeUnsuitableError(f"flwr {found} is installed; this program works with {FLOWER_VERSION} only")
+
+
+def child_environment(*, flower_home: Path | None = None, https_proxy: str = "", **more: str) -> dict[str, str]:
+    """Return the environment of a child process: this process's own, with the following changes.
+
+    Flower is silent; loopback goes through no proxy; the commands of this Python's environment are found first (Flower
+    starts its own by bare name); modules come from where this code comes from, never from the folder in which somebody
+    stands; output is not held back. ``flower_home``: Flower's own folder; ``https_proxy``: instead of an inherited one.
+    """
+    environment = {**os.environ, **SILENCE, "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1", **more}
+    environment["PATH"] = os.pathsep.join(_unique(Path(sys.executable).parent, environment.get("PATH", os.defpath)))
+    if _SOURCES.name != "site-packages":  # an installed copy is found anyway, and must not go before Python's own
+        environment["PYTHONPATH"] = os.pathsep.join(_unique(_SOURCES, environment.get("PYTHONPATH", "")))
+    if flower_home is not None:
+        environment["FLWR_HOME"] = str(flower_home)
+    if https_proxy:
+        environment |= {"HTTPS_PROXY": https_proxy, "https_proxy": https_proxy}
+    return environment | _no_proxy(environment)
+
+
+def _unique(first: Path, rest: str) -> list[str]:
+    return list(dict.fromkeys([str(first), *(part for part in rest.split(os.pathsep) if part)]))
+
+
+def _no_proxy(environment: Mapping[str, str]) -> dict[str, str]:
+    """Both spellings with the hosts of both and loopback; libraries differ in which one they read."""
+    written = ",".join((environment.get("NO_PROXY", ""), environment.get("no_proxy", "")))
+    hosts = dict.fromkeys([*LOOPBACK, *(host.strip() for host in written.split(",") if host.strip())])
+    return dict.fromkeys(("NO_PROXY", "no_proxy"), ",".join(hosts))

@@ -1,0 +1,38 @@
+"""fedward-server kit: what every hospital needs to join."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from common.files import replace_atomically
+from common.kit import read_kit
+from common.terminal import JsonOption, output, print_json
+from server.commands.federation_options import HERE, FolderOption, federation_at
+from server.kit_making import make_kit
+
+
+def kit(
+    *,
+    target: Annotated[Path, typer.Option("--output", help="File to write.")] = Path("kit.json"),
+    folder: FolderOption = HERE,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the kit: address, certificate, pointer, and the current roster; the same file for every hospital.
+
+    Example: `fedward-server kit --output kit.json`
+    """
+    federation, config = federation_at(folder)
+    replace_atomically(target, make_kit(federation, config))
+    made = read_kit(target)
+    if as_json:
+        print_json(
+            {
+                "file": str(target),
+                "fingerprint": made.fingerprint(),
+                "roster": made.roster.digest() if made.roster else None,
+            }
+        )
+        return
+    output.print(f"wrote {target}; send it to every hospital, and read them this out when they call:", markup=False)
+    output.print(made.fingerprint(), markup=False)

@@ -1,0 +1,71 @@
+"""fedward-server study: make and sign the studies of a federation."""
+
+from typing import Annotated
+
+import typer
+
+from common.plan.reading import read_plan
+from common.plan.signing import signature_path
+from common.terminal import JsonOption, output, print_json
+from server.commands.federation_options import HERE, FolderOption, StudyArgument, federation_at
+from server.commands.plan import checked_summary, print_summary
+from server.study_folder import StudyFolder
+from server.study_making import new_study, sign_study
+
+study_app = typer.Typer(name="study", help="Make and sign the studies of a federation.", no_args_is_help=True)
+
+
+@study_app.command("new")
+def new(
+    study: StudyArgument,
+    *,
+    patients: Annotated[list[str], typer.Option(help="Declared counts, SITE=LABELLED,UNLABELLED; once for each site.")],
+    epsilon: Annotated[float, typer.Option(help="Privacy a patient is promised.")] = 8.0,
+    rounds: Annotated[int, typer.Option(help="Rounds of the one phase the plan starts with.")] = 100,
+    folder: FolderOption = HERE,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a study for the current roster: an order key, and a commented plan with safe defaults to be changed.
+
+    Example: `fedward-server study new lungs-2026 --patients north=100,900 --patients south=50,500 …`
+    """
+    federation, _ = federation_at(folder)
+    made = new_study(federation, study, patients, epsilon=epsilon, rounds=rounds)
+    plan = read_plan(made.plan)
+    if as_json:
+        print_json(
+            {
+                "study": study,
+                "plan": str(made.plan),
+                "order_key": plan.study.order_key,
+                "roster_digest": plan.study.roster_digest,
+            }
+        )
+        return
+    output.print(f"wrote {made.plan}: read it, change it, check it with", markup=False)
+    output.print(
+        f"`fedward-server plan check {made.plan} --draft`, then `fedward-server study sign {study}`", markup=False
+    )
+
+
+@study_app.command("sign")
+def sign(
+    study: StudyArgument,
+    *,
+    folder: FolderOption = HERE,
+    as_json: JsonOption = False,
+) -> None:
+    """Check a study's plan and sign it; then send study.toml and study.toml.sig to every hospital for approval.
+
+    Example: `fedward-server study sign lungs-2026`
+    """
+    federation, _ = federation_at(folder)
+    place = StudyFolder(federation.existing_study(study))
+    summary = checked_summary(read_plan(place.plan), str(place.plan))
+    signed = sign_study(federation, study)
+    if as_json:
+        signature = str(signature_path(place.plan))
+        print_json({"study": study, "digest": signed.plan.digest(), "plan": str(place.plan), "signature": signature})
+        return
+    print_summary({**summary, "signed_by": "the coordinator"})
+    output.print(f"signed; send {place.plan} and {signature_path(place.plan).name} to every hospital", markup=False)

@@ -1,0 +1,46 @@
+"""The coordinator's processes: what each is called, how it is started, and which of them may be seen from outside.
+
+```
+superlink   Flower's SuperLink, 127.0.0.1 only; database on disk, tasks outside of it (so a study survives its restart)
+executor    nodes follow the roster; starts studies' processes, which end with it (``server.deployment.executor``)
+gateway     the public door (``server.gateway``)
+page        status page on 127.0.0.1, where the settings have one (``server.status_page``)
+```
+"""
+
+import sys
+
+from common.flower_environment import child_environment
+from common.supervision import Child
+from server.coordinator_config import CoordinatorConfig
+from server.deployment.loopback_tls import loopback_authority, loopback_certificate, loopback_key
+from server.federation_folder import FederationFolder
+
+
+def children(folder: FederationFolder, config: CoordinatorConfig) -> list[Child]:
+    """Return the programs that ``fedward-server up`` keeps alive, in the order in which they start."""
+    place = str(folder.path)
+    programs = {
+        "superlink": _superlink(folder, config),
+        "executor": (sys.executable, "-m", "server.deployment.executor_process", place),
+        "gateway": (sys.executable, "-m", "server.gateway", place),
+    }
+    if port := config.loopback.status_port:
+        programs["page"] = (sys.executable, "-m", "server.status_page", "--folder", place, "--port", str(port))
+    environment = child_environment(flower_home=folder.superlink)
+    return [
+        Child(name=name, command=command, environment=environment, log=folder.logs / f"{name}.log")
+        for name, command in programs.items()
+    ]
+
+
+def _superlink(folder: FederationFolder, config: CoordinatorConfig) -> tuple[str, ...]:
+    return (
+        "flower-superlink",
+        *("--host", "127.0.0.1", "--port", str(config.loopback.superlink_port)),
+        *("--ssl-ca-certfile", str(loopback_authority(folder))),
+        *("--ssl-certfile", str(loopback_certificate(folder)), "--ssl-keyfile", str(loopback_key(folder))),
+        *("--database", str(folder.database), "--enable-supernode-auth"),
+        *("--isolation", "process", "--superexec-auth-secret-file", str(folder.executor_secret)),
+        "--disable-runtime-dependency-installation",
+    )

@@ -1,0 +1,178 @@
+"""One study's ServerApp in a process of its own, over the SuperLink's runtime interface (Flower 1.41 internals).
+
+The same as Flower's ``flwr-serverapp`` with three differences: the token comes on standard input, so that nobody reads
+it in the list of processes; nothing that came with the run is unpacked or executed, and another bundle than the pointer
+ends the process; and of the run's configuration nothing is read: the executor names the study, and everything else is
+in its signed plan.
+"""
+
+import functools
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import IO, Final, NoReturn
+
+import httpx
+from flwr.app import Message
+from flwr.common.constant import SubStatus
+from flwr.common.serde import run_from_proto
+from flwr.proto.runtime_pb2 import PullTaskInputRequest, PullTaskInputResponse, PushTaskOutputRequest
+from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
+from flwr.supercore.retry import exponential
+from flwr.supercore.run import RunNotRunningException
+from flwr.supercore.task_identity import TaskIdentity
+from flwr.superlink.grid import http_grid
+
+from common.errors import FedwardError, StudyFolderInvalidError
+from common.faults import fault_without_text
+from common.flower_environment import require_flower
+from common.flower_pointer import pointer_digest
+from server.app import run_study
+from server.coordinator_config import read_coordinator_config
+from server.deployment.endings import forget_ending, write_ending
+from server.deployment.loopback_tls import loopback_authority
+from server.deployment.study_readiness import say_ready
+from server.events import LoggedEvents, RunEnd
+from server.federation_folder import FederationFolder
+from server.live_status import LiveFile
+from server.run_options import RunOptions
+
+FIRST_OBJECT_PAUSE_S: Final = 0.05  # Flower's own is 1 s, met whenever a reply is seen before its objects
+LONGEST_RETRY_S: Final = 2
+LINGER_S: Final = 3.0  # a SuperNode may be fetching the last message, see ``server.deployment.executor``
+EXIT_FAILED: Final = 1
+EXIT_RUN_GONE: Final = 75  # EX_TEMPFAIL of sysexits.h: the executor starts a new run
+
+_log = logging.getLogger("fedward.study")
+
+
+class StudyGrid(http_grid.HttpGrid):
+    """Flower's grid, in a process that has nothing else to do than this run.
+
+    When the SuperLink says that the run is over (it was away too long, or somebody stopped it), the process ends at
+    once: every wait would be in vain, and the journal is durable at every moment.
+    """
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Return the nodes that are online."""
+        try:
+            return super().get_node_ids()
+        except RunNotRunningException:
+            _leave()
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Send messages."""
+        try:
+            return super().push_messages(messages)
+        except RunNotRunningException:
+            _leave()
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Fetch replies."""
+        try:
+            return super().pull_messages(message_ids)
+        except RunNotRunningException:
+            _leave()
+
+
+@dataclass(frozen=True)
+class StopSignals:
+    """When to stop: the mark that wants the study is gone, or the process was asked to end."""
+
+    asked: threading.Event
+    folder: FederationFolder
+    study: str
+
+    def __call__(self) -> bool:
+        """Tell whether to stop."""
+        return self.asked.is_set() or not self.folder.wanted(self.study).exists()
+
+
+def main(folder: FederationFolder, study: str, tokens: IO[str]) -> int:
+    """Say that the process is ready, wait for the token, run the study until it ends, and return the exit status.
+
+    How it ended is in ``server.deployment.endings``.
+    """
+    logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {study} %(name)s %(levelname)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs each request
+    logging.getLogger("flwr").propagate = False  # it has an output of its own
+    require_flower()
+    place, asked = folder.existing_study(study), threading.Event()
+    say_ready(folder, study)
+    token = tokens.readline().strip()
+    if not token:
+        return EXIT_FAILED  # the executor has gone
+    signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    forget_ending(place)
+    grid = _grid(folder, token)
+    status, details = SubStatus.FAILED, "failed"
+    try:
+        ended = _run(folder, study, grid, StopSignals(asked, folder, study))
+        write_ending(place, ended.state, ended.sentence)
+        time.sleep(LINGER_S)
+        status, details = SubStatus.COMPLETED, ended.state.value
+    except FedwardError as error:
+        _log.error("%s", error)
+        write_ending(place, None, str(error))
+    except Exception as error:  # noqa: BLE001 (the last net: what became of the study must be noted)
+        _log.exception("the study met an unexpected fault")
+        write_ending(place, None, f"unexpected {fault_without_text(error)}: this is a bug; see the log")
+    finally:
+        _hand_in(grid, status, details)
+    return 0 if status == SubStatus.COMPLETED else EXIT_FAILED
+
+
+def _grid(folder: FederationFolder, token: str) -> StudyGrid:
+    patient = http_grid.pull_objects  # type: ignore[attr-defined] # Flower imports it there
+    http_grid.pull_objects = functools.partial(patient, initial_backoff=FIRST_OBJECT_PAUSE_S)  # type: ignore[attr-defined]
+    authority = loopback_authority(folder).read_bytes()
+    address = read_coordinator_config(folder.config).superlink_address
+    grid = StudyGrid(address, root_certificates=authority, token=token)
+    # a SuperLink that starts again is found within two seconds, not within twenty
+    grid._retry_invoker.wait_gen_factory = lambda: exponential(base_delay=0.2, max_delay=LONGEST_RETRY_S)  # noqa: SLF001
+    return grid
+
+
+def _run(folder: FederationFolder, study: str, grid: StudyGrid, should_stop: StopSignals) -> RunEnd:
+    """Take the task, check that it is the pointer's, and run the study."""
+    config = read_coordinator_config(folder.config)
+    client = grid._runtime_client  # noqa: SLF001 (Flower keeps it to itself; the version is pinned)
+    HeartbeatSender(make_task_heartbeat_fn_http(client)).start()
+    task = client.PullTaskInput(PullTaskInputRequest())
+    _check_bundle(task)
+    TaskIdentity.task_id, TaskIdentity.run_id = task.task_id, task.run.run_id
+    TaskIdentity.node_id = task.context.node_id
+    grid.set_run(run_from_proto(task.run))
+    place = folder.existing_study(study)
+    watcher = LiveFile(place, LoggedEvents())
+    poll_s = config.running.poll_interval_s
+    # a look costs the SuperLink 10 ms and more of its one interpreter, so the first comes no sooner than the others
+    options = RunOptions(events=watcher, should_stop=should_stop, longest_poll_s=poll_s, first_poll_s=poll_s)
+    return run_study(grid, place, options)
+
+
+def _check_bundle(task: PullTaskInputResponse) -> None:
+    if task.run.fab_hash != pointer_digest():
+        raise StudyFolderInvalidError(
+            f"the run names bundle {task.run.fab_hash[:12]}…, this installation runs {pointer_digest()[:12]}… only; "
+            "nothing of it was executed"
+        )
+
+
+def _hand_in(grid: StudyGrid, status: str, details: str) -> None:
+    """Tell the SuperLink that the task is over; one that is away learns it from the missing heartbeats."""
+    grid._retry_invoker.max_tries = 1  # noqa: SLF001 (else it would try for ever)
+    try:
+        request = PushTaskOutputRequest(sub_status=status, details=details)
+        grid._runtime_client.PushTaskOutput(request)  # noqa: SLF001
+    except (httpx.HTTPError, RunNotRunningException) as error:
+        _log.warning("the SuperLink was not told (%s)", type(error).__name__)
+
+
+def _leave() -> NoReturn:
+    _log.warning("the run is over at the SuperLink; a new one goes on from the journal")
+    os._exit(EXIT_RUN_GONE)

@@ -1,0 +1,91 @@
+"""Where a federation stands, as plain values: processes, sites, studies. Reads files only, so it works at any time."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Final
+
+from common.errors import FedwardError
+from common.files import read_bounded
+from server.admission import admitted, current_roster
+from server.certificates import days_left
+from server.coordinator_config import CoordinatorConfig
+from server.deployment.endings import read_ending
+from server.federation_folder import FederationFolder
+from server.live_status import is_running
+from server.study_folder import open_study
+from server.study_status import read_journal, study_status
+
+PROCESSES: Final = ("supervisor", "superlink", "executor", "gateway", "page")
+MAX_FACTS_BYTES: Final = 1 << 20
+
+
+def federation_status(folder: FederationFolder, config: CoordinatorConfig) -> dict[str, Any]:
+    """Return the facts of a federation. Raises: what a damaged roster or enrolment raises."""
+    roster = current_roster(folder)
+    online = sites_online(folder)
+    return {
+        "federation": config.federation,
+        "address": config.gateway.public_address,
+        "up": process_of(folder, "supervisor") is not None,
+        "processes": {name: process_of(folder, name) for name in PROCESSES},
+        "roster": {"epoch": roster.epoch, "digest": roster.digest()} if roster else None,
+        "sites": {
+            name: {"in_roster": bool(roster and name in roster.sites), "online": online.get(name)}
+            for name in sorted({*admitted(folder), *(roster.sites if roster else ())})
+        },
+        "studies": {name: _short(folder.study(name)) for name in folder.study_names()},
+        "certificate_days": round(days_left(folder.server_certificate)),
+    }
+
+
+def sites_online(folder: FederationFolder) -> dict[str, bool]:
+    """Return whether each site's node is there, by the executor's last look; empty while it does not run."""
+    online = _executor_facts(folder).get("online")
+    return {str(site): bool(there) for site, there in online.items()} if isinstance(online, dict) else {}
+
+
+def keeping(study_folder: Path) -> dict[str, Any]:
+    """Return what becomes of a study: is it wanted, does it run, how did its last run end?"""
+    ending = read_ending(study_folder)
+    return {
+        "wanted": (study_folder / "wanted").exists(),
+        "running": is_running(study_folder),
+        "ended": None if ending is None else {"state": ending.state and ending.state.value, "why": ending.sentence},
+    }
+
+
+def process_of(folder: FederationFolder, name: str) -> int | None:
+    """Return the id of one of ``up``'s processes, None where it does not run."""
+    try:
+        number = int(read_bounded(folder.state / f"{name}.pid", 64))
+        os.kill(number, 0)
+    except (FedwardError, ValueError, ProcessLookupError):
+        return None
+    except PermissionError:
+        return number
+    return number
+
+
+def _short(study_folder: Path) -> dict[str, Any]:
+    try:
+        study = open_study(study_folder)
+        journal = read_journal(study)
+        facts = study_status(study, journal)
+        if journal:
+            journal.close()
+    except FedwardError as error:
+        return {"state": "not signed or damaged", "why": str(error), **keeping(study_folder)}
+    kept = ("state", "plan", "rounds_applied", "rounds_planned", "attempts", "attempts_allowed")
+    return {name: facts[name] for name in kept} | keeping(study_folder)
+
+
+def _executor_facts(folder: FederationFolder) -> dict[str, Any]:
+    """Return what the executor wrote last; nothing while it does not run."""
+    if process_of(folder, "executor") is None:
+        return {}
+    try:
+        facts = json.loads(read_bounded(folder.state / "executor.json", MAX_FACTS_BYTES))
+    except (FedwardError, ValueError):
+        return {}
+    return facts if isinstance(facts, dict) else {}

@@ -1,0 +1,32 @@
+"""From a federation folder to the kit that its hospitals get."""
+
+import json
+
+from common.canonical import encode_base64
+from common.files import read_text
+from common.flower_pointer import FLOWER_VERSION, pointer_digest
+from common.identity import public_bytes, read_signing_key
+from common.kit import new_kit, signed_kit
+from common.roster import MAX_ROSTER_BYTES
+from server.certificates import MAX_PEM_BYTES
+from server.coordinator_config import CoordinatorConfig
+from server.federation_folder import FederationFolder
+
+
+def make_kit(folder: FederationFolder, config: CoordinatorConfig) -> bytes:
+    """Return the signed kit, with the current roster if one was signed.
+
+    Raises: KitInvalidError, and what reading key, certificate and roster raises.
+    """
+    key = read_signing_key(folder.key)
+    roster = json.loads(read_text(folder.roster, MAX_ROSTER_BYTES)) if folder.roster.exists() else None
+    document = {
+        "federation": config.federation,
+        "coordinator": encode_base64(public_bytes(key.public_key())),
+        "address": config.gateway.public_address,
+        "ca_certificate": read_text(folder.ca_certificate, MAX_PEM_BYTES),
+        "pointer_digest": pointer_digest(),
+        "flwr": FLOWER_VERSION,
+        "roster": roster,
+    }
+    return signed_kit(new_kit(document, folder.roster), key)
