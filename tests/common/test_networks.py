@@ -88,6 +88,35 @@ def test_start_weights_are_those_numpy_computes_from_the_written_rule():
     assert np.array_equal(start, expected.astype(np.float32))
 
 
+# SHA-256 of all start weights (width 16 in two dimensions, 8 in three): a study that runs must never see others.
+KNOWN_START_WEIGHTS = {
+    ("small_cnn", 2): "53666e1f52ed958615af744158ee8660cc52df84d1b99023fd1064e55ae5b3f5",
+    ("small_cnn", 3): "412c6904fbfd2cf56b6b861b370677579e72bf28f3c60134d8049b7fe384a9fd",
+    ("residual", 2): "cf6db0c0dc3c0e73409307ec1942bd799933c4a32edbaaf7a711322989e37046",
+    ("residual", 3): "6fd190c557b68cb2974cd7b21aeb8e550b0b24c47e6e422afda15f2be04e9e2f",
+    ("unet", 2): "745fa8263852382f28d3ce5d4b796766271b0deec0ba3b4e5c84d7c0c13206a6",
+    ("unet", 3): "68e41617e8b134d9406c6445bb403aed2d9a790285a98e0848037fde0ad547a2",
+    ("autoencoder", 2): "613c144499c3600ba79e058c1b3c330d62915f17280e801e8ba9ce1c5aedf498",
+    ("autoencoder", 3): "695d89ad3a624589984b1acef0a93c24b8e60c5444817c512610231cab4dbfb0",
+}
+
+
+@pytest.mark.parametrize(("name", "dimensions"), KNOWN_START_WEIGHTS)
+def test_the_start_weights_of_every_network_are_those_they_always_were(name, dimensions):
+    network = build_network(
+        name, dimensions=dimensions, classes=3, width={2: 16, 3: 8}[dimensions], blocks=2, seed=11,
+        zero_head=False,
+    )  # fmt: skip
+    vector = flatten(network, layout(network)).numpy()
+    assert hashlib.sha256(vector.tobytes()).hexdigest() == KNOWN_START_WEIGHTS[name, dimensions]
+
+
+def test_the_start_weights_of_a_wide_network_are_those_they_always_were():
+    network = build_network("unet", dimensions=3, classes=3, width=32, seed=5)
+    digest = hashlib.sha256(flatten(network, layout(network)).numpy().tobytes()).hexdigest()
+    assert digest == "e2bf60d0aa61da2fedf70d60dfbc3f1cfc34dcd5924aa4b4581e8a808b7aa6f3"
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
