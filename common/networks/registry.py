@@ -4,6 +4,7 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Final
 
+import torch
 from torch import nn
 
 from common.errors import NetworkUnsuitableError
@@ -43,6 +44,19 @@ def build_network(
     Guarantee: equal arguments give bit-identical weights on every machine; the network passes ``refuse_unsuitable``.
     Raises: NetworkUnsuitableError for an unknown name or a value out of bounds.
     """
+    network = network_shape(name, dimensions=dimensions, classes=classes, width=width, blocks=blocks)
+    for layer in network.modules():
+        for own, parameter in layer.named_parameters(recurse=False):
+            setattr(layer, own, nn.Parameter(torch.empty(parameter.shape)))
+    set_first_weights(network, name, seed=seed, zero_head=zero_head)
+    return network
+
+
+def network_shape(name: str, *, dimensions: int, classes: int, width: int, blocks: int = 1) -> nn.Module:
+    """Build the network ``name`` without weights, on torch's meta device: names and shapes of everything, no memory.
+
+    Arguments and errors as for ``build_network``.
+    """
     if name not in NETWORK_NAMES:
         raise NetworkUnsuitableError(f"unknown network '{name}'{_nearest(name)}; known: {', '.join(NETWORK_NAMES)}")
     _refuse_bad_values(dimensions=dimensions, classes=classes, width=width, blocks=blocks)
@@ -52,10 +66,15 @@ def build_network(
         UNET: lambda: UNet(dimensions=dimensions, classes=classes, width=width),
         AUTOENCODER: lambda: Autoencoder(dimensions=dimensions, width=width),
     }
-    network = builders[name]()
-    refuse_unsuitable(network)
-    set_start_weights(network, seed=seed, zero_head=zero_head and name != AUTOENCODER)
+    with torch.device("meta"):  # torch's own start values would cost a second and be overwritten
+        network = builders[name]()
+    refuse_unsuitable(network)  # so there are no buffers: parameters are all that has a value
     return network
+
+
+def set_first_weights(network: nn.Module, name: str, *, seed: int, zero_head: bool = True) -> None:
+    """Write the start weights of the network ``name`` into ``network``, which must be on the processor."""
+    set_start_weights(network, seed=seed, zero_head=zero_head and name != AUTOENCODER)
 
 
 def _refuse_bad_values(**values: int) -> None:

@@ -13,34 +13,34 @@ import torch
 from torch import Tensor, nn
 
 _STEPS = 1 << 24  # the integers a float32 holds exactly
+_BLOCK = 1 << 16  # draws at once; consecutive blocks of one generator give the bits of a single draw
 
 
 def set_start_weights(network: nn.Module, *, seed: int, zero_head: bool) -> None:
-    """Overwrite every parameter of ``network``.
+    """Overwrite every parameter of ``network``; beside them a megabyte is needed, whatever their size.
 
     Weights with two or more axes: uniform in ±sqrt(6 / fan-in) (He et al. 2015); norms: scale 1; all biases 0;
     with ``zero_head`` everything under ``head.`` is 0, so that the first prediction is the uniform one.
     """
     with torch.no_grad():
         for name, parameter in network.named_parameters():
-            parameter.copy_(_start_value(name, parameter, seed=seed, zero_head=zero_head))
+            if zero_head and name.startswith("head."):
+                parameter.zero_()
+            elif parameter.ndim >= 2:
+                _draw_he_uniform(parameter, seed=_seed_of(seed, name))
+            else:
+                parameter.fill_(1.0 if name.endswith("weight") else 0.0)
 
 
-def _start_value(name: str, parameter: Tensor, *, seed: int, zero_head: bool) -> Tensor:
-    if zero_head and name.startswith("head."):
-        return torch.zeros_like(parameter)
-    if parameter.ndim >= 2:
-        return _he_uniform(parameter.shape, seed=_seed_of(seed, name))
-    return torch.ones_like(parameter) if name.endswith("weight") else torch.zeros_like(parameter)
-
-
-def _he_uniform(shape: torch.Size, *, seed: int) -> Tensor:
-    fan_in = math.prod(shape[1:])
+def _draw_he_uniform(parameter: Tensor, *, seed: int) -> None:
+    """Fill a contiguous float32 parameter."""
+    largest = math.sqrt(6.0 / math.prod(parameter.shape[1:]))
     generator = torch.Generator(device="cpu").manual_seed(seed)
-    draws = torch.randint(0, _STEPS, shape, generator=generator, dtype=torch.int64)
-    # (2 n + 1 - 2^24) / 2^24 lies in (-1, 1), symmetric about 0; float64 holds every value exactly.
-    symmetric = (2 * draws + 1 - _STEPS).to(torch.float64) / _STEPS
-    return (symmetric * math.sqrt(6.0 / fan_in)).to(torch.float32)
+    for block in torch.split(parameter.view(-1), _BLOCK):
+        draws = torch.randint(0, _STEPS, block.shape, generator=generator, dtype=torch.int64)
+        # (2 n + 1 - 2^24) / 2^24 lies in (-1, 1), symmetric about 0; float64 holds every value exactly.
+        symmetric = draws.to(torch.float64).mul_(2).add_(1 - _STEPS).div_(_STEPS)
+        block.copy_(symmetric.mul_(largest))
 
 
 def _seed_of(seed: int, name: str) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from common.errors import PlanInvalidError, PlanWeakPrivacyError
-from common.networks.registry import build_network
+from common.networks.registry import build_network, network_shape
 from common.parameters import Layout, layout
 from common.plan.phases import Phase
 from common.plan.plan import StudyPlan
@@ -41,6 +41,19 @@ def plan_network(plan: StudyPlan) -> nn.Module:
     )
 
 
+def plan_shape(plan: StudyPlan) -> nn.Module:
+    """Build the network of the plan without weights (torch's meta device): for layouts, at no cost in memory.
+
+    Raises: NetworkUnsuitableError.
+    """
+    return network_shape(
+        plan.network.name,
+        dimensions=plan.task.dimensions,
+        classes=len(plan.task.classes),
+        width=plan.network.width,
+    )
+
+
 def phase_layout(network: nn.Module, phase: Phase) -> Layout:
     """Return the layout of the parameters a phase trains. Raises: NetworkUnsuitableError."""
     return layout(network, phase.trainable.value)
@@ -68,7 +81,7 @@ def check_fit(plan: StudyPlan, source: str) -> list[PhaseFit]:
 
     Raises: NetworkUnsuitableError, PlanInvalidError (layout), PlanWeakPrivacyError (lattice too coarse for the noise).
     """
-    network = plan_network(plan)
+    network = plan_shape(plan)
     fits = []
     for phase in plan.phases:
         order = phase_layout(network, phase)

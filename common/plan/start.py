@@ -2,11 +2,13 @@
 
 import hashlib
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from common.initialisation import load_initialisation
-from common.parameters import Layout, flatten, layout
-from common.plan.fitting import plan_network
+from common.networks.registry import set_first_weights
+from common.parameters import Layout, layout
+from common.plan.fitting import plan_network, plan_shape, travelling_layout
 from common.plan.plan import StudyPlan
 
 SEEDED = "seeded"
@@ -23,20 +25,49 @@ def start_network(plan: StudyPlan) -> nn.Module:
     return network
 
 
+def start_vector(plan: StudyPlan) -> Tensor:
+    """Return all start weights as one float32 vector (num_parameters,), drawn in place: no second copy is ever held.
+
+    Raises: NetworkUnsuitableError, WeightsInvalidError.
+    """
+    network = plan_shape(plan)
+    everything = layout(network)
+    vector = torch.empty(everything.num_parameters)
+    for entry in everything.entries:
+        place, _, own = entry.name.rpartition(".")
+        values = vector[entry.offset : entry.offset + entry.size].view(entry.shape)
+        setattr(network.get_submodule(place), own, nn.Parameter(values, requires_grad=False))
+    set_first_weights(network, plan.network.name, seed=plan.network.seed)
+    if plan.network.initialisation != SEEDED:
+        load_initialisation(network, plan.network.initialisation)
+    return vector
+
+
+def frozen_digests(plan: StudyPlan) -> tuple[bytes, ...]:
+    """Return the ``frozen_digest`` of every phase; start weights are built only where some do not travel.
+
+    Raises: NetworkUnsuitableError, WeightsInvalidError.
+    """
+    shape = plan_shape(plan)
+    parts = [travelling_layout(shape, plan, index) for index in range(len(plan.phases))]
+    lengths = {part.num_parameters for part in parts}
+    start = shape if lengths == {layout(shape).num_parameters} else start_network(plan)
+    return tuple(frozen_digest(start, part) for part in parts)
+
+
 def frozen_digest(start: nn.Module, travelling: Layout) -> bytes:
     """Return SHA-256 (32 bytes) over the start weights that do not travel with an order; zeros where all do.
 
     It enters the model digest of every order, so a site with other frozen weights refuses instead of training another
     model. Weights are hashed as little-endian float32 in the order of ``common.parameters``.
     """
-    everything = layout(start)
     names = {entry.name for entry in travelling.entries}
-    frozen = [entry for entry in everything.entries if entry.name not in names]
+    frozen = {name: parameter for name, parameter in start.named_parameters() if name not in names}
     if not frozen:
         return bytes(32)
-    vector = flatten(start, everything).numpy().astype("<f4", copy=False)
     digest = hashlib.sha256()
-    for entry in frozen:
-        digest.update(entry.name.encode() + b"\0")
-        digest.update(vector[entry.offset : entry.offset + entry.size].tobytes())
+    for name, parameter in frozen.items():
+        digest.update(name.encode() + b"\0")
+        values = parameter.detach().reshape(-1).float().cpu().numpy().astype("<f4", copy=False)
+        digest.update(values.data)
     return digest.digest()
