@@ -11,7 +11,7 @@ import time
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")  # read when Flower is imported
 os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 
-from flwr.app import Context, Error, Message
+from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from client.open_sites import site_at
@@ -78,6 +78,7 @@ def _answer(kind: Kind, message: Message, context: Context) -> Message:
         site = site_at(str(context.node_config[SITE_FOLDER]))
         most = site.max_payload_bytes if kind is Kind.ORDER else 0
         received = from_content(message.content, max_payload_bytes=most)
+        message.content = RecordDict()  # a model is held by its view alone, which goes when it is loaded
         packet = site.answer(kind, received.message, received.payload)
         if packet.delay_s > 0:  # to sleep for no time at all gives the processor away: a millisecond where it is busy
             time.sleep(packet.delay_s)  # the reply's time must not tell how long training took

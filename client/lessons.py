@@ -75,8 +75,8 @@ class Lesson:
     loss: losses.ScanLoss
 
 
-def lesson_for(stratum: Stratum, settings: TrainingSettings, teacher: Teacher) -> Lesson:
-    """Return the lesson of a stratum in this phase."""
+def lesson_for(stratum: Stratum, settings: TrainingSettings, teacher: Teacher | None) -> Lesson:
+    """Return the lesson of a stratum in this phase. ``teacher``: None for methods that ask none."""
     learner = Learner(settings, teacher)
     if settings.method is Method.RECONSTRUCTION:
         return Lesson(learner.reconstruction, losses.reconstruction)
@@ -95,7 +95,7 @@ class Learner:
     """Prepares rows. A patient has views_per_scan rows for each scan; a row of weight 0 contributes exactly nothing."""
 
     settings: TrainingSettings
-    teacher: Teacher
+    teacher: Teacher | None
 
     def labels_and_pseudo_labels(self, batch: Batch) -> list[PatientRows]:
         """Known labels with weak views; where there is none, the teacher's label of the weak view with strong views.
@@ -131,7 +131,7 @@ class Learner:
         for _ in range(self.settings.views_per_scan):
             draws = batch.draws(self.settings.dimensions)
             moved = apply_geometry(batch.images, draws, WEAK)
-            targets.append(self.teacher.probabilities(apply_intensity(moved, draws, WEAK)))
+            targets.append(self._ask(apply_intensity(moved, draws, WEAK)))
             views.append(apply_intensity(moved, draws, STRONG))
         return self._by_patient(batch, views, targets, self._equal(batch))
 
@@ -152,8 +152,13 @@ class Learner:
     def _answers(self, weak_view: Tensor) -> pseudo_labels.PseudoLabels:
         several = self.settings.task is Task.MULTI_LABEL
         answer = pseudo_labels.several_classes if several else pseudo_labels.one_class
-        probabilities = self.teacher.probabilities(weak_view, several_labels=several)
+        probabilities = self._ask(weak_view, several_labels=several)
         return answer(probabilities, self.settings.confidence_threshold)
+
+    def _ask(self, views: Tensor, *, several_labels: bool = False) -> Tensor:
+        if self.teacher is None:
+            raise TypeError(f"method {self.settings.method} asks a teacher, and there is none")
+        return self.teacher.probabilities(views, several_labels=several_labels)
 
     def _other_weight(self, batch: Batch, known: Tensor) -> Tensor:
         """Return what the scans without a label share: the loss weight, or 1 where a clip of its own decides."""

@@ -13,7 +13,6 @@ Source: privacy.md sections 2 and 4, secure-aggregation.md section 6.0.
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -32,7 +31,7 @@ from client.study_charges import StudyCharges
 from client.teacher_file import keep_teacher, recall_teacher
 from client.training import LatticeUpdate, PhaseTraining, PublicImages
 from common.identity import read_secret_file
-from common.parameters import flatten, load
+from common.parameters import load
 from common.plan.fitting import lattice_step, phase_layout, travelling_layout
 from common.plan.guarantee import evaluation_noise_multiplier
 from common.plan.phases import Phase
@@ -99,7 +98,8 @@ class StudyWork:
     def contribute(self, order: Order, model: memoryview) -> Contribution:
         """Work on one order; see the module's words.
 
-        Shapes: model, what travels in this phase (``travelling_layout``) as little-endian float32 bytes.
+        Shapes: model, what travels in this phase (``travelling_layout``) as little-endian float32 bytes; released once
+        it was loaded.
         Raises: BudgetExhaustedError before anything was read; WeightsInvalidError for a model that does not fit.
         """
         phase = self._plan.phases[order.phase]
@@ -109,7 +109,7 @@ class StudyWork:
         self._has_begun = True
         training = self._phase_training(order.phase, model)
         meta = self._score(training.network) if evaluated else np.zeros(self._counts.length, np.int64)
-        update = training.train_round(order.round_number, flatten(training.network, training.order))
+        update = training.train_round(order.round_number)
         if self._teacher:
             keep_teacher(self._teacher, training, order.phase)
         return Contribution(meta.view(np.uint64), self._body(order, phase, update))
@@ -153,8 +153,8 @@ class StudyWork:
         """
         if self._plan.privacy.noise is NoisePlacement.LOCAL:
             return (update.vector * site_weight(self._plan, phase, self._site)).astype(np.float32)
-        limit = order.vector.lattice.limit
-        return np.clip(update.values, -limit, limit).astype(np.int32)
+        limit, values = order.vector.lattice.limit, update.values
+        return np.clip(values, -limit, limit, out=values).astype(np.int32, copy=False)
 
     def _phase_training(self, index: int, model: memoryview) -> PhaseTraining:
         """Return the training of a phase with the received model in it; the phase before is forgotten.
@@ -164,8 +164,8 @@ class StudyWork:
         plan, phase = self._plan, self._plan.phases[index]
         known = self._training[1] if self._training and self._training[0] == index else None
         network = known.network if known else start_network(plan).to(self._speed.device)
-        received = torch.from_numpy(np.frombuffer(model, dtype="<f4").astype(np.float32))
-        load(network, travelling_layout(network, plan, index), received)
+        load(network, travelling_layout(network, plan, index), np.frombuffer(model, dtype="<f4"))
+        model.release()  # it is in the network now, and may be large
         if known:
             return known
         local = plan.privacy.noise is NoisePlacement.LOCAL

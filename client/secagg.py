@@ -98,12 +98,14 @@ class SiteSession:
         """Answer one message of the server; a refusal is an answer too (``Kind.REFUSAL``).
 
         Args: payload, the buffer beside the message: the model for an ORDER, empty for every other kind. It is not
-        kept. The answer's payload is the masked vector for MASKED, empty otherwise.
+        kept, and a view may come back released. The answer's payload is the masked vector for MASKED, empty otherwise.
         """
         if not self._turn.acquire(blocking=False):
             return self._refusal(RefusedError(Check.ANY_BUSY), bytes(32))
         try:
-            return self._answer(bytes(message[: MAX_MESSAGE_BYTES + 1]), memoryview(payload))
+            # one view from here on: the work under way lets go of the model by releasing it
+            model = payload if isinstance(payload, memoryview) else memoryview(payload)
+            return self._answer(bytes(message[: MAX_MESSAGE_BYTES + 1]), model)
         finally:
             self._turn.release()
 
@@ -152,7 +154,7 @@ class SiteSession:
         if kind is Kind.ORDER:
             self._die(Check.ANY_STAGE)
             self._reference = order_digest(message.order)
-            answer: tuple[SiteState, Packet] = answer_order(self._site, message, payload.cast("B"))
+            answer: tuple[SiteState, Packet] = answer_order(self._site, message, _flat(payload))
         else:
             self._check_session(kind, message, payload)
             answer = self._continue(kind, message)
@@ -202,3 +204,8 @@ class SiteSession:
         )
         signature = sign(self._site.identity, *refusal_statement(refusal))
         return Packet(encode(replace(refusal, signature=signature)), delay_s=refused.delay_s)
+
+
+def _flat(payload: memoryview) -> memoryview:
+    """Return the payload as bytes; itself where it is that already."""
+    return payload if payload.format == "B" and payload.ndim == 1 else payload.cast("B")

@@ -98,7 +98,7 @@ class RoundWork(Protocol):
     """What the protocol asks of the rest of the site: the training and the privacy ledger."""
 
     def contribute(self, order: Order, model: memoryview) -> Contribution:
-        """Train on the received model (valid during this call only) and return the noised vector.
+        """Train on the received model (valid during this call only; may be released) and return the noised vector.
 
         The ledger's RESERVED must be durable before the first gradient. Sampling and noise must be fresh each time.
         Any exception refuses the order with one fixed code.

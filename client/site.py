@@ -93,6 +93,7 @@ class Site:
     def answer(self, kind: Kind, message: bytes, payload: memoryview) -> Packet:
         """Answer one message of the server; a refusal is an answer. Never raises for what a message holds.
 
+        ``payload``: comes back released where it was a model that is trained on: it may be large.
         Raises: OutboxRefusedError, ChainBrokenError, OSError when the answer cannot be recorded: nothing leaves then.
         """
         with self._turn:

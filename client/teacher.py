@@ -25,13 +25,12 @@ class Teacher:
         self.network = copy.deepcopy(network).requires_grad_(requires_grad=False)
         self._decay = decay
 
-    def follow(self, order: Layout, released: Tensor) -> None:
-        """Move towards a released model: (num_parameters,) float32 in the order of the phase's layout."""
-        parameters = dict(self.network.named_parameters())
+    def follow(self, order: Layout, released: nn.Module) -> None:
+        """Move towards the released model that ``released`` holds, in the parameters of the phase's layout."""
+        own, new = dict(self.network.named_parameters()), dict(released.named_parameters())
         with torch.no_grad():
             for entry in order.entries:
-                value = released[entry.offset : entry.offset + entry.size].view(entry.shape)
-                parameters[entry.name].lerp_(value.to(parameters[entry.name]), 1 - self._decay)
+                own[entry.name].lerp_(new[entry.name].to(own[entry.name]), 1 - self._decay)
 
     def probabilities(self, images: Tensor, *, several_labels: bool = False) -> Tensor:
         """Return class probabilities: (scans, 1, *size) -> (scans, classes) or (scans, classes, *size) float32.

@@ -28,7 +28,7 @@ def keep_teacher(path: Path, training: PhaseTraining, phase: int) -> None:
     With decay 1 it never changes, so it is written once; durable, complete or not at all. Raises: FileUnreadableError.
     """
     decay = training.settings.teacher_decay
-    if not training.settings.pseudo_labels or decay == 0 or (decay == 1 and _facts(path).get("phase") == phase):
+    if training.teacher is None or decay == 0 or (decay == 1 and _facts(path).get("phase") == phase):
         return
     path.parent.mkdir(mode=0o700, exist_ok=True)
     network = training.teacher.network
@@ -40,7 +40,7 @@ def keep_teacher(path: Path, training: PhaseTraining, phase: int) -> None:
 def recall_teacher(path: Path, training: PhaseTraining, phase: int) -> None:
     """Give a new training of a phase the teacher that an earlier process left; nothing happens where there is none."""
     facts = _facts(path)
-    if facts.get("phase") != phase:
+    if training.teacher is None or facts.get("phase") != phase:
         return
     network = training.teacher.network
     order = layout(network)

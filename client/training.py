@@ -1,9 +1,10 @@
 """One round of private training at one site, read from top to bottom.
 
-    y = sum over strata a, over Poisson-sampled patients i of a:  g_i min(1, C_a / |g_i|)          (one clip a patient)
-    distributed:  leaves  round(y / step) + rounded N(0, s^2 / h)        integers, masked afterwards; one sum a round
+    y = sum over strata a, over Poisson-sampled patients i of a:  round(g_i min(1, C_a / |g_i|) / step)    integers
+    distributed:  leaves  y + rounded N(0, s^2 / h)                      masked afterwards; one sum a round
     local:        theta <- theta - eta (noised y / B + mu (theta - theta_0)), E times; leaves  theta - theta_0
 
+    One clip a patient, whatever the number of scans.
     C_a clipping norm of the stratum   s = noise multiplier times C   h guaranteed honest survivors
     B expected batch, a public constant, never the realised one   mu proximal weight, applied after clip and noise
 
@@ -15,7 +16,7 @@ Source: Abadi et al. 2016 (clip, noise), Li et al. 2020 (proximal term), Sohn et
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 import torch
@@ -26,12 +27,15 @@ from client.dicom.record import Stratum
 from client.feature_moments import FeatureMoments
 from client.lessons import Batch, Lesson, lesson_for
 from client.patients import Patients, PatientScans
-from client.private_gradients.engine import PrivateGradient, SpeedSettings
+from client.private_gradients.clipping import LatticeSum, finest_step
+from client.private_gradients.engine import PrivateGradient, SpeedSettings, patients_that_fit
 from client.private_gradients.stacks import PatientStack, stack_patients
 from client.round_randomness import RoundRandomness
 from client.teacher import Teacher, good_enough
 from client.training_settings import Method, Placement, TrainingSettings
 from common.parameters import flatten, layout, load
+
+NOISE_BLOCK: Final = 1 << 20  # values that are noised at a time: beside the sum there is no second vector
 
 
 class LatticeNoise(Protocol):
@@ -43,9 +47,9 @@ class LatticeNoise(Protocol):
 
 @dataclass(frozen=True)
 class LatticeUpdate:
-    """What may leave: ``values`` int64 (num_parameters,), each worth ``step``."""
+    """What may leave: ``values`` (num_parameters,), each worth ``step``; int32 on the plan's lattice, else int64."""
 
-    values: NDArray[np.int64]
+    values: NDArray[np.signedinteger]
     step: float
 
     @property
@@ -67,7 +71,9 @@ class PhaseTraining:
 
     ``network`` is trained where it lives (processor or GPU). ``lattice_step``: worth of one integer, from the plan's
     fixed point; None chooses the finest that privacy.md section 2 names (local placement, experiments).
-    ``patients_at_once``: speed setting, bounds memory. ``noise``: None only for placement ``none``.
+    ``patients_at_once``: speed setting; fewer where the gradients of so many would not fit (``patients_that_fit``).
+    ``noise``: None only for placement ``none``. Memory, in vectors of the trained part: weights, the sum, one gradient
+    for each of ``patients_at_once``; a teacher and local steps take more.
     """
 
     def __init__(
@@ -86,21 +92,22 @@ class PhaseTraining:
             raise ValueError("a private phase needs a source of noise")
         self.settings, self.patients, self.noise = settings, patients, noise
         self.network, self.order = network, layout(network, settings.trainable)
-        self.teacher, self.followed_round = Teacher(network, decay=settings.teacher_decay), 0
-        self.public = public or PublicImages()
-        self.patients_at_once = patients_at_once
+        self.teacher = Teacher(network, decay=settings.teacher_decay) if settings.pseudo_labels else None
+        self.followed_round, self.public = 0, public or PublicImages()
         self.step_size = lattice_step or finest_step(settings.clipping_norm, self.order.num_parameters)
+        self.integers = np.int32 if lattice_step else np.int64
         moments = FeatureMoments(network) if settings.method is Method.STANDARDISE else None
         self.gradient = PrivateGradient(moments or network, moments.order if moments else self.order, speed)
+        self.patients_at_once = min(patients_at_once, patients_that_fit(self.order.num_parameters, self._device))
         self.lessons = {stratum: lesson_for(stratum, settings, self.teacher) for stratum in Stratum}
 
     def train_round(
-        self, round_number: int, released: Tensor, *, randomness: RoundRandomness | None = None
+        self, round_number: int, released: Tensor | None = None, *, randomness: RoundRandomness | None = None
     ) -> LatticeUpdate:
         """Train one round from the ``released`` model and return what may leave.
 
-        Shapes: released (num_parameters,) float32 in the layout's order. The released model of a phase's first round
-        is also its first teacher (decay 1).
+        Shapes: released (num_parameters,) float32 in the layout's order; None: the network holds it already. The
+        released model of a phase's first round is also its first teacher (decay 1).
         Guarantee: docs/privacy.md section 2; one patient more or less moves the un-noised sum by at most its clipping
         norm, and changes nothing else. ``randomness``: only tests pass it.
         Raises: WeightsInvalidError for a released vector that does not fit.
@@ -109,26 +116,26 @@ class PhaseTraining:
         randomness = randomness or RoundRandomness()
 
         # 1. The released model becomes the network; the teacher follows released models only, each of them once.
-        load(self.network, self.order, released)
-        if round_number != self.followed_round:
-            self.teacher.follow(self.order, released)
-            self.followed_round = round_number
+        if released is not None:
+            load(self.network, self.order, released)
+        if self.teacher and round_number != self.followed_round:
+            self.teacher.follow(self.order, self.network)
+        self.followed_round = round_number
+        start = flatten(self.network, self.order) if settings.placement is Placement.LOCAL else torch.empty(0)
         strata = self._taking_part(round_number)
 
         for step in range(settings.local_steps):
             # 2. Sample patients, prepare their views and targets one by one, clip each patient's gradient, add up.
-            total = torch.zeros(self.order.num_parameters, dtype=torch.float64)
+            total = LatticeSum(self.order.num_parameters, step=self.step_size, device=self._device)
             for stratum in strata:
                 sampled = randomness.sampled(
                     self.patients.keys(stratum), sampling_rate=settings.sampling_rate(stratum), step=step
                 )
-                stacks = self._stacks(sampled, self.lessons[stratum], randomness, step)
-                clipping_norm = settings.clipping_norm_of(stratum)
-                total += self.gradient.clipped_sum(
-                    stacks, self.lessons[stratum].loss, clipping_norm=clipping_norm
-                ).cpu()
+                lesson, clipping_norm = self.lessons[stratum], settings.clipping_norm_of(stratum)
+                stacks = self._stacks(sampled, lesson, randomness, step)
+                self.gradient.clipped_sum(stacks, lesson.loss, clipping_norm=clipping_norm, total=total)
 
-            # 3. Round to the lattice and add this site's noise; an empty sample is noise alone.
+            # 3. Add this site's noise on the same lattice; an empty sample is noise alone.
             update = self._noised(total)
             del total
             if settings.placement is not Placement.LOCAL:
@@ -137,10 +144,10 @@ class PhaseTraining:
             # 4. Local steps: the public divisor, the proximal term after clip and noise.
             mean = torch.from_numpy(update.vector) / settings.expected_batch
             here = flatten(self.network, self.order)
-            pull = settings.proximal_weight * (here - released)
+            pull = settings.proximal_weight * (here - start)
             load(self.network, self.order, (here - settings.local_learning_rate * (mean + pull)).float())
 
-        difference = (flatten(self.network, self.order) - released).numpy().astype(np.float64)
+        difference = (flatten(self.network, self.order) - start).numpy().astype(np.float64)
         return LatticeUpdate(np.rint(difference / self.step_size).astype(np.int64), self.step_size)
 
     def _taking_part(self, round_number: int) -> list[Stratum]:
@@ -150,9 +157,16 @@ class PhaseTraining:
         if settings.label_free:
             return strata
         late_enough = settings.pseudo_labels and round_number >= settings.unlabelled_from_round
-        gate = settings.gate_balanced_accuracy
-        public = self.public
-        if late_enough and good_enough(self.teacher, public.images, public.classes, least_balanced_accuracy=gate):
+        if (
+            late_enough
+            and self.teacher
+            and good_enough(
+                self.teacher,
+                self.public.images,
+                self.public.classes,
+                least_balanced_accuracy=settings.gate_balanced_accuracy,
+            )
+        ):
             return strata
         return [stratum for stratum in strata if stratum is Stratum.LABELLED]
 
@@ -179,18 +193,28 @@ class PhaseTraining:
         """Read one patient: at most k scans, chosen at random, on the network's device."""
         scans = self.patients.read(patient_key)
         chosen = torch.randperm(len(scans.images), generator=generator)[: self.settings.most_scans]
-        return scans.chosen(chosen).to(next(self.network.parameters()).device)
+        return scans.chosen(chosen).to(self._device)
 
-    def _noised(self, total: Tensor) -> LatticeUpdate:
-        """Return the sum on the lattice plus this site's share of the noise.
+    @property
+    def _device(self) -> torch.device:
+        """Where the network lives."""
+        return next(self.network.parameters()).device
 
-        Rounding moves the sum by at most step sqrt(d) more for a patient; the noise is scaled up for it (by at most one
-        per cent, or the plan is refused).
+    def _noised(self, total: LatticeSum) -> LatticeUpdate:
+        """Return the sum plus this site's share of the noise, in the sum's own memory where that has the right type.
+
+        Rounding to the lattice moves the sum by at most step sqrt(d) more for a patient; the noise is scaled up for it
+        (by at most one per cent, or the plan is refused). What does not fit the type is cut: post-processing.
         """
-        values = np.rint(total.numpy() / self.step_size).astype(np.int64)
-        if self.noise is not None and self.settings.placement is not Placement.NONE:
-            stddev = self.settings.noise_stddev * (1 + self._rounding_share()) / self.step_size
-            values = values + self.noise.integers(len(values), stddev)
+        settings, sums = self.settings, total.values.cpu().numpy()
+        values: NDArray[Any] = sums if sums.dtype == self.integers else np.empty(len(sums), self.integers)
+        stddev = settings.noise_stddev * (1 + self._rounding_share()) / self.step_size
+        most = np.iinfo(self.integers).max
+        for start in range(0, len(sums), NOISE_BLOCK):
+            block = sums[start : start + NOISE_BLOCK].astype(np.int64)
+            if self.noise is not None and settings.placement is not Placement.NONE:
+                block += self.noise.integers(len(block), stddev)
+            values[start : start + NOISE_BLOCK] = np.clip(block, -most, most, out=block)
         return LatticeUpdate(values, self.step_size)
 
     def _rounding_share(self) -> float:
@@ -198,8 +222,3 @@ class PhaseTraining:
         settings = self.settings
         ratio = settings.unlabelled_clip_ratio if settings.unlabelled_sampling_rate > 0 else 1.0
         return self.step_size * math.sqrt(self.order.num_parameters) / (settings.clipping_norm * ratio)
-
-
-def finest_step(clipping_norm: float, num_parameters: int) -> float:
-    """Return the power of two 2^floor(log2(C 2^-20 / sqrt(d))): rounding then adds at most 2^-20 C."""
-    return float(2.0 ** math.floor(math.log2(clipping_norm * 2.0**-20 / math.sqrt(num_parameters))))

@@ -1,4 +1,4 @@
-"""How our messages travel inside Flower's: the only file of ``common`` that knows Flower.
+"""How our messages travel inside Flower's: with ``flower_objects`` the only file of ``common`` that knows Flower.
 
     with a payload       {"fedward":  ArrayRecord {"message": uint8 (k,), "payload": uint8 (m,)}, m > 0,
                           "envelope": ConfigRecord {"format": 1, "nonce": 16 bytes}}

@@ -12,12 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from common.errors import NetworkUnsuitableError, WeightsInvalidError
 
 ALL = "all"
+_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +88,10 @@ def flatten(network: nn.Module, order: Layout) -> Tensor:
     return torch.cat([parameter.detach().reshape(-1).float().cpu() for parameter in parameters])
 
 
-def load(network: nn.Module, order: Layout, vector: Tensor) -> None:
+def load(network: nn.Module, order: Layout, vector: Tensor | NDArray[np.float32]) -> None:
     """Write ``vector`` (num_parameters,) into the selected parameters of ``network``; the others stay as they are.
 
-    Edge cases: nothing is written unless everything fits.
+    Edge cases: nothing is written unless everything fits. Memory: one tensor of the layout at a time.
     Raises: WeightsInvalidError for a wrong length, another type than float32, or a value that is not finite;
     NetworkUnsuitableError if the layout is of another network.
     """
@@ -96,7 +99,10 @@ def load(network: nn.Module, order: Layout, vector: Tensor) -> None:
     parameters = _parameters_of(network, order)
     with torch.no_grad():
         for entry, parameter in zip(order.entries, parameters, strict=True):
-            parameter.copy_(vector[entry.offset : entry.offset + entry.size].view(entry.shape))
+            part = vector[entry.offset : entry.offset + entry.size]
+            # a copy of what came over the network, which torch takes only if it may be written to
+            values = part if isinstance(part, Tensor) else torch.from_numpy(part.astype(np.float32))
+            parameter.copy_(values.view(entry.shape))
 
 
 def train_only(network: nn.Module, order: Layout) -> None:
@@ -110,15 +116,19 @@ def _selected(name: str, prefixes: tuple[str, ...]) -> bool:
     return any(prefix in {ALL, name} or name.startswith(prefix + ".") for prefix in prefixes)
 
 
-def _refuse_bad_vector(order: Layout, vector: Tensor) -> None:
-    if vector.dtype != torch.float32:
+def _refuse_bad_vector(order: Layout, vector: Tensor | NDArray[np.float32]) -> None:
+    if vector.dtype not in (torch.float32, np.float32):
         raise WeightsInvalidError(f"weights are of type {vector.dtype}; they must be float32")
     if vector.shape != (order.num_parameters,):
         raise WeightsInvalidError(
             f"weights have shape {tuple(vector.shape)}; this network's layout needs ({order.num_parameters},)"
         )
-    if not bool(torch.isfinite(vector).all()):
+    if not all(_is_finite(vector[start : start + _BLOCK]) for start in range(0, len(vector), _BLOCK)):
         raise WeightsInvalidError("weights contain values that are not finite; they were not loaded")
+
+
+def _is_finite(part: Tensor | NDArray[np.float32]) -> bool:
+    return bool((torch.isfinite(part) if isinstance(part, Tensor) else np.isfinite(part)).all())
 
 
 def _parameters_of(network: nn.Module, order: Layout) -> list[nn.Parameter]:

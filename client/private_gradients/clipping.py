@@ -1,15 +1,20 @@
 """Clipping each patient's gradient as one vector, and adding the results up without losing the bound.
 
+    g_i -> round(g_i min(1, C' / |g_i|) / step)     integers, one vector a patient        sum: integer addition, exact
+
 Where rounding could break |contribution| <= C, and what is done about each:
 
 1. A float32 norm of a long vector comes out too small (torch 2.13, 11 M values: by 7.6e-4, measured), because small
    squares vanish beside a large running sum. Norms are taken over blocks of 4096 values and joined in float64: 3e-7.
-2. Adding patients in float32 rounds relative to the running sum, which depends on the others. At most 16 patients are
-   added in float32, groups of them in float64.
-3. A matrix product may be allowed fewer bits (TF32): scaling and adding are done element by element.
-4. What remains is below 1e-4, by which the clipping norm is lowered.
+2. A floating-point sum rounds relative to what is in it already, which depends on the others. Integers do not.
+3. A matrix product may be allowed fewer bits (TF32): scaling is done element by element.
+4. What remains is below 1e-4, by which the clipping norm is lowered to C'.
+5. Rounding to the lattice adds at most step sqrt(d) / 2; whoever chooses the step charges it (docs/privacy.md).
+
+Memory: one vector of 32-bit integers, whatever the number of patients; 64-bit ones where 32 could overflow.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Final
 
@@ -18,48 +23,82 @@ from torch import Tensor
 
 MARGIN: Final = 1e-4
 BLOCK: Final = 4096  # values whose squares are added in float32
-GROUP: Final = 16  # patients that are added in float32: rounding <= 16^2 / 2 * 2^-24 C = 8e-6 C
+CPU_COLUMNS: Final = 1 << 16  # scaled, rounded and added while they are in the cache
+GPU_COLUMNS: Final = 1 << 24
+FINEST_BITS: Final = 20
+_ROOM: Final = float(2**31 - 1)
 
 
-class ClippedSum:
-    """The sum of clipped gradients of one stratum in one step.
-
-    Formal guarantee: each patient added changes ``total`` by a vector of norm at most ``clipping_norm``.
-
-    | gradient of a patient        | contribution                                  |
-    |------------------------------|-----------------------------------------------|
-    | norm <= C (1 - 1e-4)         | the gradient itself                           |
-    | norm larger, finite          | the gradient scaled to norm C (1 - 1e-4)      |
-    | NaN, inf, or norm overflows  | 0, and no other patient's part is touched     |
-    | zero (padding)               | 0                                             |
+def finest_step(clipping_norm: float, num_parameters: int) -> float:
+    """Return the power of two 2^floor(log2(C 2^-20 / sqrt(d))): rounding then adds less than 2^-20 C.
 
     Raises: ValueError unless 0 < clipping_norm < inf.
     """
+    _require(clipping_norm)
+    return float(2.0 ** math.floor(math.log2(clipping_norm * 2.0**-FINEST_BITS / math.sqrt(max(1, num_parameters)))))
 
-    def __init__(self, num_parameters: int, clipping_norm: float, device: torch.device) -> None:
-        if not 0 < clipping_norm < float("inf"):
-            raise ValueError(f"clipping norm is {clipping_norm!r}; a positive finite number is needed")
-        self._bound = clipping_norm * (1 - MARGIN)
-        self.total = torch.zeros(num_parameters, dtype=torch.float64, device=device)
 
-    def add(self, gradients: Tensor) -> None:
+class LatticeSum:
+    """The sum of clipped gradients of one step, as integers in units of ``step``.
+
+    Formal guarantee: each patient added changes ``values * step`` by a vector of norm at most C + step sqrt(d) / 2, and
+    what the others add is the same integers with and without that patient.
+
+    | gradient of a patient        | contribution, before it is rounded to the lattice |
+    |------------------------------|---------------------------------------------------|
+    | norm <= C (1 - 1e-4)         | the gradient itself                               |
+    | norm larger, finite          | the gradient scaled to norm C (1 - 1e-4)          |
+    | NaN, inf, or norm overflows  | 0, and no other patient's part is touched         |
+    | zero (padding)               | 0                                                 |
+
+    Attributes: step; values, int32 or int64 (num_parameters,) on ``device``.
+    """
+
+    def __init__(self, num_parameters: int, *, step: float, device: torch.device) -> None:
+        self.step = step
+        self.values = torch.zeros(num_parameters, dtype=torch.int32, device=device)
+        self._largest = 0.0  # no coordinate can be larger, in steps
+
+    @property
+    def vector(self) -> Tensor:
+        """The sum as real numbers: float64 (num_parameters,)."""
+        return self.values.double() * self.step
+
+    def add(self, gradients: Tensor, *, clipping_norm: float) -> None:
         """Clip and add ``gradients`` (patients, num_parameters), float32 or wider; rows are patients.
 
         ``gradients`` is overwritten: another matrix of this size would cost more than the clip itself.
+        Raises: ValueError unless 0 < clipping_norm < inf.
         """
-        factors, finite = self._factors(gradients)
+        _require(clipping_norm)
+        factors, finite = _factors(gradients, clipping_norm * (1 - MARGIN))
         if not bool(finite.all()):  # 0 * NaN is NaN: such rows must go, not only be scaled by 0
-            gradients = torch.where(finite[:, None], gradients, 0)
-        for start in range(0, len(gradients), GROUP):
-            scaled = gradients[start : start + GROUP].mul_(factors[start : start + GROUP, None])
-            self.total += scaled.sum(0)  # no matrix product: where TF32 or bfloat16 is allowed it would round too much
+            gradients[~finite] = 0
+        self._make_room(len(gradients) * (clipping_norm / self.step + 1))
+        scales = (factors / self.step).to(gradients.dtype)[:, None]
+        columns = GPU_COLUMNS if gradients.is_cuda else CPU_COLUMNS
+        for start in range(0, len(self.values), columns):
+            part = slice(start, start + columns)
+            units = gradients[:, part].mul_(scales).round_().to(self.values.dtype)
+            self.values[part] += units.sum(0, dtype=self.values.dtype)
 
-    def _factors(self, gradients: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (factors, finite), both (patients,): min(1, C' / norm), and whether the norm is finite."""
-        norms = patient_norms(gradients)
-        finite = torch.isfinite(norms)
-        factors = torch.where(finite, (self._bound / norms).clamp(max=1.0), 0.0)
-        return factors.to(gradients.dtype), finite
+    def _make_room(self, units: float) -> None:
+        """Go over to 64-bit integers before a sum could leave 32 bits."""
+        self._largest += units
+        if self._largest > _ROOM and self.values.dtype == torch.int32:
+            self.values = self.values.long()
+
+
+def _factors(gradients: Tensor, bound: float) -> tuple[Tensor, Tensor]:
+    """Return (factors, finite), both (patients,), float64 and bool: min(1, bound / norm), and whether it is finite."""
+    norms = patient_norms(gradients)
+    finite = torch.isfinite(norms)
+    return torch.where(finite, (bound / norms).clamp(max=1.0), 0.0), finite
+
+
+def _require(clipping_norm: float) -> None:
+    if not 0 < clipping_norm < float("inf"):
+        raise ValueError(f"clipping norm is {clipping_norm!r}; a positive finite number is needed")
 
 
 def patient_norms(gradients: Tensor) -> Tensor:

@@ -4,14 +4,14 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from client.private_gradients.book_keeping import book_keeping_gradients
 from client.private_gradients.choice import Way, choose
-from client.private_gradients.clipping import ClippedSum
+from client.private_gradients.clipping import LatticeSum, finest_step
 from client.private_gradients.compiled import COMPILED, CompiledGradients
 from client.private_gradients.loop import loop_gradients
 from client.private_gradients.problem import Criterion, Engine, Problem
@@ -35,12 +35,17 @@ ENGINES: dict[str, Engine] = {
     EngineName.BOOK_KEEPING: book_keeping_gradients,
 }
 
+# What the gradients of one stack may take, whatever the site asked for: a choice of engine holds a few such matrices.
+CPU_GRADIENT_BYTES: Final = 128 << 20
+GPU_GRADIENT_BYTES: Final = 8 << 30
+
 
 @dataclass(frozen=True)
 class SpeedSettings:
     """The site's own settings: they change time and memory, never the clip or the guarantee.
 
-    engine: ``auto`` times all sound engines on random data of the first stack's shape and keeps the fastest.
+    engine: ``auto`` times all sound engines on random data of the first stack's shape and keeps the fastest; with one
+    patient at a time it is the loop.
     autocast: bfloat16 forward and backward where that keeps patients apart (``choice``), float32 elsewhere; gradients,
     norms and sums are float32 or wider in any case.
     compile: also try ``torch.compile`` of the gradients, and keep it if it is sound and faster; it takes a minute for
@@ -77,25 +82,34 @@ class PrivateGradient:
         """Names of the engines chosen so far, for people who look at speed."""
         return [way.name + (" bfloat16" if way.autocast else "") for way in self._chosen.values()]
 
-    def clipped_sum(self, stacks: Iterable[PatientStack], criterion: Criterion, *, clipping_norm: float) -> Tensor:
-        """Return the sum over all patients of their gradients, each clipped to ``clipping_norm``.
+    def clipped_sum(
+        self,
+        stacks: Iterable[PatientStack],
+        criterion: Criterion,
+        *,
+        clipping_norm: float,
+        total: LatticeSum | None = None,
+    ) -> LatticeSum:
+        """Add all patients' gradients, each clipped to ``clipping_norm``, to ``total``, and return it.
 
-        Shapes: result float64 (num_parameters,) on the network's device, in the order of the layout.
+        ``total``: a sum in the order of the layout on the network's device; None: a new one on the finest lattice.
         ``stacks`` is read one at a time, so memory is bounded by one stack; a lazy iterable may load, augment and
         label there. All stacks must have one public shape. Call once for each stratum, with its own clipping norm and
-        criterion, and add the results. ``criterion`` should be one object for the whole training: the choice of an
+        criterion, into one total. ``criterion`` should be one object for the whole training: the choice of an
         engine (a few runs) is remembered by it and by the shape.
-        Guarantee: adding or removing one patient moves the result by at most ``clipping_norm``, whatever the values
-        (NaN and inf included); no stacks, or padding only, give exactly zero. Nothing else is returned or kept.
-        Raises: NetworkUnsuitableError if the network mixes patients.
+        Guarantee: that of ``LatticeSum``, whatever the values (NaN and inf included); no stacks, or padding only, add
+        exactly zero. Nothing else is returned or kept.
+        Raises: NetworkUnsuitableError if the network mixes patients; ValueError unless 0 < clipping_norm < inf.
         """
         problem = Problem(self._network, self._order, criterion, self._settings.autocast)
-        clipped = ClippedSum(self._order.num_parameters, clipping_norm, problem.device)
+        if total is None:
+            step = finest_step(clipping_norm, self._order.num_parameters)
+            total = LatticeSum(self._order.num_parameters, step=step, device=problem.device)
         for stack in stacks:
             for gradients in self._way(problem, stack).gradients(problem, stack.silenced()):
-                clipped.add(gradients)
+                total.add(gradients, clipping_norm=clipping_norm)
                 del gradients  # its memory serves the next part
-        return clipped.total
+        return total
 
     def _way(self, problem: Problem, stack: PatientStack) -> Way:
         """Return the way to the gradients for this criterion and shape; sees no patient."""
@@ -110,13 +124,13 @@ class PrivateGradient:
         """Return the choice that this process made for such a network, or make it."""
         shared = (self._architecture, *_kind_of(problem, stack), self._settings)
         if shared not in _KNOWN:
-            _KNOWN[shared] = choose(self._engines(), problem, stack, reference=loop_gradients)
+            _KNOWN[shared] = choose(self._engines(stack), problem, stack, reference=loop_gradients)
         return _KNOWN[shared]
 
     def _compared(self, problem: Problem, stack: PatientStack) -> Way:
         """Choose with a compiled engine among the candidates; it belongs to one criterion, so it is not shared."""
         compiled = CompiledGradients(problem)
-        way = choose({**self._engines(), COMPILED: compiled}, problem, stack, reference=loop_gradients)
+        way = choose({**self._engines(stack), COMPILED: compiled}, problem, stack, reference=loop_gradients)
         if way.name == COMPILED:
             compiled.trusted = True
         else:
@@ -124,9 +138,18 @@ class PrivateGradient:
             _log.warning("torch.compile is not used: %s; the gradients and their clip are the same without it", reason)
         return way
 
-    def _engines(self) -> dict[str, Engine]:
+    def _engines(self, stack: PatientStack) -> dict[str, Engine]:
+        """Return the candidates; one patient at a time, where gradients are large, is what the loop is for."""
         name = self._settings.engine
+        if name == EngineName.AUTO and stack.patients == 1:
+            name = EngineName.LOOP
         return ENGINES if name == EngineName.AUTO else {name: ENGINES[name]}
+
+
+def patients_that_fit(num_parameters: int, device: torch.device) -> int:
+    """Return the power of two of patients whose gradients fit into ``CPU_GRADIENT_BYTES`` (GPU: the larger limit)."""
+    limit = CPU_GRADIENT_BYTES if device.type == "cpu" else GPU_GRADIENT_BYTES
+    return 1 << max(0, (limit // (4 * max(1, num_parameters))).bit_length() - 1)
 
 
 def _kind_of(problem: Problem, stack: PatientStack) -> tuple[object, ...]:

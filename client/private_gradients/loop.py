@@ -1,9 +1,10 @@
 """The reference engine: one plain backward pass for each patient."""
 
-import torch
-from torch import Tensor
+from functools import partial
 
-from client.private_gradients.clipping import as_rows
+import torch
+from torch import Tensor, nn
+
 from client.private_gradients.problem import Problem
 from client.private_gradients.stacks import PatientRows, PatientStack
 
@@ -11,13 +12,34 @@ from client.private_gradients.stacks import PatientRows, PatientStack
 def loop_gradients(problem: Problem, stack: PatientStack) -> Tensor:
     """Return (present patients, num_parameters). Exact for every layer that autograd knows; patients never meet.
 
-    Padding is left out altogether. Memory: one patient's activations at a time, and the stack's gradients.
+    Padding is left out altogether. Memory: one patient's activations, the result, and one layer's gradient.
     """
-    gradients = [_gradient(problem, rows) for rows in stack.present()]
-    return torch.cat(gradients) if gradients else torch.zeros(0, problem.order.num_parameters, device=problem.device)
+    present = list(stack.present())
+    dtype = torch.promote_types(torch.float32, problem.parameters[0].dtype)
+    gradients = torch.zeros(len(present), problem.order.num_parameters, dtype=dtype, device=problem.device)
+    for row, rows in zip(gradients, present, strict=True):
+        _write_gradient(problem, rows, row)
+    return gradients
 
 
-def _gradient(problem: Problem, rows: PatientRows) -> Tensor:
-    """Return one patient's gradient as (1, num_parameters); a parameter that the loss does not reach has zeros."""
-    gradients = torch.autograd.grad(problem.loss(rows), problem.parameters, allow_unused=True, materialize_grads=True)
-    return as_rows([gradient.unsqueeze(0) for gradient in gradients])
+def _write_gradient(problem: Problem, rows: PatientRows, row: Tensor) -> None:
+    """Write one patient's gradient to ``row`` (num_parameters,); what the loss does not reach stays zero.
+
+    Each parameter's gradient moves to its place as soon as the backward pass has it: no second copy of them all.
+    """
+    hooks = []
+    for parameter, entry in zip(problem.parameters, problem.order.entries, strict=True):
+        place = row[entry.offset : entry.offset + entry.size].view(entry.shape)
+        parameter.grad = None
+        hook = parameter.register_post_accumulate_grad_hook(partial(_move, place))  # type: ignore[no-untyped-call]
+        hooks.append(hook)
+    try:
+        problem.loss(rows).backward()  # type: ignore[no-untyped-call]
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _move(place: Tensor, parameter: nn.Parameter | Tensor) -> None:
+    place.copy_(parameter.grad)  # type: ignore[arg-type] # it has just been accumulated
+    parameter.grad = None

@@ -1,7 +1,6 @@
 """The three steps that the training benchmark compares. Each object is called for one step on its own network."""
 
 import importlib
-import math
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -59,10 +58,9 @@ class OurStep:
     def __call__(self) -> None:
         """Take one step; the first one also chooses the engine."""
         total = self._gradient.clipped_sum(self._stacks, self._criterion, clipping_norm=CLIPPING_NORM)
-        step = 2.0 ** math.floor(math.log2(CLIPPING_NORM * 2.0**-20 / math.sqrt(len(total))))
         noise_stddev = NOISE_MULTIPLIER * CLIPPING_NORM
-        noise = self._randomness.lattice_noise(len(total), noise_stddev=noise_stddev, step=step)
-        noised = (total / step).round_().add_(torch.from_numpy(noise)).mul_(step / self._patients)
+        noise = self._randomness.lattice_noise(len(total.values), noise_stddev=noise_stddev, step=total.step)
+        noised = torch.from_numpy(noise).add_(total.values).double().mul_(total.step / self._patients)
         load(self._network, self._order, flatten(self._network, self._order).sub_(noised.float(), alpha=LEARNING_RATE))
 
 

@@ -21,7 +21,7 @@ from torch import nn
 
 from client.noise import PrivacyRandomness
 from client.patients import ArrayPatients
-from client.private_gradients.clipping import ClippedSum
+from client.private_gradients.clipping import LatticeSum
 from client.private_gradients.engine import SpeedSettings
 from client.training import PhaseTraining
 from client.training_settings import Task, TrainingSettings
@@ -65,9 +65,9 @@ class ProductionNoise:
         return PrivacyRandomness().lattice_noise(length, noise_stddev=stddev, step=1.0)
 
 
-class NoClip(ClippedSum):
-    def __init__(self, num_parameters, clipping_norm, device):
-        super().__init__(num_parameters, 1e6, device)
+class NoClip(LatticeSum):
+    def add(self, gradients, *, clipping_norm):
+        super().add(gradients, clipping_norm=1e6 + clipping_norm)
 
 
 class EachScanAPatient(ArrayPatients):
@@ -170,6 +170,6 @@ def test_a_clip_for_each_scan_is_flagged():
 
 
 def test_no_clip_is_flagged(monkeypatch):
-    monkeypatch.setattr("client.private_gradients.engine.ClippedSum", NoClip)
+    monkeypatch.setattr("client.training.LatticeSum", NoClip)
     bounds = audit()
     assert min(bounds) > CLAIM

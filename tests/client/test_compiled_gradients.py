@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from client.private_gradients import compiled
 from client.private_gradients.choice import choose
-from client.private_gradients.clipping import ClippedSum, patient_norms
+from client.private_gradients.clipping import LatticeSum, finest_step, patient_norms
 from client.private_gradients.compiled import COMPILED, CompiledGradients
 from client.private_gradients.engine import ENGINES, EngineName, PrivateGradient, SpeedSettings
 from client.private_gradients.loop import loop_gradients
@@ -49,9 +49,10 @@ def made(name: str, autocast: bool = False) -> tuple[Problem, PatientStack]:
 
 
 def clipped(problem: Problem, gradients: Tensor) -> Tensor:
-    total = ClippedSum(problem.order.num_parameters, C, torch.device("cpu"))
-    total.add(gradients.clone())
-    return total.total
+    parameters = problem.order.num_parameters
+    total = LatticeSum(parameters, step=finest_step(C, parameters), device=torch.device("cpu"))
+    total.add(gradients.clone(), clipping_norm=C)
+    return total.vector
 
 
 def assert_same_clip(problem: Problem, found: Tensor, expected: Tensor, *, tolerance: float) -> None:
@@ -115,7 +116,7 @@ def test_a_compiled_engine_must_pass_the_same_trial_and_serves_other_weights_wit
 
 def summed(problem: Problem, stack: PatientStack, settings: SpeedSettings) -> tuple[Tensor, list[str]]:
     gradient = PrivateGradient(problem.network, problem.order, settings)
-    return gradient.clipped_sum([stack], loss, clipping_norm=C), gradient.engine_names
+    return gradient.clipped_sum([stack], loss, clipping_norm=C).vector, gradient.engine_names
 
 
 def test_where_compiling_fails_one_sentence_says_so_and_the_step_is_the_same(monkeypatch, caplog):

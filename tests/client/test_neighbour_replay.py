@@ -337,7 +337,8 @@ def realised_divisor():
     class Divided(PhaseTraining):
         def _noised(self, total):
             batch = sum(len(self.patients.keys(stratum)) for stratum in Stratum)
-            return super()._noised(total * (LABELLED + UNLABELLED) / batch)
+            total.values = (total.values * ((LABELLED + UNLABELLED) / batch)).to(total.values.dtype)
+            return super()._noised(total)
 
     return largest_move(settings(), training_class=Divided, removed=EVERYBODY)
 

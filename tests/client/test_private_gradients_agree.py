@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from client.private_gradients.book_keeping import unsupported_layers
 from client.private_gradients.choice import choose
-from client.private_gradients.clipping import ClippedSum
+from client.private_gradients.clipping import LatticeSum
 from client.private_gradients.engine import ENGINES, EngineName, PrivateGradient, SpeedSettings
 from client.private_gradients.layer_gradients import _grouped, _one_by_one, _unfolded, unfold
 from client.private_gradients.problem import Problem
@@ -135,11 +135,16 @@ def gradients(engine: EngineName, network: nn.Module, patients, criterion, *, pe
     """The clipped sum, with a clipping norm that clips some patients and not others, straight from one engine."""
     order = layout(network, trainable)
     train_only(network, order)
-    clipped = ClippedSum(order.num_parameters, 0.7, torch.device("cpu"))
+    clipped = fine_sum(order.num_parameters)
     rows = max(len(patient.weights) for patient in patients)
     for stack in stack_patients(patients, patients_per_stack=per_stack, rows_per_patient=rows):
-        clipped.add(ENGINES[engine](Problem(network, order, criterion), stack.silenced()))
-    return clipped.total
+        clipped.add(ENGINES[engine](Problem(network, order, criterion), stack.silenced()), clipping_norm=0.7)
+    return clipped.vector
+
+
+def fine_sum(num_parameters: int) -> LatticeSum:
+    """A sum on a lattice so fine that it does not show in 1e-10."""
+    return LatticeSum(num_parameters, step=2.0**-44, device=torch.device("cpu"))
 
 
 def summed(engine: EngineName, network: nn.Module, patients, criterion) -> Tensor:
@@ -147,7 +152,8 @@ def summed(engine: EngineName, network: nn.Module, patients, criterion) -> Tenso
     gradient = PrivateGradient(network, layout(network), SpeedSettings(engine))
     rows = max(len(patient.weights) for patient in patients)
     stacks = stack_patients(patients, patients_per_stack=3, rows_per_patient=rows)
-    return gradient.clipped_sum(stacks, criterion, clipping_norm=0.7)
+    total = fine_sum(layout(network).num_parameters)
+    return gradient.clipped_sum(stacks, criterion, clipping_norm=0.7, total=total).vector
 
 
 def assert_equal(found: Tensor, expected: Tensor) -> None:
@@ -208,7 +214,8 @@ def test_a_patient_s_loss_is_the_weighted_sum_over_own_rows():
     for engine in ENGINES:
         gradient = PrivateGradient(network, layout(network), SpeedSettings(engine))
         stacks = stack_patients([patient], patients_per_stack=2, rows_per_patient=6)
-        found = gradient.clipped_sum(stacks, cross_entropy, clipping_norm=1e6)
+        total = fine_sum(layout(network).num_parameters)
+        found = gradient.clipped_sum(stacks, cross_entropy, clipping_norm=100.0, total=total).vector
         assert_equal(found, torch.cat([part.flatten() for part in expected]))
 
 
@@ -333,5 +340,6 @@ def test_with_one_scan_a_patient_the_clipped_sum_is_that_of_opacus(name):
     for engine in ENGINES:
         gradient = PrivateGradient(network, layout(network), SpeedSettings(engine))
         stacks = stack_patients(patients, patients_per_stack=4, rows_per_patient=1)
-        found = gradient.clipped_sum(stacks, cross_entropy, clipping_norm=clipping_norm)
+        total = fine_sum(layout(network).num_parameters)
+        found = gradient.clipped_sum(stacks, cross_entropy, clipping_norm=clipping_norm, total=total).vector
         assert_equal(found, factors @ samples)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from client.private_gradients.choice import choose
-from client.private_gradients.clipping import ClippedSum, patient_norms
+from client.private_gradients.clipping import LatticeSum, finest_step, patient_norms
 from client.private_gradients.engine import ENGINES, EngineName, PrivateGradient, SpeedSettings
 from client.private_gradients.problem import Problem
 from client.private_gradients.stacks import PatientRows, PatientStack, stack_patients
@@ -45,7 +45,7 @@ def made(name: str, engine: EngineName, *, autocast: bool = False) -> PrivateGra
 
 def total(gradient: PrivateGradient, patients: list[PatientRows], clipping_norm: float = C) -> Tensor:
     stacks = stack_patients(patients, patients_per_stack=CHUNK, rows_per_patient=ROWS)
-    return gradient.clipped_sum(stacks, loss, clipping_norm=clipping_norm)
+    return gradient.clipped_sum(stacks, loss, clipping_norm=clipping_norm).vector
 
 
 FINITE = {
@@ -125,8 +125,7 @@ def test_an_empty_sample_and_a_stack_of_padding_give_exactly_zero(engine):
     )
     for stacks in ([], [nobody]):
         found = gradient.clipped_sum(stacks, loss, clipping_norm=C)
-        assert found.dtype == torch.float64
-        assert float(found.abs().max()) == 0
+        assert not bool(found.values.any())
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -162,14 +161,43 @@ def test_norms_do_not_depend_on_where_blocks_end(length):
 
 
 def test_a_thousand_patients_add_up_without_losing_the_bound():
-    clipped = ClippedSum(100, 1.0, torch.device("cpu"))
+    clipped = LatticeSum(100, step=2.0**-40, device=torch.device("cpu"))
     gradients = torch.randn(1000, 100, generator=torch.Generator().manual_seed(0)) * 50
-    clipped.add(gradients.clone())
+    clipped.add(gradients.clone(), clipping_norm=1.0)
     exact = (gradients.double() / gradients.double().norm(dim=1, keepdim=True) * (1 - 1e-4)).sum(0)
-    before = clipped.total.clone()
+    before = clipped.vector
     assert float((before - exact).norm()) < 1e-5
-    clipped.add(gradients[:1])
-    assert float((clipped.total - before).norm()) <= 1.0
+    clipped.add(gradients[:1], clipping_norm=1.0)
+    assert float((clipped.vector - before).norm()) <= 1.0
+
+
+def test_what_a_patient_adds_is_the_same_integers_whoever_came_before():
+    """No rounding by the others: the difference of two sums is, bit for bit, the sum of the one alone."""
+    gradients = torch.randn(50, 7001, generator=torch.Generator().manual_seed(1)) * 3
+
+    def values(rows):
+        clipped = LatticeSum(7001, step=finest_step(0.5, 7001), device=torch.device("cpu"))
+        for row in rows:
+            clipped.add(row[None].clone(), clipping_norm=0.5)
+        return clipped.values.long()
+
+    alone = values(gradients[7:8])
+    assert bool(alone.any())
+    assert torch.equal(values(gradients) - values(torch.cat([gradients[:7], gradients[8:]])), alone)
+
+
+def test_a_sum_leaves_32_bits_before_it_could_overflow():
+    row = torch.zeros(1, 3)
+    row[0, 0] = 1.0
+    clipped = LatticeSum(3, step=2.0**-28, device=torch.device("cpu"))
+    exact, kinds = 0, []
+    for _ in range(20):
+        clipped.add(row.clone(), clipping_norm=1.0)
+        exact += int((1 - 1e-4) * 2**28)
+        kinds.append(clipped.values.dtype)
+        assert abs(int(clipped.values[0]) - exact) <= 32 * len(kinds), "float32 scales by 2^-24 exactly at best"
+    assert (kinds[0], kinds[-1]) == (torch.int32, torch.int64)
+    assert exact > 2**31
 
 
 def test_a_permission_to_round_matrix_products_does_not_reach_the_sum():
@@ -177,9 +205,9 @@ def test_a_permission_to_round_matrix_products_does_not_reach_the_sum():
     sums = []
     for precision in ("highest", "medium"):
         torch.set_float32_matmul_precision(precision)
-        clipped = ClippedSum(5000, 1.0, torch.device("cpu"))
-        clipped.add(gradients.clone())
-        sums.append(clipped.total)
+        clipped = LatticeSum(5000, step=2.0**-30, device=torch.device("cpu"))
+        clipped.add(gradients.clone(), clipping_norm=1.0)
+        sums.append(clipped.values)
     torch.set_float32_matmul_precision("highest")
     assert torch.equal(*sums)
 

@@ -123,7 +123,7 @@ def begin(study: Study, *, attempt: int = 1, round_number: int = 1) -> ServerSes
 def answers(packets, sites, kind, silent=()):
     for name, packet in packets.items():
         if name not in silent:
-            yield name, sites[name].answer(kind, packet.message, packet.payload)
+            yield name, sites[name].answer(kind, packet.message, memoryview(packet.payload))
 
 
 def run_round(session, sites, silent=()):
@@ -179,7 +179,7 @@ def refused_by(packet) -> Check:
 
 def order_for(study, sites, name, **settings):
     packet = begin(study, **settings).start()[name]
-    return sites[name].answer(Kind.ORDER, packet.message, packet.payload)
+    return sites[name].answer(Kind.ORDER, packet.message, memoryview(packet.payload))
 
 
 def test_a_paused_site_takes_no_order_and_charges_nothing(study, sites):

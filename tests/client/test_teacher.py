@@ -7,7 +7,7 @@ from client.patients import UNKNOWN
 from client.pseudo_labels import one_class, several_classes
 from client.teacher import Teacher, good_enough
 from common.networks.registry import build_network
-from common.parameters import flatten, layout
+from common.parameters import flatten, layout, load
 
 
 def network():
@@ -20,7 +20,8 @@ def test_the_teacher_is_an_exponential_average_of_released_models(decay, expecte
     order = layout(model)
     start = flatten(model, order)
     teacher = Teacher(model, decay=decay)
-    teacher.follow(order, start + 1)
+    load(model, order, start + 1)
+    teacher.follow(order, model)
     torch.testing.assert_close(flatten(teacher.network, order), start + expected)
 
 

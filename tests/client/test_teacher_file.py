@@ -117,6 +117,10 @@ def test_a_damaged_file_is_noted_and_the_model_of_now_teaches(tmp_path, damage):
 
 
 def test_who_needs_no_teacher_writes_none(tmp_path):
-    one_round(new_training(1.0, method=Method.SUPERVISED), 1, tmp_path / "teacher")
+    supervised = new_training(1.0, method=Method.SUPERVISED)
+    assert supervised.teacher is None
+    supervised.train_round(1, released(1))
+    keep_teacher(tmp_path / "teacher", supervised, PHASE)
+    recall_teacher(tmp_path / "teacher", supervised, PHASE)
     one_round(new_training(0.0), 1, tmp_path / "teacher")
     assert list(tmp_path.iterdir()) == []

@@ -125,7 +125,7 @@ def play_round(study, hospitals: dict[str, Hospital], attempt: int) -> None:
     packets = session.start()
     for kind in (Kind.ORDER, Kind.KEYLIST, Kind.FORWARD, Kind.SURVIVORS, Kind.CERTIFICATE):
         for name, packet in packets.items():
-            answer = hospitals[name].answer(kind, packet.message, packet.payload)
+            answer = hospitals[name].answer(kind, packet.message, memoryview(packet.payload))
             assert session.receive(answer.message, answer.payload).is_taken
         packets = session.advance() if kind is not Kind.CERTIFICATE else {}
     session.finish()
@@ -139,10 +139,10 @@ def spoil_and_ask_again(study, north: Hospital) -> None:
             content[len(content) // 2] ^= 1
             shard.write_bytes(content)
     packet = new_session(study, 3).start()["north"]
-    north.answer(Kind.ORDER, packet.message, packet.payload)
+    north.answer(Kind.ORDER, packet.message, memoryview(packet.payload))
     north.site.folder.paused.touch()
     packet = new_session(study, 4).start()["north"]
-    north.answer(Kind.ORDER, packet.message, packet.payload)
+    north.answer(Kind.ORDER, packet.message, memoryview(packet.payload))
 
 
 def test_no_identifier_is_in_any_file_of_a_site_or_in_the_log(played):

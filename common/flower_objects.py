@@ -1,0 +1,94 @@
+"""Large arrays through Flower 1.41 without second copies: what travels is a model of 100 MB and more.
+
+Flower cuts an array into chunks of 5 MB. Receiving, it holds all chunks, then a growing buffer, then the bytes of that
+buffer: three times the array. Sending, it cuts every chunk before the first has left: twice. Here:
+
+    received    chunks go into one buffer, and each is dropped when it is in: once the array
+    sent        a chunk is cut when one of the two senders is free for it: the array, and two chunks
+
+Nothing else changes: the same bytes, identifiers and checks. Whoever handles arrays of Flower's calls ``spare_memory``
+once; it leans on Flower's internals, so it demands exactly one version.
+"""
+
+import concurrent.futures
+import io
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Final, cast
+
+from flwr.app import Array
+from flwr.app.message.arraychunk import ArrayChunk
+from flwr.supercore.inflatable import inflatable_utils
+from flwr.supercore.inflatable.inflatable_object import (
+    InflatableObject,
+    get_object_body,
+    get_object_children_ids_from_object_content,
+)
+
+from common.flower_environment import require_flower
+
+SENDERS: Final = 2  # as many as Flower's own default
+# an array may name one chunk any number of times: a small message, an enormous buffer
+LARGEST_ARRAY_BYTES: Final = 1 << 33
+
+_flowers_inflate: Final = cast(
+    "Callable[[type[Array], bytes, dict[str, InflatableObject]], Array]", vars(Array)["inflate"].__func__
+)
+
+
+def spare_memory() -> None:
+    """Put the two functions of this file in the place of Flower's own; calling it again changes nothing.
+
+    Raises: RuntimeUnsuitableError if another version of Flower is installed.
+    """
+    require_flower()
+    Array.inflate = classmethod(_inflate)  # type: ignore[assignment, method-assign]
+    inflatable_utils.push_object_contents_from_iterable = _push
+
+
+def _inflate(cls: type[Array], object_content: bytes, children: dict[str, InflatableObject] | None = None) -> Array:
+    """Return the array whose chunks are ``children``; the chunks are empty afterwards.
+
+    Raises: ValueError for what Flower refuses, and for an array of more than ``LARGEST_ARRAY_BYTES``.
+    """
+    chunks = {name: chunk for name, chunk in (children or {}).items() if isinstance(chunk, ArrayChunk)}
+    hollow: dict[str, InflatableObject] = {name: ArrayChunk(memoryview(b"")) for name in children or {}}
+    array = _flowers_inflate(cls, object_content, hollow)  # every check, and no data
+    names = get_object_children_ids_from_object_content(object_content)
+    order = [names[place] for place in json.loads(get_object_body(object_content, cls))["arraychunk_ids"]]
+    total = sum(len(chunks[name].data) for name in order)
+    if total > LARGEST_ARRAY_BYTES:
+        raise ValueError(f"an array of {total} bytes; at most {LARGEST_ARRAY_BYTES} are taken")
+    whole, uses = io.BytesIO(), Counter(order)
+    for name in order:
+        whole.write(chunks[name].data)
+        uses[name] -= 1
+        if not uses[name]:
+            chunks[name].data = memoryview(b"")
+    array.data = whole.getvalue()  # the buffer itself, not a copy: nothing is written any more
+    return array
+
+
+def _push(
+    object_contents: Iterable[tuple[str, bytes]],
+    push_object_fn: Callable[[str, bytes], None],
+    *,
+    max_concurrent_pushes: int = SENDERS,
+) -> None:
+    """Push contents while they are made, some at a time. Raises: what ``push_object_fn`` raises."""
+    most = max(1, max_concurrent_pushes)
+    waiting: set[concurrent.futures.Future[None]] = set()
+    executor = concurrent.futures.ThreadPoolExecutor(max_workers=most)
+    try:
+        for name, content in object_contents:
+            waiting.add(executor.submit(push_object_fn, name, content))
+            del content  # the sender's alone: it must not outlive the sending
+            if len(waiting) >= most:
+                done, waiting = concurrent.futures.wait(waiting, return_when=concurrent.futures.FIRST_COMPLETED)
+                for future in done:
+                    future.result()
+        for future in concurrent.futures.as_completed(waiting):
+            future.result()
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)
