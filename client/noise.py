@@ -2,12 +2,12 @@
 
 Gaussian noise is drawn on a lattice, so that no floating-point bit can tell data from noise:
 
-    S   clipped sum (d,)        s   standard deviation of the noise on S        g   step of the lattice
-    out = round(S / g) + round(s / g z),   z ~ N(0, I)                          (64-bit integers, in units of g)
+    M   sum of clipped gradients, each rounded to the lattice (d,)    s   standard deviation of the noise on g M
+    out = M + round(s / g z),   z ~ N(0, I)                           (integers, in units of g, the step of the lattice)
 
 Rounding an integer plus a real rounds the real: round(m + x) = m + round(x). So ``out`` is the exact Gaussian
-mechanism on the integer-valued query round(S / g), rounded afterwards (post-processing); its support is the same
-lattice whatever the data. Rounding S adds at most g sqrt(d) to the sensitivity; whoever rounds charges it.
+mechanism on the integer-valued query M, rounded afterwards (post-processing); its support is the same lattice
+whatever the data. Rounding adds at most g sqrt(d) / 2 to the sensitivity; whoever rounds charges it.
 
 z comes from an AES-256-CTR keystream through Box and Muller in float64 with 53-bit uniforms: no rejection loop whose
 time could be measured, tails to 8.5 standard deviations (the rest has probability 1e-17).

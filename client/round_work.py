@@ -32,7 +32,7 @@ from client.teacher_file import keep_teacher, recall_teacher
 from client.training import LatticeUpdate, PhaseTraining, PublicImages
 from common.identity import read_secret_file
 from common.parameters import load
-from common.plan.fitting import lattice_step, phase_layout, travelling_layout
+from common.plan.fitting import lattice_step, phase_layout, plan_shape, travelling_layout
 from common.plan.guarantee import evaluation_noise_multiplier
 from common.plan.phases import Phase
 from common.plan.plan import Site, StudyPlan
@@ -90,8 +90,8 @@ class StudyWork:
     @property
     def payload_bytes(self) -> int:
         """Bytes of the largest masked vector of this study: what the outbox lets through."""
-        network = start_network(self._plan)
-        lengths = [phase_layout(network, phase).num_parameters for phase in self._plan.phases]
+        shape = plan_shape(self._plan)
+        lengths = [phase_layout(shape, phase).num_parameters for phase in self._plan.phases]
         spec = vector_spec(self._plan, body_length=max(lengths), meta_words=self._counts.length)
         return spec.payload_bytes
 

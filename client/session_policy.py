@@ -5,12 +5,12 @@ from client.policy import SitePolicyFile
 from client.secagg_policy import PhaseRules, SecondAttempt, SitePolicy
 from common.canonical import decode_base64
 from common.identity import public_bytes
-from common.plan.fitting import phase_layout, travelling_layout
+from common.plan.fitting import phase_layout, plan_shape, travelling_layout
 from common.plan.plan import StudyPlan
 from common.plan.privacy import NoisePlacement
 from common.plan.protocol import privacy_digest, task_digest
 from common.plan.schedule import count_layout, last_round
-from common.plan.start import frozen_digest, start_network
+from common.plan.start import frozen_digests
 
 BYTES_PER_WEIGHT = 4
 SECOND_ATTEMPT = {
@@ -44,16 +44,16 @@ def session_policy(checked: CheckedPlan, policy: SitePolicyFile) -> SitePolicy:
 
 
 def _phases(plan: StudyPlan) -> tuple[PhaseRules, ...]:
-    start = start_network(plan)
+    shape, frozen = plan_shape(plan), frozen_digests(plan)
     found = []
     for index, phase in enumerate(plan.phases):
-        order, travelling = phase_layout(start, phase), travelling_layout(start, plan, index)
+        order, travelling = phase_layout(shape, phase), travelling_layout(shape, plan, index)
         found.append(
             PhaseRules(
                 layout_digest=bytes.fromhex(phase.layout_hash),
                 task_digest=task_digest(plan, phase),
                 privacy_digest=privacy_digest(plan),
-                frozen_digest=frozen_digest(start, travelling),
+                frozen_digest=frozen[index],
                 model_bytes=BYTES_PER_WEIGHT * travelling.num_parameters,
                 rounds=last_round(plan, index),
                 maximum_attempts=phase.maximum_attempts,

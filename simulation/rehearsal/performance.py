@@ -57,6 +57,7 @@ def perform(
         "model_sha256": story.facts["model"]["weights"]["sha256"],
         "books": story.facts["books"],
         "peak_mb": dict(sorted(story.facts["peak_mb"].items())),
+        "own_mb": dict(sorted(story.facts["own_mb"].items())),
         "killed": [asdict(kill) for kill in story.killed],
         "folder": str(folder) if place else None,
         "steps": took,

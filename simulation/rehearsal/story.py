@@ -86,10 +86,6 @@ class Story:
             folder = self.cast.site(name)
             type_in("fedward-site", "init", name, "--site-folder", folder)
             settings: dict[str, object] = {"runtime_port": port, "poll_interval_s": self.poll_interval_s}
-            if (
-                self.width
-            ):  # all hospitals share this machine's memory, and a patient's gradient is as large as the model
-                settings |= {"patients_at_once": 1, "engine": "loop"}
             change(folder / "site.toml", settings)
 
     def enrol(self) -> None:
@@ -170,7 +166,7 @@ class Story:
         with PeakMemory(self.cast) as memory:
             type_in("fedward-server", "run", STUDY, "--wait", *self._federation, timeout_s=patience_s)
             memory.look()
-        self.facts["peak_mb"] = memory.peak_mb
+        self.facts["peak_mb"], self.facts["own_mb"] = memory.peak_mb, memory.own_mb
 
     def export_model(self) -> None:
         """The model as files, with a signed card; computed again from the stored sums before."""
