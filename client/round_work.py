@@ -30,6 +30,7 @@ from client.speed import Speed
 from client.study_charges import StudyCharges
 from client.teacher_file import keep_teacher, recall_teacher
 from client.training import LatticeUpdate, PhaseTraining, PublicImages
+from common.freed_memory import give_back
 from common.identity import read_secret_file
 from common.parameters import load
 from common.plan.fitting import lattice_step, phase_layout, plan_shape, travelling_layout
@@ -109,10 +110,13 @@ class StudyWork:
         self._has_begun = True
         training = self._phase_training(order.phase, model)
         meta = self._score(training.network) if evaluated else np.zeros(self._counts.length, np.int64)
+        give_back(4 * order.body_length)  # what scoring took
         update = training.train_round(order.round_number)
         if self._teacher:
             keep_teacher(self._teacher, training, order.phase)
-        return Contribution(meta.view(np.uint64), self._body(order, phase, update))
+        contribution = Contribution(meta.view(np.uint64), self._body(order, phase, update))
+        give_back(4 * order.body_length)
+        return contribution
 
     def spend(self, order: Order) -> None:
         """Make SPENT durable; the masked vector leaves next."""
