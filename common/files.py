@@ -3,6 +3,8 @@
 import os
 import stat
 import tempfile
+from collections.abc import Iterable
+from io import BufferedReader
 from pathlib import Path
 
 from common.errors import FileTooLargeError, FileUnreadableError, NotUtf8Error, OutputExistsError
@@ -16,6 +18,18 @@ def read_bounded(path: Path, max_bytes: int) -> bytes:
 
     Raises: FileUnreadableError, FileTooLargeError.
     """
+    with open_bounded(path, max_bytes) as file:
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise FileTooLargeError(f"{path}: grew past {max_bytes} bytes while it was read; try again when it is complete")
+    return content
+
+
+def open_bounded(path: Path, max_bytes: int) -> BufferedReader:
+    """Open a regular file of at most ``max_bytes`` for reading; nothing is read yet.
+
+    Raises: FileUnreadableError, FileTooLargeError.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
@@ -26,13 +40,10 @@ def read_bounded(path: Path, max_bytes: int) -> bytes:
     if not stat.S_ISREG(state.st_mode):
         os.close(descriptor)
         raise FileUnreadableError(f"{path}: not a regular file; give the name of a file")
-    with os.fdopen(descriptor, "rb") as file:
-        if state.st_size > max_bytes:
-            raise FileTooLargeError(f"{path}: {state.st_size} bytes, the limit is {max_bytes}; is it the right file?")
-        content = file.read(max_bytes + 1)
-    if len(content) > max_bytes:
-        raise FileTooLargeError(f"{path}: grew past {max_bytes} bytes while it was read; try again when it is complete")
-    return content
+    if state.st_size > max_bytes:
+        os.close(descriptor)
+        raise FileTooLargeError(f"{path}: {state.st_size} bytes, the limit is {max_bytes}; is it the right file?")
+    return os.fdopen(descriptor, "rb")
 
 
 def read_text(path: Path, max_bytes: int) -> str:
@@ -70,14 +81,27 @@ def replace_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
 
     Raises: FileUnreadableError when the folder cannot be written.
     """
+    write_atomically(path, [content], mode)
+
+
+def write_atomically(path: Path, pieces: Iterable[bytes | memoryview], mode: int = 0o644) -> None:
+    """Write ``pieces`` one after the other as ``replace_atomically`` writes a content; only one is in memory at a time.
+
+    What making a piece raises goes through, and ``path`` stays as it was.
+    Raises: FileUnreadableError when the folder cannot be written.
+    """
     try:
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(file.fileno(), mode)
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                os.fchmod(file.fileno(), mode)
+                file.writelines(pieces)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
         sync_folder(path.parent)
     except OSError as error:
         raise FileUnreadableError(f"{path}: cannot be written ({error.strerror}); check folder and space") from None

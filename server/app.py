@@ -66,11 +66,8 @@ def run_study(grid: Grid, folder: Path, options: RunOptions) -> RunEnd:
             )
             return StudyRun(study, key, journal, channel, options.events, options.settings, options.should_stop)
 
-        strategy = FedwardStrategy(make_run)
-        strategy.start(grid)
+        ended = FedwardStrategy(make_run).run(grid)
         journal.close()
     finally:
         lock.release()
-    if strategy.ended is None:
-        raise StudyStoppedError("the run gave no end; this is a bug")
-    return strategy.ended
+    return ended

@@ -52,7 +52,9 @@ class Attempt:
 
         ``reply_bytes``: the payload that an answer brings (0: none).
         """
-        self._channel.ask(self.stage(kind, packets, timeout_s, reply_bytes=reply_bytes))
+        stage = self.stage(kind, packets, timeout_s, reply_bytes=reply_bytes)
+        del packets  # the model in an order was copied into Flower's message
+        self._channel.ask(stage)
 
     def stage(self, kind: Kind, packets: Mapping[str, Packet], timeout_s: float, *, reply_bytes: int = 0) -> Stage:
         """Return one stage without sending it; arguments as for ``ask``."""

@@ -74,7 +74,7 @@ class Channel:
             max(1, LARGEST_BATCH_BYTES // (settings.reply_bytes + 1)),
             first_poll_s=self.first_poll_s,
         )
-        for site in stage.packets.keys() - stage.questions.keys():
+        for site in stage.offline:
             stage.settle(site, Outcome("failed:offline", 0.0))
         exchange(self.grid, stage.questions, stage.read, timeout_s=settings.timeout_s, pace=pace, settled=stage.settle)
 

@@ -2,25 +2,27 @@
 
 A crash leaves a file that no row names, which is ignored, or a row whose file is complete. The journal keeps the
 SHA-256 of each file, so a changed checkpoint is not taken for the state.
+
+What is equal is written once: ``stands_for`` in the file says which tensor to read for one that is not there (the
+average is the model itself after the first round of a phase); an optimiser's memory that is empty stands for zeros.
+Format 1 had neither, and is read all the same.
 """
 
-import hashlib
 import json
 from pathlib import Path
-
-import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from typing import Any, Final
 
 from common.errors import StudyFolderInvalidError
-from common.files import read_bounded, replace_atomically
-from server.model_state import ModelState
+from server.blocks import Weights, same_bits
+from server.model_state import ModelState, StateOf, in_memory
 from server.optimiser import OptimiserState
+from server.tensor_file import TensorFile, write_tensors
 
-FORMAT = "fedward-checkpoint/1"
-KEPT = 3
-_OVERHEAD_BYTES = 64 * 1024
-_TENSORS = ("parameters", "average", "best", "first", "second")
+FORMAT: Final = "fedward-checkpoint/2"
+READABLE: Final = frozenset({FORMAT, "fedward-checkpoint/1"})
+KEPT: Final = 3
+_OVERHEAD_BYTES: Final = 64 * 1024
+_TENSORS: Final = ("parameters", "average", "best", "first", "second")
 
 
 def checkpoint_name(attempt: int) -> str:
@@ -28,18 +30,19 @@ def checkpoint_name(attempt: int) -> str:
     return f"after-{attempt:06}.safetensors"
 
 
-def write_checkpoint(folder: Path, state: ModelState) -> str:
-    """Write the state, durable and complete or not at all; return the SHA-256 (hexadecimal) of the file.
+def write_checkpoint(folder: Path, state: StateOf[Weights]) -> str:
+    """Write the state block by block, durable and complete or not at all; return the SHA-256 (hexadecimal) of the file.
 
-    Raises: FileUnreadableError.
+    Raises: FileUnreadableError, and what computing a block raises.
     """
-    tensors = {
-        "parameters": state.parameters,
-        "average": state.average,
-        "best": state.best,
-        "first": state.optimiser.first,
-        "second": state.optimiser.second,
-    }
+    tensors: dict[str, Weights] = {}
+    stands_for: dict[str, str] = {}
+    for name, vector in _vectors(state).items():
+        same = next((written for written, other in tensors.items() if other is vector and vector.size), None)
+        if same is None:
+            tensors[name] = vector
+        else:
+            stands_for[name] = same
     facts = {
         "phase": state.phase,
         "round_number": state.round_number,
@@ -48,39 +51,61 @@ def write_checkpoint(folder: Path, state: ModelState) -> str:
         "steps": state.optimiser.steps,
         "best_score": state.best_score.hex(),
         "scores_without_gain": state.scores_without_gain,
+        "stands_for": stands_for,
     }
-    # one metadata entry, because safetensors writes several in a different order each time
-    content = save(tensors, {"fedward": json.dumps({"format": FORMAT, **facts}, sort_keys=True)})
-    replace_atomically(folder / checkpoint_name(state.attempt), content)
-    return hashlib.sha256(content).hexdigest()
+    metadata = {"fedward": json.dumps({"format": FORMAT, **facts}, sort_keys=True)}
+    return write_tensors(folder / checkpoint_name(state.attempt), tensors, metadata)
 
 
-def read_checkpoint(folder: Path, attempt: int, digest: str, *, num_parameters: int) -> ModelState:
-    """Read the state after ``attempt``; ``digest`` is the one in the journal.
+def open_checkpoint(folder: Path, attempt: int, digest: str, *, num_parameters: int) -> StateOf[Weights]:
+    """Return the state after ``attempt`` with its vectors on disk; ``digest`` is the one in the journal.
 
+    The file was read once, for its digest, and stays open while the state is held.
     Raises: StudyFolderInvalidError for a missing, changed or foreign file.
     """
     path = folder / checkpoint_name(attempt)
-    content = read_bounded(path, len(_TENSORS) * 4 * num_parameters + _OVERHEAD_BYTES)
-    if hashlib.sha256(content).hexdigest() != digest:
-        raise StudyFolderInvalidError(f"{path}: not the file that the journal names; restore it from a backup")
+    changed = StudyFolderInvalidError(f"{path}: not the file that the journal names; restore it from a backup")
     try:
-        tensors = load(content)
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        facts = json.loads(header["__metadata__"]["fedward"])
-    except (SafetensorError, ValueError, KeyError):
-        raise StudyFolderInvalidError(f"{path}: not a checkpoint of this version") from None
-    return ModelState(
+        stored = TensorFile.open(path, len(_TENSORS) * 4 * num_parameters + _OVERHEAD_BYTES)
+    except ValueError:
+        raise changed from None
+    if stored.sha256() != digest:
+        raise changed
+    try:
+        return _state(stored, json.loads(stored.metadata["fedward"]))
+    except (ValueError, KeyError):
+        raise StudyFolderInvalidError(
+            f"{path}: not a checkpoint that this version reads; finish the study with the version that began it"
+        ) from None
+
+
+def read_checkpoint(folder: Path, attempt: int, digest: str, *, num_parameters: int) -> ModelState:
+    """Read the state after ``attempt`` into memory; arguments and errors as for ``open_checkpoint``."""
+    return in_memory(open_checkpoint(folder, attempt, digest, num_parameters=num_parameters))
+
+
+def _vectors(state: StateOf[Weights]) -> dict[str, Weights]:
+    vectors = state.parameters, state.average, state.best, state.optimiser.first, state.optimiser.second
+    return dict(zip(_TENSORS, vectors, strict=True))
+
+
+def _state(stored: TensorFile, facts: dict[str, Any]) -> StateOf[Weights]:
+    """Put a state together. Raises: ValueError, KeyError for another form."""
+    if facts["format"] not in READABLE:
+        raise ValueError
+    places = {name: facts.get("stands_for", {}).get(name, name) for name in _TENSORS}
+    found: dict[str, Weights] = {name: stored.vectors[place] for name, place in places.items()}
+    return StateOf(
         phase=facts["phase"],
         round_number=facts["round_number"],
         attempt=facts["attempt"],
         finished=facts["finished"],
-        parameters=tensors["parameters"],
-        average=tensors["average"],
-        best=tensors["best"],
+        parameters=found["parameters"],
+        average=found["average"],
+        best=found["best"],
         best_score=float.fromhex(facts["best_score"]),
         scores_without_gain=facts["scores_without_gain"],
-        optimiser=OptimiserState(facts["steps"], tensors["first"], tensors["second"]),
+        optimiser=OptimiserState(facts["steps"], found["first"], found["second"]),
     )
 
 
@@ -93,18 +118,12 @@ def prune_checkpoints(folder: Path, applied: list[int]) -> None:
         (folder / checkpoint_name(attempt)).unlink(missing_ok=True)
 
 
-def same_state(one: ModelState, other: ModelState) -> bool:
+def same_state(one: StateOf[Weights], other: StateOf[Weights]) -> bool:
     """Tell whether two states are equal to the last bit."""
-    pairs = [
-        (one.parameters, other.parameters),
-        (one.average, other.average),
-        (one.best, other.best),
-        (one.optimiser.first, other.optimiser.first),
-        (one.optimiser.second, other.optimiser.second),
-    ]
-    return _numbers(one) == _numbers(other) and all(np.array_equal(a, b) for a, b in pairs)
+    pairs = zip(_vectors(one).values(), _vectors(other).values(), strict=True)
+    return _numbers(one) == _numbers(other) and all(same_bits(a, b) for a, b in pairs)
 
 
-def _numbers(state: ModelState) -> tuple[object, ...]:
+def _numbers(state: StateOf[Weights]) -> tuple[object, ...]:
     scores = state.best_score, state.scores_without_gain
     return state.phase, state.round_number, state.attempt, state.finished, state.optimiser.steps, scores

@@ -8,7 +8,7 @@ node 1; a late reply finds nobody who waits for it.
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from flwr.app import Message
@@ -47,7 +47,7 @@ class Pace:
 
 def exchange(
     grid: Grid,
-    questions: Mapping[str, Message],
+    questions: dict[str, Message],
     take: Take,
     *,
     timeout_s: float,
@@ -55,6 +55,9 @@ def exchange(
     settled: Callable[[str, Outcome], None] = lambda _site, _outcome: None,
 ) -> dict[str, Outcome]:
     """Send each question (by site name), hand each reply to ``take`` as it comes, and return every site's outcome.
+
+    ``questions`` is empty afterwards: each is let go once it was sent, because a model may be in it, and so is each
+    reply before the next is fetched.
 
     ``take`` returns the outcome of a reply with content. Outcomes otherwise: ``failed:push``, ``failed:<Flower's error
     code>``, ``timeout``. ``settled`` is called with each as soon as it is known.
@@ -68,8 +71,8 @@ def exchange(
         settled(site, outcomes[site])
 
     waiting: dict[str, str] = {}
-    for site, question in questions.items():
-        identifier = _push(grid, question)
+    for site in list(questions):
+        identifier = _push(grid, questions.pop(site))
         if identifier:
             waiting[identifier] = site
         else:
@@ -81,6 +84,7 @@ def exchange(
             answered = waiting.pop(reply.metadata.reply_to_message_id, None)
             if answered is not None:
                 settle(answered, f"failed:{reply.error.code}" if reply.has_error() else take(answered, reply))
+            del reply
         pause_s = pace.first_poll_s if len(waiting) < before else min(pause_s * POLL_GROWTH, pace.longest_poll_s)
         rest_s = pause_s - (time.monotonic() - looked_s)  # a grid that itself waits for answers has paused enough
         if waiting and rest_s > 0:

@@ -20,11 +20,12 @@ from common.plan.guarantee import guarantee
 from common.provenance import code_digest
 from common.release import CARD, NETWORK, READABLE, SIGNATURE, WEIGHTS, sign_card
 from common.terminal import fedward_version
+from server.blocks import Vector
 from server.checkpoint import same_state
 from server.journal import Journal
 from server.model_state import ModelState, result_so_far
 from server.onnx_export import onnx_file
-from server.phase_facts import StudyNetwork, Vector, named_parameters
+from server.phase_facts import StudyNetwork, named_parameters
 from server.progress import current_state, replay
 from server.study_folder import Study
 from server.study_status import study_status

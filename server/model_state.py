@@ -1,11 +1,13 @@
 """The state of the global model between two rounds, and how an opened sum moves it: a pure function.
 
 The same function runs in a live round, after a crash, and when an auditor replays the journal: there is no other way
-from one model to the next.
+from one model to the next. A live round reads the old state from its file and writes the new one block by block: it
+holds the sum and the new parameters, and nothing else of their size.
 """
 
 import math
 from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -21,14 +23,19 @@ from common.plan.schedule import is_closing, is_evaluated, version_before
 from common.plan.selection import ends_early
 from common.secagg.vector import SummedVector
 from common.standardisation import standardised
+from server.blocks import Computed, Vector, Weights, blocks, part_of, whole
 from server.evaluation import Evaluation, evaluate
-from server.optimiser import OptimiserState, averaged, new_optimiser_state, optimiser_step
-from server.phase_facts import StudyNetwork, Vector
+from server.optimiser import OptimiserState, computed_average, computed_step, new_optimiser_state
+from server.phase_facts import StudyNetwork
+
+W_co = TypeVar("W_co", bound=Weights, covariant=True)
 
 
 @dataclass(frozen=True, eq=False)
-class ModelState:
-    """What the next order is made from.
+class StateOf(Generic[W_co]):
+    """What the next order is made from: with its vectors in memory (``ModelState``), or wherever they lie.
+
+    Vectors that are equal because of how a state came about are one object, and are stored once.
 
     Attributes:
         phase, round_number: the next round. attempt: the last one applied (0: none). finished: no round is left.
@@ -41,43 +48,90 @@ class ModelState:
     round_number: int
     attempt: int
     finished: bool
-    parameters: Vector
-    average: Vector
+    parameters: W_co
+    average: W_co
     optimiser: OptimiserState
-    best: Vector
+    best: W_co
     best_score: float = -math.inf
     scores_without_gain: int = 0
 
 
+ModelState = StateOf[Vector]
+
+
 @dataclass(frozen=True, eq=False)
-class Applied:
+class Applied(Generic[W_co]):
     """What became of a sum: the next state, the public divisor, and the score of the model that was ordered."""
 
-    state: ModelState
+    state: StateOf[W_co]
     divisor: float
     evaluation: Evaluation | None
 
 
 def start_state(network: StudyNetwork) -> ModelState:
-    """Return the state before the first round: the public start."""
-    first = network.phases[0]
-    zeros = new_optimiser_state(int(first.trained.sum()))
-    return ModelState(0, 1, 0, finished=False, parameters=network.start, average=network.start, optimiser=zeros,
-                      best=network.start)  # fmt: skip
+    """Return the state before the first round, in memory: the public start."""
+    return in_memory(state_from(network.start))
+
+
+def state_from(start: Weights) -> StateOf[Weights]:
+    """Return the state before the first round, where ``start`` lies."""
+    return StateOf(0, 1, 0, finished=False, parameters=start, average=start, optimiser=new_optimiser_state(),
+                   best=start)  # fmt: skip
+
+
+def in_memory(state: StateOf[Weights]) -> ModelState:
+    """Return the state with every vector whole; what is one object stays one."""
+    held: dict[int, Vector] = {}
+
+    def hold(weights: Weights) -> Vector:
+        if id(weights) not in held:
+            held[id(weights)] = whole(weights)
+        return held[id(weights)]
+
+    memory = state.optimiser
+    return ModelState(
+        phase=state.phase,
+        round_number=state.round_number,
+        attempt=state.attempt,
+        finished=state.finished,
+        parameters=hold(state.parameters),
+        average=hold(state.average),
+        optimiser=OptimiserState(memory.steps, hold(memory.first), hold(memory.second)),
+        best=hold(state.best),
+        best_score=state.best_score,
+        scores_without_gain=state.scores_without_gain,
+    )
 
 
 def apply_sum(
     plan: StudyPlan,
     network: StudyNetwork,
-    state: ModelState,
+    state: StateOf[Weights],
     *,
     attempt: int,
     participants: tuple[str, ...],
     total: SummedVector,
-) -> Applied:
-    """Apply the opened sum of ``attempt`` at the state's round.
+) -> Applied[Vector]:
+    """Apply the opened sum of ``attempt`` at the state's round; the next state is in memory, state and sum stay.
 
     Raises: ValueError if nobody is expected at the participants; WeightsInvalidError if the step leaves the numbers.
+    """
+    applied = computed_sum(plan, network, state, attempt=attempt, participants=participants, total=total)
+    return Applied(in_memory(applied.state), applied.divisor, applied.evaluation)
+
+
+def computed_sum(
+    plan: StudyPlan,
+    network: StudyNetwork,
+    state: StateOf[Weights],
+    *,
+    attempt: int,
+    participants: tuple[str, ...],
+    total: SummedVector,
+) -> Applied[Weights]:
+    """Apply the opened sum as ``apply_sum`` does: the next parameters in memory, all else as formulae over blocks.
+
+    State and sum must stay as they are while the result is used. Raises: as ``apply_sum``.
     """
     facts = network.phases[state.phase]
     evaluation = evaluation_of(plan, state.phase, state.round_number, meta=total.meta, participants=len(participants))
@@ -85,29 +139,43 @@ def apply_sum(
     state = _heed(plan, replace(state, attempt=attempt), evaluation)
     if is_closing(plan, state.phase, state.round_number):
         return Applied(_closed(plan, state), share, evaluation)
-    direction = _direction(plan, total, share)
-    optimiser, weights = _step(plan, facts.phase, state, state.parameters[facts.trained], direction)
-    if not np.isfinite(weights).all():
-        raise WeightsInvalidError("the step leads to weights that are not finite; lower aggregation.learning_rate")
-    parameters = state.parameters.copy()
-    parameters[facts.trained] = weights
+    optimiser, weights = _step(
+        plan, facts.phase, state, part_of(state.parameters, facts.trained), _direction(plan, total, share)
+    )
+    parameters = _with_part(state.parameters, facts.trained, weights)
     decay = 0.0 if facts.phase.method is Method.STANDARDISE else plan.aggregation.average_decay
     # frozen weights are equal in both, so they stay what they are
-    average = averaged(state.average, parameters, decay=decay, steps=optimiser.steps)
+    average = computed_average(state.average, parameters, decay=decay, steps=optimiser.steps)
     moved = replace(state, parameters=parameters, average=average, optimiser=optimiser)
-    return Applied(_next_round(plan, network, moved), share, evaluation)
+    return Applied(_next_round(plan, moved), share, evaluation)
+
+
+def _with_part(parameters: Weights, part: slice, weights: Weights) -> Vector:
+    """Return all parameters in memory, new: those of ``part`` are ``weights``. Raises: WeightsInvalidError."""
+    moved = np.empty(parameters.size, np.float32)
+    for frozen in (slice(0, part.start), slice(part.stop, parameters.size)):
+        for block in blocks(frozen.stop - frozen.start):
+            at = slice(frozen.start + block.start, frozen.start + block.stop)
+            moved[at] = parameters[at]
+    for block in blocks(weights.size):
+        found = weights[block]
+        if not np.isfinite(found).all():
+            raise WeightsInvalidError("the step leads to weights that are not finite; lower aggregation.learning_rate")
+        moved[part.start + block.start : part.start + block.stop] = found
+    return moved
 
 
 def _step(
-    plan: StudyPlan, phase: Phase, state: ModelState, weights: Vector, direction: Vector
-) -> tuple[OptimiserState, Vector]:
+    plan: StudyPlan, phase: Phase, state: StateOf[Weights], weights: Weights, direction: Weights
+) -> tuple[OptimiserState, Weights]:
     """Return the optimiser's next state and the next weights: the plan's rule, or ``standardise`` in closed form."""
     if phase.method is Method.STANDARDISE:
-        moved = standardised(torch.from_numpy(weights), torch.from_numpy(-direction))
+        norm, gradient = whole(weights), -whole(direction)
+        moved = standardised(torch.from_numpy(norm), torch.from_numpy(gradient))
         return replace(state.optimiser, steps=state.optimiser.steps + 1), moved.numpy()
     changed = {"learning_rate": phase.learning_rate, "momentum": phase.momentum}
     rule = plan.aggregation.model_copy(update={name: value for name, value in changed.items() if value is not None})
-    return optimiser_step(rule, state.optimiser, weights, direction)
+    return computed_step(rule, state.optimiser, weights, direction)
 
 
 def result_so_far(plan: StudyPlan, state: ModelState) -> Vector:
@@ -116,16 +184,19 @@ def result_so_far(plan: StudyPlan, state: ModelState) -> Vector:
     return state.parameters if between or plan.aggregation.model_selection == "last" else state.average
 
 
-def _direction(plan: StudyPlan, total: SummedVector, share: float) -> Vector:
+def _direction(plan: StudyPlan, total: SummedVector, share: float) -> Weights:
     """Return d: minus the mean gradient, or plus the mean difference of weights.
 
     Clipped gradients travel as integers that a site has put on the plan's own lattice (``common.plan.fitting``), with
     its noise; differences of weights as real numbers, which the protocol puts on its lattice.
     """
-    if plan.privacy.noise is NoisePlacement.LOCAL:
-        return total.decode_sum(share)
-    unit = lattice_step(plan)
-    return total.decode_sum(-share * total.lattice.step / unit)
+    local = plan.privacy.noise is NoisePlacement.LOCAL
+    by = share if local else -share * total.lattice.step / lattice_step(plan)
+
+    def decoded(block: slice) -> Vector:
+        return replace(total, body_sum=total.body_sum[block]).decode_sum(by)
+
+    return Computed(total.body_sum.size, decoded)
 
 
 def evaluation_of(
@@ -137,7 +208,7 @@ def evaluation_of(
     return evaluate(plan, meta, participants)
 
 
-def _next_round(plan: StudyPlan, network: StudyNetwork, state: ModelState) -> ModelState:
+def _next_round(plan: StudyPlan, state: StateOf[Weights]) -> StateOf[Weights]:
     """Move on; at the end of a phase the selected model is what the next one starts from, and what is closed on.
 
     A phase also ends where the plan's rule on scores says so; the closing round comes all the same.
@@ -151,20 +222,19 @@ def _next_round(plan: StudyPlan, network: StudyNetwork, state: ModelState) -> Mo
         closing = planned + 1
         scored = is_evaluated(plan, version_before(plan, state.phase, closing))
         return replace(state, round_number=closing, parameters=chosen, finished=not scored)
-    facts = network.phases[state.phase + 1]
-    return ModelState(
+    return StateOf(
         phase=state.phase + 1,
         round_number=1,
         attempt=state.attempt,
         finished=False,
         parameters=chosen,
         average=chosen,
-        optimiser=new_optimiser_state(int(facts.trained.sum())),
+        optimiser=new_optimiser_state(),
         best=chosen,
     )
 
 
-def _heed(plan: StudyPlan, state: ModelState, evaluation: Evaluation | None) -> ModelState:
+def _heed(plan: StudyPlan, state: StateOf[Weights], evaluation: Evaluation | None) -> StateOf[Weights]:
     """Remember the best scored model, and how long none was better; counts of nobody (NaN) say neither."""
     if evaluation is None or not math.isfinite(evaluation.score):
         return state
@@ -175,7 +245,7 @@ def _heed(plan: StudyPlan, state: ModelState, evaluation: Evaluation | None) -> 
     return state
 
 
-def _closed(plan: StudyPlan, state: ModelState) -> ModelState:
+def _closed(plan: StudyPlan, state: StateOf[Weights]) -> StateOf[Weights]:
     """The final model was scored: with ``best_noised`` an earlier one may have been better."""
     best = plan.aggregation.model_selection == "best_noised" and math.isfinite(state.best_score)
     return replace(state, finished=True, parameters=state.best if best else state.parameters)

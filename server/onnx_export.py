@@ -16,7 +16,8 @@ from torch import nn
 from common.parameters import load
 from common.plan.plan import StudyPlan
 from common.plan.start import start_network
-from server.phase_facts import StudyNetwork, Vector
+from server.blocks import Vector
+from server.phase_facts import StudyNetwork
 
 INPUT, OUTPUT = "images", "logits"
 OPSET: Final = 17

@@ -16,25 +16,54 @@ bias correction of Kingma & Ba 2015, because a phase may have only 20 rounds.
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
 from common.plan.aggregation import Aggregation, ServerRule
-from server.phase_facts import Vector
+from server.blocks import Computed, Vector, Weights
+
+NOTHING: Final[Vector] = np.zeros(0, np.float32)
 
 
 @dataclass(frozen=True, eq=False)
 class OptimiserState:
-    """What an optimiser remembers of a phase. Shapes: both (trained parameters,) float32."""
+    """What an optimiser remembers of a phase.
+
+    Shapes: first, second (trained parameters,) float32; an empty one stands for zeros. ``mean`` remembers nothing,
+    ``momentum`` the first, ``adam`` and ``yogi`` both: on disk, and block by block in memory, each is one model more.
+    """
 
     steps: int
-    first: Vector
-    second: Vector
+    first: Weights
+    second: Weights
 
 
-def new_optimiser_state(num_parameters: int) -> OptimiserState:
+def new_optimiser_state() -> OptimiserState:
     """Return the state at the start of a phase: zeros."""
-    return OptimiserState(0, np.zeros(num_parameters, np.float32), np.zeros(num_parameters, np.float32))
+    return OptimiserState(0, NOTHING, NOTHING)
+
+
+def computed_step(
+    rule: Aggregation, state: OptimiserState, weights: Weights, direction: Weights
+) -> tuple[OptimiserState, Weights]:
+    """Return ``optimiser_step`` as formulae over blocks: nothing is computed before somebody asks for a block.
+
+    Shapes as for ``optimiser_step``; state, weights and direction must stay as they are while the result is used.
+    """
+
+    def step(block: slice) -> tuple[OptimiserState, Vector]:
+        memory = OptimiserState(state.steps, state.first[block], state.second[block])
+        return optimiser_step(rule, memory, weights[block], direction[block])
+
+    size = weights.size
+    keeps_first, keeps_second = rule.rule is not ServerRule.MEAN, rule.rule in {ServerRule.ADAM, ServerRule.YOGI}
+    after = OptimiserState(
+        state.steps + 1,
+        Computed(size, lambda block: step(block)[0].first[:]) if keeps_first else NOTHING,
+        Computed(size, lambda block: step(block)[0].second[:]) if keeps_second else NOTHING,
+    )
+    return after, Computed(size, lambda block: step(block)[1])
 
 
 def optimiser_step(
@@ -44,26 +73,27 @@ def optimiser_step(
 
     Shapes: weights, direction (trained parameters,) float32, unchanged; the result likewise, new.
     """
+    first, second = (memory[:] if memory.size else np.zeros_like(weights) for memory in (state.first, state.second))
     with np.errstate(over="ignore", invalid="ignore"):  # the caller refuses what is not finite
-        return _step(rule, state, weights, direction)
+        return _step(rule, state.steps + 1, (first, second), weights, direction)
 
 
 def _step(
-    rule: Aggregation, state: OptimiserState, weights: Vector, direction: Vector
+    rule: Aggregation, steps: int, memory: tuple[Vector, Vector], weights: Vector, direction: Vector
 ) -> tuple[OptimiserState, Vector]:
-    steps, b1, b2 = state.steps + 1, rule.momentum, rule.second_momentum
+    (first, second), b1, b2 = memory, rule.momentum, rule.second_momentum
     lr = np.float32(rule.learning_rate)
     if rule.rule is ServerRule.MEAN:
-        return OptimiserState(steps, state.first, state.second), weights + lr * direction
+        return OptimiserState(steps, NOTHING, NOTHING), weights + lr * direction
     if rule.rule is ServerRule.MOMENTUM:
-        first = np.float32(b1) * state.first + direction
-        return OptimiserState(steps, first, state.second), weights + lr * first
-    first = np.float32(b1) * state.first + np.float32(1 - b1) * direction
+        first = np.float32(b1) * first + direction
+        return OptimiserState(steps, first, NOTHING), weights + lr * first
+    first = np.float32(b1) * first + np.float32(1 - b1) * direction
     square = direction * direction
     if rule.rule is ServerRule.ADAM:
-        second = np.float32(b2) * state.second + np.float32(1 - b2) * square
+        second = np.float32(b2) * second + np.float32(1 - b2) * square
     else:
-        second = state.second - np.float32(1 - b2) * (np.sign(state.second - square) * square)
+        second = second - np.float32(1 - b2) * (np.sign(second - square) * square)
     mean = first / np.float32(1 - power(b1, steps))
     spread = np.sqrt(second / np.float32(1 - power(b2, steps))) + np.float32(rule.adaptivity)
     return OptimiserState(steps, first, second), weights + lr * (mean / spread)
@@ -74,12 +104,19 @@ def averaged(average: Vector, weights: Vector, *, decay: float, steps: int) -> V
 
         avg_t = (1 - d) sum_i d^(t - i) theta_i / (1 - d^t) = avg_{t-1} + (theta_t - avg_{t-1}) (1 - d) / (1 - d^t)
 
-    With decay 0, and after the first round, it is the model itself.
+    With decay 0, and after the first round, it is the model itself (the same array).
     """
     if decay == 0 or steps == 1:
-        return weights.copy()
+        return weights
     share = np.float32((1 - decay) / (1 - power(decay, steps)))
     return average + (weights - average) * share
+
+
+def computed_average(average: Weights, weights: Vector, *, decay: float, steps: int) -> Weights:
+    """Return ``averaged`` as a formula over blocks, or ``weights`` where that is the average."""
+    if decay == 0 or steps == 1:
+        return weights
+    return Computed(weights.size, lambda block: averaged(average[block], weights[block], decay=decay, steps=steps))
 
 
 def power(base: float, exponent: int) -> float:

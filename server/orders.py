@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 from common.plan.plan import StudyPlan
 from common.secagg.order import Order
-from server.model_state import ModelState
+from server.blocks import Weights
+from server.model_state import StateOf
 from server.study_folder import Study
 
 BYTES_PER_WEIGHT = 4
@@ -13,7 +14,7 @@ BYTES_PER_WEIGHT = 4
 
 def new_order(
     study: Study,
-    state: ModelState,
+    state: StateOf[Weights],
     *,
     attempt: int,
     digest: bytes,
@@ -51,7 +52,7 @@ def new_order(
         task_digest=facts.task_digest,
         privacy_digest=facts.privacy_digest,
         model_digest=digest,
-        model_bytes=BYTES_PER_WEIGHT * int(facts.travels.sum()),
+        model_bytes=BYTES_PER_WEIGHT * facts.travelling_parameters,
         deadline_unix_s=int(now_unix_s + session_length_s(study.plan)) + 1,
     )
 

@@ -3,44 +3,54 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import nn
 
 from common.errors import PlanInvalidError
-from common.parameters import Layout, flatten, layout
-from common.plan.fitting import phase_layout, travelling_layout
+from common.parameters import Layout, layout
+from common.plan.fitting import phase_layout, plan_shape, travelling_layout
 from common.plan.phases import Phase
 from common.plan.plan import StudyPlan
 from common.plan.protocol import privacy_digest, task_digest, vector_spec
 from common.plan.schedule import count_layout
-from common.plan.start import frozen_digest, start_network
+from common.plan.start import frozen_digests, start_vector
 from common.secagg.order import model_digest
 from common.secagg.vector import VectorSpec
+from server.blocks import Vector, Weights, part_of, whole
 
-Vector = NDArray[np.float32]
+__all__ = ["PhaseFacts", "StudyNetwork", "Vector", "named_parameters", "study_network"]
 
 
 @dataclass(frozen=True, eq=False)
 class PhaseFacts:
     """One phase.
 
-    Shapes: trained, travels (all parameters,) bool: which of the network's parameters this phase trains, and which go
-    out with its orders (those of earlier phases too), in their fixed order.
+    ``trained``: where the parameters that it trains lie among all (one piece, because a part of a network is one
+    module). ``travels``: the pieces that go out with its orders (those of earlier phases too), in their fixed order.
     """
 
     index: int
     phase: Phase
-    trained: NDArray[np.bool_]
-    travels: NDArray[np.bool_]
+    trained: slice
+    travels: tuple[slice, ...]
     vector: VectorSpec
     layout_digest: bytes
     frozen_digest: bytes
     task_digest: bytes
     privacy_digest: bytes
 
-    def travelling(self, parameters: Vector) -> Vector:
-        """Return a copy of the part of all parameters that goes out with an order, little-endian float32."""
-        return np.ascontiguousarray(parameters[self.travels], dtype="<f4")
+    @property
+    def travelling_parameters(self) -> int:
+        """How many parameters go out with an order."""
+        return sum(piece.stop - piece.start for piece in self.travels)
+
+    def travelling(self, parameters: Weights) -> Vector:
+        """Return the part of all parameters that goes out with an order, little-endian float32.
+
+        It is a view of an array where the part is one piece (as in most plans), else new; of parameters in a file
+        nothing else is read.
+        """
+        pieces = [whole(part_of(parameters, piece)) for piece in self.travels]
+        return np.ascontiguousarray(pieces[0] if len(pieces) == 1 else np.concatenate(pieces), dtype="<f4")
 
     def model_digest(self, travelling: Vector) -> bytes:
         """Return the digest of the model whose travelling part this is."""
@@ -49,11 +59,19 @@ class PhaseFacts:
 
 @dataclass(frozen=True, eq=False)
 class StudyNetwork:
-    """The plan's network: layout of all parameters, their public start values, and the phases."""
+    """The plan's network: layout of all parameters, and the phases."""
 
     everything: Layout
-    start: Vector
     phases: tuple[PhaseFacts, ...]
+    plan: StudyPlan
+
+    @property
+    def start(self) -> Vector:
+        """The public start values (all parameters,), drawn anew at each call: nobody needs them after the first round.
+
+        Raises: WeightsInvalidError.
+        """
+        return start_vector(self.plan).numpy()
 
 
 def named_parameters(network: StudyNetwork, parameters: Vector) -> dict[str, Vector]:
@@ -65,40 +83,50 @@ def named_parameters(network: StudyNetwork, parameters: Vector) -> dict[str, Vec
 
 
 def study_network(plan: StudyPlan) -> StudyNetwork:
-    """Build the public start of a plan and the facts of its phases.
+    """Return the facts of a plan's phases; start weights are built only to hash those that never travel.
 
     Raises: PlanInvalidError if a layout hash is wrong; NetworkUnsuitableError, WeightsInvalidError, VectorRefusedError.
     """
-    network = start_network(plan)
-    everything = layout(network)
-    phases = tuple(_phase_facts(plan, index, network, everything) for index in range(len(plan.phases)))
-    return StudyNetwork(everything, flatten(network, everything).numpy().copy(), phases)
+    network = plan_shape(plan)
+    everything, frozen = layout(network), frozen_digests(plan)
+    phases = tuple(
+        _phase_facts(plan, index, network, everything, frozen_digest) for index, frozen_digest in enumerate(frozen)
+    )
+    return StudyNetwork(everything, phases, plan)
 
 
-def _phase_facts(plan: StudyPlan, index: int, network: nn.Module, everything: Layout) -> PhaseFacts:
+def _phase_facts(
+    plan: StudyPlan, index: int, network: nn.Module, everything: Layout, frozen_digest: bytes
+) -> PhaseFacts:
     phase = plan.phases[index]
     order, travelling = phase_layout(network, phase), travelling_layout(network, plan, index)
     if order.digest != phase.layout_hash:
         raise PlanInvalidError(f"phase {phase.name}: layout_hash does not fit the network; run `plan check`")
     spec = vector_spec(plan, body_length=order.num_parameters, meta_words=count_layout(plan).length)
     spec.check()
+    (trained,) = _pieces(everything, order)
     return PhaseFacts(
         index=index,
         phase=phase,
-        trained=_places(everything, order),
-        travels=_places(everything, travelling),
+        trained=trained,
+        travels=_pieces(everything, travelling),
         vector=spec,
         layout_digest=bytes.fromhex(order.digest),
-        frozen_digest=frozen_digest(network, travelling),
+        frozen_digest=frozen_digest,
         task_digest=task_digest(plan, phase),
         privacy_digest=privacy_digest(plan),
     )
 
 
-def _places(everything: Layout, part: Layout) -> NDArray[np.bool_]:
-    """Return which of all parameters lie in ``part``."""
-    names = {entry.name for entry in part.entries}
-    places = np.zeros(everything.num_parameters, np.bool_)
+def _pieces(everything: Layout, part: Layout) -> tuple[slice, ...]:
+    """Return where ``part`` lies among all parameters, as few pieces as there are."""
+    names, pieces = {entry.name for entry in part.entries}, list[slice]()
     for entry in everything.entries:
-        places[entry.offset : entry.offset + entry.size] = entry.name in names
-    return places
+        if entry.name not in names:
+            continue
+        end = entry.offset + entry.size
+        if pieces and pieces[-1].stop == entry.offset:
+            pieces[-1] = slice(pieces[-1].start, end)
+        else:
+            pieces.append(slice(entry.offset, end))
+    return tuple(pieces)

@@ -21,11 +21,13 @@ from common.errors import StudyFolderInvalidError, WeightsInvalidError
 from common.plan.protocol import divisor
 from common.secagg.refusals import TABLE, Check
 from common.secagg.vector import SummedVector
-from server.checkpoint import KEPT, prune_checkpoints, read_checkpoint, write_checkpoint
+from server.blocks import Weights
+from server.checkpoint import KEPT, open_checkpoint, prune_checkpoints, write_checkpoint
 from server.journal import LOST, AbortRow, AppliedRow, AttemptRow, Journal, OpenedRow
-from server.model_state import Applied, ModelState, apply_sum, start_state
+from server.model_state import ModelState, StateOf, apply_sum, computed_sum, in_memory, start_state, state_from
 from server.study_folder import Study
 from server.sums import read_sum
+from server.tensor_file import set_aside
 
 LOST_SENTENCE = "the server stopped before the sum was opened"
 
@@ -35,14 +37,14 @@ def open_journal(study: Study) -> Journal:
     return Journal(study.folder.journal, study.plan_digest)
 
 
-def resume(study: Study, journal: Journal) -> ModelState:
+def resume(study: Study, journal: Journal) -> StateOf[Weights]:
     """Return the state from which to go on: close what a crash cut off, apply what was opened and not applied.
 
-    Raises: StudyFolderInvalidError for missing or changed files.
+    Its vectors lie on disk, see ``stored_state``. Raises: StudyFolderInvalidError for missing or changed files.
     """
     for attempt in journal.undecided():
         journal.record_abort(AbortRow(attempt, LOST, LOST_SENTENCE, ()))
-    state = current_state(study, journal)
+    state = stored_state(study, journal)
     given_up = {abort.attempt for abort in journal.aborts()}
     for row in journal.opened():
         if row.attempt > state.attempt and row.attempt not in given_up:
@@ -51,40 +53,55 @@ def resume(study: Study, journal: Journal) -> ModelState:
 
 
 def current_state(study: Study, journal: Journal) -> ModelState:
-    """Return the state after the last applied row, from its checkpoint; nothing is written.
+    """Return the state after the last applied row in memory; nothing is written.
 
     Raises: StudyFolderInvalidError, FileUnreadableError.
     """
+    return in_memory(stored_state(study, journal)) if journal.last_applied() else start_state(study.network)
+
+
+def stored_state(study: Study, journal: Journal) -> StateOf[Weights]:
+    """Return the state after the last applied row: its vectors stay in its checkpoint, and are read as they are used.
+
+    Before the first row it is the public start, drawn anew into a file without a name.
+    Raises: StudyFolderInvalidError, FileUnreadableError.
+    """
     last = journal.last_applied()
-    if last is None:
-        return start_state(study.network)
-    return read_checkpoint(
-        study.folder.checkpoints,
-        last.attempt,
-        last.checkpoint_sha256,
-        num_parameters=study.network.everything.num_parameters,
-    )
+    if last is not None:
+        return _opened_checkpoint(study, last.attempt, last.checkpoint_sha256)
+    return state_from(set_aside(study.network.start, study.folder.checkpoints))
 
 
 def apply_opened(
-    study: Study, journal: Journal, state: ModelState, row: OpenedRow, total: SummedVector
-) -> ModelState | None:
+    study: Study, journal: Journal, state: StateOf[Weights], row: OpenedRow, total: SummedVector
+) -> StateOf[Weights] | None:
     """Move the model by an opened sum, make checkpoint and row durable, and return the next state.
 
-    None where the sum cannot be applied (nobody expected at its sites, weights not finite): the attempt is then noted
-    as aborted, and the model stays.
+    In memory are the sum and the next parameters; all else goes from the old file to the new one block by block. The
+    new file is read back before the row is written, and holds the vectors of the state that is returned. None where
+    the sum cannot be applied (nobody expected at its sites, weights not finite): the attempt is then noted as
+    aborted, and the model stays.
     """
     facts = study.network.phases[state.phase]
     try:
-        applied = _applied(study, state, row, total)
+        applied = computed_sum(
+            study.plan, study.network, state, attempt=row.attempt, participants=row.participants, total=total
+        )
     except (ValueError, WeightsInvalidError) as error:
         journal.record_abort(AbortRow(row.attempt, TABLE[Check.ANY_INTERNAL].code, str(error), ()))
         return None
-    sha256 = write_checkpoint(study.folder.checkpoints, applied.state)
-    digest = facts.model_digest(facts.travelling(applied.state.parameters))
-    journal.record_applied(AppliedRow(row.attempt, applied.divisor, sha256, digest, applied.state.finished))
+    sha256, share = write_checkpoint(study.folder.checkpoints, applied.state), applied.divisor
+    del applied  # so that the model read back is the only one in memory
+    after = _opened_checkpoint(study, row.attempt, sha256)
+    digest = facts.model_digest(facts.travelling(after.parameters))
+    journal.record_applied(AppliedRow(row.attempt, share, sha256, digest, after.finished))
     prune_checkpoints(study.folder.checkpoints, journal.recently_applied(KEPT + 1))
-    return applied.state
+    return after
+
+
+def _opened_checkpoint(study: Study, attempt: int, digest: str) -> StateOf[Weights]:
+    size = study.network.everything.num_parameters
+    return open_checkpoint(study.folder.checkpoints, attempt, digest, num_parameters=size)
 
 
 def replay(study: Study, journal: Journal) -> ModelState:
@@ -98,12 +115,11 @@ def replay(study: Study, journal: Journal) -> ModelState:
         phase = study.network.phases[state.phase]
         if divisor(study.plan, phase.phase, row.participants) != step.divisor:
             raise StudyFolderInvalidError(f"attempt {step.attempt}: the journal's divisor is not that of the plan")
-        state = _applied(study, state, row, _sum_of(study, journal, row)).state
+        total = _sum_of(study, journal, row)
+        state = apply_sum(
+            study.plan, study.network, state, attempt=row.attempt, participants=row.participants, total=total
+        ).state
     return state
-
-
-def _applied(study: Study, state: ModelState, row: OpenedRow, total: SummedVector) -> Applied:
-    return apply_sum(study.plan, study.network, state, attempt=row.attempt, participants=row.participants, total=total)
 
 
 def _sum_of(study: Study, journal: Journal, row: OpenedRow) -> SummedVector:

@@ -13,6 +13,7 @@ It holds one accumulator and the one vector that is being received. It does no w
 """
 
 import logging
+import math
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -103,13 +104,14 @@ class ServerSession:
         _check_order(order, identities, memoryview(model), minimum_cohort)
         octets = encode_order(order)
         self._order_message = SignedOrder(order=octets, signature=sign(order_key, *order_statement(octets)))
-        self._order_key, self._model, self._checks, self._threads = order_key, memoryview(model), checks, threads
+        self._order_key, self._checks, self._threads = order_key, checks, threads
+        self._model: memoryview | None = memoryview(model)
         self._minimum_cohort = minimum_cohort
         self._facts = RoundFacts(order, order_digest(octets), identities)
         self._sum = Accumulator(order.vector)
         self._stage = ServerStage.WAITING_FOR_KEYS
         self._expected = frozenset(order.cohort)
-        self._opened: OpenedSum | None = None
+        self._result: Result | None = None  # of the opened sum, divisor and model still open
         self._announced = b""
         self.refusals: dict[str, SiteRefusal] = {}
         self.rejected: deque[Receipt] = deque(maxlen=_MOST_REJECTED)
@@ -127,8 +129,13 @@ class ServerSession:
         return self._expected - set(self._answers) - set(self.refusals)
 
     def start(self) -> dict[str, Packet]:
-        """Return the ORDER, the same for each site of the cohort, with the model as payload."""
-        packet = Packet(encode(self._order_message), self._model)
+        """Return the ORDER, the same for each site of the cohort, with the model as payload, which is not kept.
+
+        Raises: RuntimeError when it was handed out already.
+        """
+        if self._model is None:
+            raise RuntimeError("the order was handed out already")
+        packet, self._model = Packet(encode(self._order_message), self._model), None
         self.transcript.add("", packet.message)
         return dict.fromkeys(self._facts.order.cohort, packet)
 
@@ -167,7 +174,7 @@ class ServerSession:
         return packets
 
     def finish(self) -> OpenedSum:
-        """Close the last stage: rebuild the masks, remove them, check the sum and return it.
+        """Close the last stage: rebuild the masks, remove them, check the sum and return it; it is not kept.
 
         Raises: RoundAbortedError with C.too_few, C.seed or C.mask_key (naming the dealer), or C.sum; RuntimeError in
         another stage.
@@ -176,25 +183,26 @@ class ServerSession:
             raise RuntimeError(f"nothing can be opened in stage {self._stage}")
         self._demand_enough()
         self._stage = ServerStage.ABORTED
-        self._opened = open_sum(self._facts, self._sum, checks=self._checks, threads=self._threads)
+        opened = open_sum(self._facts, self._sum, checks=self._checks, threads=self._threads)
+        self._result = Result(
+            session_id=opened.session_id,
+            survivors_digest=opened.survivors_digest,
+            sum_digest=opened.sum_digest,
+            divisor=math.nan,
+            model_digest=bytes(32),
+            signature=bytes(64),
+        )
         self._stage = ServerStage.FINISHED
-        return self._opened
+        return opened
 
     def announce(self, *, model_digest: bytes, divisor: float) -> dict[str, Packet]:
         """Return the signed RESULT for each site that helped to unmask: the next ORDER must bring ``model_digest``.
 
         Raises: RuntimeError before ``finish``.
         """
-        if self._opened is None:
+        if self._result is None:
             raise RuntimeError("there is no sum to announce yet")
-        result = Result(
-            session_id=self._opened.session_id,
-            survivors_digest=self._opened.survivors_digest,
-            sum_digest=self._opened.sum_digest,
-            divisor=float(divisor),
-            model_digest=model_digest,
-            signature=bytes(64),
-        )
+        result = replace(self._result, divisor=float(divisor), model_digest=model_digest)
         result = replace(result, signature=sign(self._order_key, *result_statement(result)))
         self._announced = model_digest
         packet = Packet(encode(result))

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 
 from flwr.app import ArrayRecord, ConfigRecord, Message
 
@@ -46,21 +46,27 @@ class StageSettings:
 
 @dataclass(eq=False)
 class Stage:
-    """The questions of one stage, by site, and what to do with the replies."""
+    """The questions of one stage, by site, and what to do with the replies.
 
-    packets: Mapping[str, Packet]
+    The packets are written into the questions and not kept, and whoever sends a question may drop it: with an order
+    goes the whole model.
+    """
+
+    packets: InitVar[Mapping[str, Packet]]
     nodes: Mapping[str, int]
     settings: StageSettings
     questions: dict[str, Message] = field(init=False)
     _nonces: dict[str, bytes] = field(init=False)
+    _sent_bytes: dict[str, int] = field(init=False)
     _sizes: dict[str, int] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, packets: Mapping[str, Packet]) -> None:
         """Write a message for each site that has a node, each with a nonce of its own."""
         bodies: dict[int, ArrayRecord | ConfigRecord] = {}  # one packet may go to many sites: one record, one copy
-        self._nonces = {site: os.urandom(NONCE_BYTES) for site in self.packets}
+        self._nonces = {site: os.urandom(NONCE_BYTES) for site in packets}
+        self._sent_bytes = {site: len(packet.message) + packet.payload.nbytes for site, packet in packets.items()}
         self.questions = {}
-        for site, packet in self.packets.items():
+        for site, packet in packets.items():
             if site in self.nodes:
                 if id(packet) not in bodies:
                     bodies[id(packet)] = to_body(packet)
@@ -75,6 +81,11 @@ class Stage:
             group_id=self.settings.group,
         )
 
+    @property
+    def offline(self) -> set[str]:
+        """The sites without a node."""
+        return set(self._sent_bytes) - set(self.nodes)
+
     def read(self, site: str, reply: Message) -> str:
         """Hand a reply with content on; ``rejected:content`` for another form or a nonce that is not the site's."""
         try:
@@ -88,9 +99,7 @@ class Stage:
 
     def settle(self, site: str, outcome: Outcome) -> None:
         """Note a site's outcome."""
-        packet = self.packets[site]
-        left = outcome.what not in {"failed:push", "failed:offline"}
-        sent = len(packet.message) + packet.payload.nbytes if left else 0
+        sent = 0 if outcome.what in {"failed:push", "failed:offline"} else self._sent_bytes[site]
         self.settings.settled(site, Asked(outcome.what, sent, self._sizes.get(site, 0), outcome.seconds))
 
     def take_reply(self, reply: Message) -> None:

@@ -17,11 +17,12 @@ from flwr.serverapp.strategy import Result, Strategy
 from common.secagg.refusals import RoundAbortedError
 from common.secagg.stages import Kind
 from server.attempt import Attempt
+from server.blocks import Vector, whole
 from server.evaluation import Evaluation
 from server.events import RunEnd, RunState
 from server.history import scores_by_version
-from server.phase_facts import Vector, named_parameters
-from server.progress import current_state, resume
+from server.phase_facts import named_parameters
+from server.progress import current_state, resume, stored_state
 from server.rounds import run_rounds
 from server.stage import Stage
 from server.study_folder import Study
@@ -65,9 +66,13 @@ class FedwardStrategy(Strategy):
         Returns: the model's arrays by parameter name, and the noised scores by version of the model.
         """
         del initial_arrays, num_rounds, timeout, train_config, evaluate_config, evaluate_fn
-        run = self._run_on(grid)
-        self.ended = run_rounds(run)
-        return result_of(run)
+        self.run(grid)
+        return result_of(self._run_on(grid))
+
+    def run(self, grid: Grid) -> RunEnd:
+        """Run every round that is left as ``start`` does, without reading the model back for a result of Flower's."""
+        self.ended = run_rounds(self._run_on(grid))
+        return self.ended
 
     def summary(self) -> None:
         """Log what is going to run."""
@@ -115,12 +120,13 @@ class FedwardStrategy(Strategy):
         except RoundAbortedError as aborted:
             run.give_up(attempt, aborted)
             return None, None
-        after = run.apply(attempt, opened, current_state(run.study, run.journal))
+        after = run.apply(attempt, opened, stored_state(run.study, run.journal))
         if after is None:
             return None, None
         run.announce(attempt)
         run.close_attempt(attempt, opened)
-        return named_arrays(run.study, after.parameters), MetricRecord({"participants": len(opened.participants)})
+        arrays = named_arrays(run.study, whole(after.parameters))
+        return arrays, MetricRecord({"participants": len(opened.participants)})
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

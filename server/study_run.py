@@ -13,11 +13,12 @@ from common.plan.schedule import is_closing, last_round, total_rounds
 from common.secagg.refusals import TABLE, Check, RoundAbortedError
 from common.secagg.stages import Kind
 from server.attempt import Attempt
+from server.blocks import Weights
 from server.channel import Channel
 from server.cohort import Attendance, choose_cohort, least_cohort, part_of
 from server.events import ENDED_EARLY, SENTENCES, AttemptStart, LoggedEvents, RoundEnd, RoundEvents, RunEnd, RunState
 from server.journal import AbortRow, Journal
-from server.model_state import ModelState, evaluation_of
+from server.model_state import StateOf, evaluation_of
 from server.orders import new_order
 from server.progress import apply_opened
 from server.retries import Failures, RetryRules
@@ -64,7 +65,7 @@ class StudyRun:
     attendance: Attendance = field(default_factory=Attendance)
     failures: Failures = field(default_factory=Failures)
 
-    def open_attempt(self, state: ModelState) -> Attempt | RunState:
+    def open_attempt(self, state: StateOf[Weights]) -> Attempt | RunState:
         """Choose the cohort, make the next attempt's number durable, and prepare its order; or say why the run ends."""
         plan = self.study.plan
         whole = choose_cohort(plan, self._gather(), self.attendance)
@@ -104,7 +105,7 @@ class StudyRun:
         self.events.on_aborted(abort, wait_s)
         self._sleep(wait_s)
 
-    def apply(self, attempt: Attempt, opened: OpenedSum, state: ModelState) -> ModelState | None:
+    def apply(self, attempt: Attempt, opened: OpenedSum, state: StateOf[Weights]) -> StateOf[Weights] | None:
         """Make the sum durable, then move the model by it; None where it cannot be applied (noted as aborted)."""
         row = attempt.opened_row(opened)
         write_sum(self.study.folder.sums, attempt.number, opened.total)
@@ -158,7 +159,7 @@ class StudyRun:
             self._sleep(min(1.0, patience_s))
         return online
 
-    def _reason_to_end(self, state: ModelState, whole: tuple[str, ...] | None) -> RunState | None:
+    def _reason_to_end(self, state: StateOf[Weights], whole: tuple[str, ...] | None) -> RunState | None:
         plan = self.study.plan
         if self.should_stop():
             return RunState.STOPPED
@@ -168,7 +169,7 @@ class StudyRun:
         sizes = {"cohort_size": len(whole or ()), "part_size": least_cohort(plan)}
         return self.failures.verdict(self.settings.retries, **sizes)
 
-    def _start(self, state: ModelState, number: int, cohort: tuple[str, ...]) -> AttemptStart:
+    def _start(self, state: StateOf[Weights], number: int, cohort: tuple[str, ...]) -> AttemptStart:
         plan = self.study.plan
         return AttemptStart(
             attempt=number,

@@ -6,16 +6,12 @@ they are what an auditor replays.
 
 import hashlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
 
 from common.errors import StudyFolderInvalidError
-from common.files import read_bounded, replace_atomically
 from common.secagg.vector import SummedVector, VectorSpec
+from server.tensor_file import TensorFile, write_tensors
 
 FORMAT = "fedward-sum/1"
 _OVERHEAD_BYTES = 4096
@@ -32,9 +28,8 @@ def write_sum(folder: Path, attempt: int, total: SummedVector) -> str:
     Tensors: body_sum (body_length,) int32, meta_sum (meta_words,) uint64.
     Raises: FileUnreadableError.
     """
-    tensors: dict[str, NDArray[Any]] = {"body_sum": np.ascontiguousarray(total.body_sum), "meta_sum": total.meta}
     metadata = {"format": FORMAT, "attempt": str(attempt), "participants": str(total.participants)}
-    replace_atomically(folder / sum_name(attempt), save(tensors, metadata))
+    write_tensors(folder / sum_name(attempt), {"body_sum": total.body_sum, "meta_sum": total.meta}, metadata)
     return sum_name(attempt)
 
 
@@ -46,12 +41,14 @@ def read_sum(folder: Path, attempt: int, *, spec: VectorSpec, participants: int,
     path = folder / sum_name(attempt)
     limit = 4 * spec.body_length + 8 * spec.meta_words + _OVERHEAD_BYTES
     try:
-        tensors = load(read_bounded(path, limit))
-    except (SafetensorError, ValueError):
+        stored = TensorFile.open(path, limit)
+        body, meta = stored.read("body_sum"), stored.read("meta_sum")
+    except ValueError:
         raise StudyFolderInvalidError(f"{path}: damaged; restore it from a backup") from None
-    body, meta = tensors.get("body_sum", np.empty(0)), tensors.get("meta_sum", np.empty(0))
     if body.dtype != np.int32 or meta.dtype != np.uint64:
         raise StudyFolderInvalidError(f"{path}: not a sum of this version")
-    if hashlib.sha256(meta.tobytes() + body.data.cast("B")).digest() != digest:
+    found = hashlib.sha256(meta.data)
+    found.update(body.data)
+    if found.digest() != digest:
         raise StudyFolderInvalidError(f"{path}: not the sum that the journal says was opened")
     return SummedVector(meta, body, participants, spec.lattice)

@@ -44,14 +44,15 @@ def start_vector(plan: StudyPlan) -> Tensor:
 
 
 def frozen_digests(plan: StudyPlan) -> tuple[bytes, ...]:
-    """Return the ``frozen_digest`` of every phase; start weights are built only where some do not travel.
+    """Return the ``frozen_digest`` of every phase; seeded weights are built only where some do not travel.
 
     Raises: NetworkUnsuitableError, WeightsInvalidError.
     """
     shape = plan_shape(plan)
     parts = [travelling_layout(shape, plan, index) for index in range(len(plan.phases))]
-    lengths = {part.num_parameters for part in parts}
-    start = shape if lengths == {layout(shape).num_parameters} else start_network(plan)
+    all_travel = {part.num_parameters for part in parts} == {layout(shape).num_parameters}
+    # a named initialisation is small, and a name that this version lacks must be refused before a study begins
+    start = shape if all_travel and plan.network.initialisation == SEEDED else start_network(plan)
     return tuple(frozen_digest(start, part) for part in parts)
 
 

@@ -6,18 +6,14 @@ ends the process; and of the run's configuration nothing is read: the executor n
 in its signed plan.
 """
 
-import functools
 import logging
-import os
 import signal
 import threading
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import IO, Final, NoReturn
+from typing import IO, Final
 
 import httpx
-from flwr.app import Message
 from flwr.common.constant import SubStatus
 from flwr.common.serde import run_from_proto
 from flwr.proto.runtime_pb2 import PullTaskInputRequest, PullTaskInputResponse, PushTaskOutputRequest
@@ -25,58 +21,31 @@ from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_htt
 from flwr.supercore.retry import exponential
 from flwr.supercore.run import RunNotRunningException
 from flwr.supercore.task_identity import TaskIdentity
-from flwr.superlink.grid import http_grid
 
 from common.errors import FedwardError, StudyFolderInvalidError
 from common.faults import fault_without_text
 from common.flower_environment import require_flower
+from common.flower_objects import spare_memory
 from common.flower_pointer import pointer_digest
+from common.plan.reading import read_plan
+from common.plan.sizes import largest_payload_bytes
 from server.app import run_study
 from server.coordinator_config import read_coordinator_config
 from server.deployment.endings import forget_ending, write_ending
 from server.deployment.loopback_tls import loopback_authority
+from server.deployment.study_grid import SMALL_REPLY_BYTES, StudyGrid
 from server.deployment.study_readiness import say_ready
 from server.events import LoggedEvents, RunEnd
 from server.federation_folder import FederationFolder
 from server.live_status import LiveFile
 from server.run_options import RunOptions
+from server.study_folder import StudyFolder
 
-FIRST_OBJECT_PAUSE_S: Final = 0.05  # Flower's own is 1 s, met whenever a reply is seen before its objects
 LONGEST_RETRY_S: Final = 2
 LINGER_S: Final = 3.0  # a SuperNode may be fetching the last message, see ``server.deployment.executor``
 EXIT_FAILED: Final = 1
-EXIT_RUN_GONE: Final = 75  # EX_TEMPFAIL of sysexits.h: the executor starts a new run
 
 _log = logging.getLogger("fedward.study")
-
-
-class StudyGrid(http_grid.HttpGrid):
-    """Flower's grid, in a process that has nothing else to do than this run.
-
-    When the SuperLink says that the run is over (it was away too long, or somebody stopped it), the process ends at
-    once: every wait would be in vain, and the journal is durable at every moment.
-    """
-
-    def get_node_ids(self) -> Iterable[int]:
-        """Return the nodes that are online."""
-        try:
-            return super().get_node_ids()
-        except RunNotRunningException:
-            _leave()
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Send messages."""
-        try:
-            return super().push_messages(messages)
-        except RunNotRunningException:
-            _leave()
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Fetch replies."""
-        try:
-            return super().pull_messages(message_ids)
-        except RunNotRunningException:
-            _leave()
 
 
 @dataclass(frozen=True)
@@ -127,8 +96,7 @@ def main(folder: FederationFolder, study: str, tokens: IO[str]) -> int:
 
 
 def _grid(folder: FederationFolder, token: str) -> StudyGrid:
-    patient = http_grid.pull_objects  # type: ignore[attr-defined] # Flower imports it there
-    http_grid.pull_objects = functools.partial(patient, initial_backoff=FIRST_OBJECT_PAUSE_S)  # type: ignore[attr-defined]
+    spare_memory()
     authority = loopback_authority(folder).read_bytes()
     address = read_coordinator_config(folder.config).superlink_address
     grid = StudyGrid(address, root_certificates=authority, token=token)
@@ -148,6 +116,7 @@ def _run(folder: FederationFolder, study: str, grid: StudyGrid, should_stop: Sto
     TaskIdentity.node_id = task.context.node_id
     grid.set_run(run_from_proto(task.run))
     place = folder.existing_study(study)
+    grid.largest_reply_bytes = SMALL_REPLY_BYTES + largest_payload_bytes(read_plan(StudyFolder(place).plan))
     watcher = LiveFile(place, LoggedEvents())
     poll_s = config.running.poll_interval_s
     # a look costs the SuperLink 10 ms and more of its one interpreter, so the first comes no sooner than the others
@@ -171,8 +140,3 @@ def _hand_in(grid: StudyGrid, status: str, details: str) -> None:
         grid._runtime_client.PushTaskOutput(request)  # noqa: SLF001
     except (httpx.HTTPError, RunNotRunningException) as error:
         _log.warning("the SuperLink was not told (%s)", type(error).__name__)
-
-
-def _leave() -> NoReturn:
-    _log.warning("the run is over at the SuperLink; a new one goes on from the journal")
-    os._exit(EXIT_RUN_GONE)

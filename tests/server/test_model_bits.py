@@ -1,4 +1,4 @@
-"""A study's models to the last bit: pinned digests, and the same from memory, from files and in blocks of any length."""
+"""A study's models to the last bit: pinned digests; from memory, from files and in blocks of any length the same."""
 
 import hashlib
 
@@ -8,8 +8,10 @@ import pytest
 from common.plan.fitting import phase_layout, plan_network
 from common.plan.reading import parse_plan
 from common.secagg.vector import SummedVector
-from server.model_state import apply_sum, start_state
+from server.checkpoint import open_checkpoint, read_checkpoint, same_state, write_checkpoint
+from server.model_state import apply_sum, computed_sum, start_state, state_from
 from server.phase_facts import study_network
+from server.tensor_file import set_aside
 
 SITES = tuple(f"site-{number}" for number in range(1, 5))
 RULES = {
@@ -94,3 +96,20 @@ KNOWN_MODELS = {
 @pytest.mark.parametrize(("rule", "noise"), KNOWN_MODELS)
 def test_the_models_of_a_study_are_those_they_always_were(planned, rule, noise):
     assert digest_of(*planned(noise, **RULES[rule])) == KNOWN_MODELS[rule, noise]
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("length", [1, 7, 1 << 16])
+def test_states_on_disk_and_blocks_of_any_length_give_the_same_bits(planned, tmp_path, monkeypatch, rule, length):
+    monkeypatch.setattr("server.blocks.BLOCK", length)
+    plan, network = planned(**RULES[rule])
+    size = network.everything.num_parameters
+    state = state_from(set_aside(network.start, tmp_path))
+    for attempt, expected in enumerate(models(plan, network), start=1):
+        total = made_up_sum(plan, network, state, attempt)
+        applied = computed_sum(plan, network, state, attempt=attempt, participants=SITES, total=total)
+        digest = write_checkpoint(tmp_path, applied.state)
+        state = open_checkpoint(tmp_path, attempt, digest, num_parameters=size)
+        assert same_state(state, expected)
+        assert same_state(read_checkpoint(tmp_path, attempt, digest, num_parameters=size), expected)
+    assert state.finished

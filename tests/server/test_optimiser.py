@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from common.plan.aggregation import Aggregation, ServerRule
-from server.optimiser import averaged, new_optimiser_state, optimiser_step, power
+from server.optimiser import OptimiserState, averaged, new_optimiser_state, optimiser_step, power
 
 STEPS, SIZE = 12, 40
 
@@ -18,7 +18,7 @@ def directions():
 
 
 def walk(rule):
-    state, weights = new_optimiser_state(SIZE), np.linspace(-1, 1, SIZE, dtype=np.float32)
+    state, weights = new_optimiser_state(), np.linspace(-1, 1, SIZE, dtype=np.float32)
     for direction in directions():
         state, weights = optimiser_step(rule, state, weights, direction)
     assert weights.dtype == np.float32
@@ -67,11 +67,12 @@ def test_yogi_follows_the_formula_of_its_paper():
 
 @pytest.mark.parametrize("rule", list(ServerRule))
 def test_inputs_stay_as_they_are_and_the_same_input_gives_the_same_bits(rule):
-    state, weights, direction = new_optimiser_state(SIZE), np.ones(SIZE, np.float32), directions()[0]
-    before = (state.first.copy(), weights.copy(), direction.copy())
+    memory = [np.linspace(low, 2, SIZE, dtype=np.float32) for low in (-1, 0)]
+    state, weights, direction = OptimiserState(3, *memory), np.ones(SIZE, np.float32), directions()[0]
+    before = tuple(vector.copy() for vector in (*memory, weights, direction))
     once, twice = (optimiser_step(Aggregation(rule=rule), state, weights, direction)[1] for _ in range(2))
     assert once.tobytes() == twice.tobytes()
-    assert all(np.array_equal(a, b) for a, b in zip(before, (state.first, weights, direction), strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(before, (*memory, weights, direction), strict=True))
 
 
 @pytest.mark.parametrize("decay", [0.5, 0.9, 0.999])

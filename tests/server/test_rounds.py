@@ -104,7 +104,7 @@ def test_every_site_gets_the_model_that_the_round_before_led_to(make_federation)
     first = ledger.study.network.phases[0]
     assert received[0][0][2] == first.travelling(start).tobytes()
     # what the sites noted as announced is what the next order of the phase brought: they would refuse another
-    assert [len(model) for _, _, model in received[0]] == [4 * int(first.trained.sum())] * 2 + [4 * start.size] * 3
+    assert [len(model) for _, _, model in received[0]] == [4 * first.travelling_parameters] * 2 + [4 * start.size] * 3
 
 
 def test_a_head_phase_leaves_the_encoder_at_the_public_start(make_federation):
@@ -113,7 +113,8 @@ def test_a_head_phase_leaves_the_encoder_at_the_public_start(make_federation):
     federation.run(events=stopping, should_stop=stopping.should_stop)
     ledger = Ledger(federation).check()
     head = ledger.study.network.phases[0].trained
-    assert np.array_equal(ledger.state.parameters[~head], ledger.study.network.start[~head])
+    assert np.array_equal(ledger.state.parameters[: head.start], ledger.study.network.start[: head.start])
+    assert head.stop == ledger.state.parameters.size
     assert not np.array_equal(ledger.state.parameters[head], ledger.study.network.start[head])
 
 

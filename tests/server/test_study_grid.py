@@ -1,0 +1,195 @@
+"""Replies as the SuperLink hands them out: a broken one costs its sender, and nobody else."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, Metadata, RecordDict
+from flwr.common.constant import ErrorCode
+from flwr.common.serde import message_to_proto
+from flwr.app.message import make_message, remove_content_from_message
+from flwr.proto.message_pb2 import ObjectTree
+from flwr.proto.runtime_pb2 import PullAppMessagesResponse
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_id, get_object_tree
+from flwr.supercore.inflatable.inflatable_utils import PULL_MAX_TRIES_PER_OBJECT
+from flwr.superlink.grid.http_grid import HttpGrid
+
+from server.deployment.study_grid import SMALL_REPLY_BYTES, StudyGrid
+from server.exchange import TAKEN, Pace, exchange
+
+SITES = ("east", "north", "west")
+MB = 1_000_000
+
+
+def reply_of(site, content=None):
+    metadata = Metadata(
+        run_id=1,
+        message_id="",
+        src_node_id=10 + SITES.index(site),
+        dst_node_id=1,
+        message_type="query.keylist",
+        group_id="",
+        ttl=60.0,
+        reply_to_message_id=f"question to {site}",
+        created_at=1.0,
+    )
+    return make_message(metadata=metadata, content=content or RecordDict({"said": ConfigRecord({"by": site})}))
+
+
+class SuperLink:
+    """The three calls that a grid makes for replies, answered from a store. Replies are forgotten once listed."""
+
+    def __init__(self):
+        self.objects, self.listed, self.pulled_bytes = {}, [], 0
+
+    def put(self, message, change=None):
+        """Store a message; ``change`` may replace the content of any of its objects, as a sender could."""
+        announced = message_to_proto(remove_content_from_message(message))
+        tree = get_object_tree(message)
+        announced.metadata.message_id = tree.object_id
+        for name, item in get_all_nested_objects(message).items():
+            content = item.deflate()
+            self.objects[name] = (change or (lambda _item, same: same))(item, content)
+        self.listed.append((announced, tree))
+
+    def PullMessages(self, request):
+        found = [pair for pair in self.listed if pair[0].metadata.reply_to_message_id in request.message_ids]
+        self.listed = [pair for pair in self.listed if pair not in found]
+        return PullAppMessagesResponse(
+            messages_list=[announced for announced, _ in found], message_object_trees=[tree for _, tree in found]
+        )
+
+    def PullObject(self, request):
+        content = self.objects.get(request.object_id)
+        self.pulled_bytes += len(content or b"")
+        return SimpleNamespace(object_found=content is not None, object_available=True, object_content=content)
+
+    def ConfirmMessageReceived(self, request):
+        del request
+
+
+def grid_over(superlink, kind=StudyGrid):
+    grid = kind("127.0.0.1:1", insecure=True, token="token")
+    grid._client, grid._run = superlink, SimpleNamespace(run_id=1)
+    return grid
+
+
+def array_reply(data):
+    array = Array(dtype="uint8", shape=(len(data),), stype="numpy.ndarray", data=data)
+    return RecordDict({"vector": ArrayRecord({"x": array})})
+
+
+def only(kind, new):
+    """Replace the body of one kind of object, with a head that fits."""
+
+    def change(item, content):
+        if type(item).__name__ != kind:
+            return content
+        head, _, body = content.partition(b"\0")
+        name, children, _ = head.split(b" ")
+        body = new(body)
+        return b"%s %s %d\0" % (name, children, len(body)) + body
+
+    return change
+
+
+def changed_metadata(**changes):
+    return lambda body: json.dumps(json.loads(body) | changes).encode()
+
+
+BROKEN = {
+    "an array whose description is no JSON": only("Array", lambda body: b"{" + body),
+    "an array without a description": only("Array", lambda body: b"{}"),
+    "an array of a chunk that is not there": only("Array", changed_metadata(arraychunk_ids=[7])),
+    "a record that is no protobuf": only("ConfigRecord", lambda body: b"\xff" * 9),
+    "a message that is no protobuf": only("Message", lambda body: b"\xff" * 9),
+    "a message that is another kind of object": lambda item, content: (
+        content.replace(b"Message", b"RecordDict", 1) if isinstance(item, Message) else content
+    ),
+    "objects that are nothing at all": lambda item, content: b"",
+    "objects that are missing": lambda item, content: None,
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_reply_comes_as_an_error_and_the_others_arrive(case):
+    superlink = SuperLink()
+    superlink.put(reply_of("east"))
+    both = RecordDict({**array_reply(b"x" * 1000), "said": ConfigRecord({"by": "north"})})
+    superlink.put(reply_of("north", both), BROKEN[case])
+    superlink.put(reply_of("west"))
+    superlink.objects = {name: content for name, content in superlink.objects.items() if content is not None}
+    replies = {
+        reply.metadata.reply_to_message_id.removeprefix("question to "): reply
+        for reply in grid_over(superlink).pull_messages([f"question to {site}" for site in SITES])
+    }
+    assert set(replies) == set(SITES)
+    assert [replies[site].content["said"]["by"] for site in ("east", "west")] == ["east", "west"]
+    assert replies["north"].error.code == ErrorCode.MESSAGE_UNAVAILABLE
+
+
+def test_with_flowers_own_grid_the_others_would_be_lost():
+    superlink = SuperLink()
+    superlink.put(reply_of("east"))
+    superlink.put(reply_of("north", array_reply(b"x")), BROKEN["an array without a description"])
+    grid, questions = grid_over(superlink, HttpGrid), ["question to east", "question to north"]
+    with pytest.raises(KeyError):
+        grid.pull_messages(questions)
+    assert grid.pull_messages(questions) == [], "otherwise this grid is no longer needed"
+
+
+def test_the_exchange_settles_a_broken_reply_at_once():
+    superlink = SuperLink()
+    grid = grid_over(superlink)
+    grid.push_messages = lambda messages: [message.metadata.message_type for message in messages]
+    questions = {
+        site: SimpleNamespace(metadata=SimpleNamespace(message_type=f"question to {site}")) for site in SITES
+    }
+    for site in SITES:
+        superlink.put(reply_of(site, array_reply(b"x")), BROKEN["objects that are nothing at all"] if site == "east" else None)
+        superlink.objects |= {}
+    outcomes = exchange(grid, questions, lambda _site, _reply: TAKEN, timeout_s=30, pace=Pace())
+    assert {site: outcome.what for site, outcome in outcomes.items()} == {
+        "east": f"failed:{ErrorCode.MESSAGE_UNAVAILABLE}", "north": TAKEN, "west": TAKEN,
+    }  # fmt: skip
+
+
+def test_a_reply_beyond_the_budget_is_left_where_it_is():
+    superlink = SuperLink()
+    superlink.put(reply_of("north", array_reply(np.random.default_rng(0).bytes(100 * MB))))
+    superlink.put(reply_of("west", array_reply(np.random.default_rng(1).bytes(2 * MB))))
+    grid = grid_over(superlink)
+    north, west = grid.pull_messages(["question to north", "question to west"])
+    assert north.error.code == ErrorCode.MESSAGE_UNAVAILABLE
+    assert len(west.content["vector"]["x"].data) == 2 * MB
+    assert superlink.pulled_bytes < 3 * SMALL_REPLY_BYTES + 3 * (5 << 20)
+
+
+def test_with_a_vector_announced_the_budget_is_larger():
+    superlink = SuperLink()
+    superlink.put(reply_of("north", array_reply(bytes(20 * MB))))
+    grid = grid_over(superlink)
+    grid.largest_reply_bytes = SMALL_REPLY_BYTES + 20 * MB
+    (north,) = grid.pull_messages(["question to north"])
+    assert len(north.content["vector"]["x"].data) == 20 * MB
+
+
+def test_which_question_a_reply_answers_is_not_the_senders_word():
+    superlink = SuperLink()
+    superlink.put(reply_of("north"))
+    superlink.listed[0][0].metadata.reply_to_message_id = "question to west"
+    (reply,) = grid_over(superlink).pull_messages(["question to west"])
+    assert reply.metadata.reply_to_message_id == "question to west"
+
+
+def test_a_tree_without_end_is_no_trouble():
+    superlink = SuperLink()
+    superlink.put(reply_of("north"))
+    tree = ObjectTree(object_id=get_object_id(b"deep"))
+    for _ in range(90):
+        tree = ObjectTree(object_id=get_object_id(b"deep"), children=[tree])
+    superlink.listed = [(superlink.listed[0][0], tree)]
+    (reply,) = grid_over(superlink).pull_messages(["question to north"])
+    assert reply.has_error()
+    assert PULL_MAX_TRIES_PER_OBJECT
