@@ -27,14 +27,17 @@ from common.faults import fault_without_text
 from common.flower_environment import require_flower
 from common.flower_objects import spare_memory
 from common.flower_pointer import pointer_digest
+from common.plan.plan import StudyPlan
 from common.plan.reading import read_plan
 from common.plan.sizes import largest_payload_bytes
 from server.app import run_study
 from server.coordinator_config import read_coordinator_config
 from server.deployment.endings import forget_ending, write_ending
 from server.deployment.loopback_tls import loopback_authority
+from server.deployment.score_noise import ScoreNoise
 from server.deployment.study_grid import SMALL_REPLY_BYTES, StudyGrid
 from server.deployment.study_readiness import say_ready
+from server.evaluation import take_noise_from
 from server.events import LoggedEvents, RunEnd
 from server.federation_folder import FederationFolder
 from server.live_status import LiveFile
@@ -116,12 +119,20 @@ def _run(folder: FederationFolder, study: str, grid: StudyGrid, should_stop: Sto
     TaskIdentity.node_id = task.context.node_id
     grid.set_run(run_from_proto(task.run))
     place = folder.existing_study(study)
-    grid.largest_reply_bytes = SMALL_REPLY_BYTES + largest_payload_bytes(read_plan(StudyFolder(place).plan))
+    plan = read_plan(StudyFolder(place).plan)
+    grid.largest_reply_bytes = SMALL_REPLY_BYTES + largest_payload_bytes(plan)
+    _find_score_noise(plan)
     watcher = LiveFile(place, LoggedEvents())
     poll_s = config.running.poll_interval_s
     # a look costs the SuperLink 10 ms and more of its one interpreter, so the first comes no sooner than the others
     options = RunOptions(events=watcher, should_stop=should_stop, longest_poll_s=poll_s, first_poll_s=poll_s)
     return run_study(grid, place, options)
+
+
+def _find_score_noise(plan: StudyPlan) -> None:
+    """Have the noise of the study's scores found beside this process, where there are scores with noise."""
+    if plan.evaluation.held_out and plan.privacy.delta is not None:
+        take_noise_from(plan, ScoreNoise(plan))
 
 
 def _check_bundle(task: PullTaskInputResponse) -> None:
