@@ -1,10 +1,12 @@
 """States on disk: the same bits come back, and a changed or foreign file is never taken for the state."""
 
 import hashlib
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save
 
 from common.errors import FedwardError, StudyFolderInvalidError
 from common.secagg.fixed_point import Lattice
@@ -18,7 +20,7 @@ from server.checkpoint import (
     write_checkpoint,
 )
 from server.model_state import ModelState
-from server.optimiser import OptimiserState
+from server.optimiser import OptimiserState, new_optimiser_state
 from server.sums import read_sum, sum_name, write_sum
 
 SIZE = 9
@@ -88,6 +90,46 @@ def test_only_the_last_states_are_kept_and_strange_files_stay(tmp_path):
     kept = {checkpoint_name(attempt) for attempt in (4, 5, 6)}
     assert {path.name for path in tmp_path.iterdir()} == kept | {"notes.txt"}
     assert len(kept) == KEPT
+
+
+def test_equal_vectors_are_stored_once_and_come_back_as_one(tmp_path):
+    made = state()
+    same = replace(made, average=made.parameters, best=made.parameters, optimiser=new_optimiser_state())
+    digest = write_checkpoint(tmp_path, same)
+    read = read_checkpoint(tmp_path, 3, digest, num_parameters=SIZE)
+    assert read.average is read.best is read.parameters
+    assert same_state(read, same)
+    assert set(load_file(tmp_path / checkpoint_name(3))) == {"parameters", "first", "second"}
+    zeros = replace(same, optimiser=OptimiserState(0, np.zeros(4, np.float32), np.zeros(4, np.float32)))
+    assert same_state(zeros, same)
+
+
+def first_format(made, *, name="fedward-checkpoint/1"):
+    """The file that earlier versions wrote, and its digest."""
+    tensors = {
+        "parameters": made.parameters, "average": made.average, "best": made.best,
+        "first": made.optimiser.first, "second": made.optimiser.second,
+    }  # fmt: skip
+    facts = {
+        "phase": made.phase, "round_number": made.round_number, "attempt": made.attempt, "finished": made.finished,
+        "steps": made.optimiser.steps, "best_score": made.best_score.hex(),
+        "scores_without_gain": made.scores_without_gain, "format": name,
+    }  # fmt: skip
+    content = save(tensors, {"fedward": json.dumps(facts)})
+    return content, hashlib.sha256(content).hexdigest()
+
+
+def test_a_state_that_an_earlier_version_wrote_is_read(tmp_path):
+    content, digest = first_format(state())
+    (tmp_path / checkpoint_name(3)).write_bytes(content)
+    assert same_state(read_checkpoint(tmp_path, 3, digest, num_parameters=SIZE), state())
+
+
+def test_a_state_that_a_later_version_wrote_is_refused_with_a_remedy(tmp_path):
+    content, digest = first_format(state(), name="fedward-checkpoint/3")
+    (tmp_path / checkpoint_name(3)).write_bytes(content)
+    with pytest.raises(StudyFolderInvalidError, match="finish the study with the version that began it"):
+        read_checkpoint(tmp_path, 3, digest, num_parameters=SIZE)
 
 
 @pytest.fixture
