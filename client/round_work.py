@@ -33,13 +33,14 @@ from client.training import LatticeUpdate, PhaseTraining, PublicImages
 from common.freed_memory import give_back
 from common.identity import read_secret_file
 from common.parameters import load
-from common.plan.fitting import lattice_step, phase_layout, plan_shape, travelling_layout
+from common.plan.fitting import lattice_step, travelling_layout
 from common.plan.guarantee import evaluation_noise_multiplier
 from common.plan.phases import Phase
 from common.plan.plan import Site, StudyPlan
 from common.plan.privacy import NoisePlacement
-from common.plan.protocol import site_weight, vector_spec
+from common.plan.protocol import site_weight
 from common.plan.schedule import count_layout, is_evaluated, version_before
+from common.plan.sizes import largest_payload_bytes
 from common.plan.start import start_network
 from common.secagg.order import Order
 
@@ -91,10 +92,7 @@ class StudyWork:
     @property
     def payload_bytes(self) -> int:
         """Bytes of the largest masked vector of this study: what the outbox lets through."""
-        shape = plan_shape(self._plan)
-        lengths = [phase_layout(shape, phase).num_parameters for phase in self._plan.phases]
-        spec = vector_spec(self._plan, body_length=max(lengths), meta_words=self._counts.length)
-        return spec.payload_bytes
+        return largest_payload_bytes(self._plan)
 
     def contribute(self, order: Order, model: memoryview) -> Contribution:
         """Work on one order; see the module's words.

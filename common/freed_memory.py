@@ -19,7 +19,7 @@ def _trim() -> Callable[[int], int] | None:
 
 
 def give_back(held_bytes: int) -> None:
-    """Give freed pages back after work on ``held_bytes``; nothing happens where that is little, or elsewhere than glibc.
+    """Give freed pages back after work on ``held_bytes``; does nothing where that is little, or without glibc.
 
     glibc keeps small blocks that were freed (activations, temporaries) until a whole region is free; the next large
     tensor then comes on top. Source: malloc_trim(3). Takes about a millisecond for each 100 MB kept.

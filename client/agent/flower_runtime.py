@@ -111,9 +111,17 @@ class RuntimeTask:
         self._heartbeat.start()
 
     def pull(self) -> PulledTask:
-        """Fetch message, context and bundle; the SuperNode counts the task as running from now on."""
+        """Fetch message, context and bundle; the SuperNode counts the task as running from now on.
+
+        Raises: RuntimeAwayError also for a message that cannot be unpacked.
+        """
         with _translated():
-            message, context, _run, fab = pull_task_input(self._client)
+            try:
+                message, context, _run, fab = pull_task_input(self._client)
+            except (httpx.HTTPError, ObjectPullError, RuntimeError, ValueError):
+                raise
+            except Exception as error:  # noqa: BLE001 (a message is the server's; unpacking it may raise anything)
+                raise RuntimeAwayError(type(error).__name__) from None
         return PulledTask(message, context, fab.content)
 
     def reply(self, message: Message, context: Context) -> None:

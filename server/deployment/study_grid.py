@@ -1,9 +1,10 @@
 """Flower's grid for one study: one broken or malicious reply costs its sender, never the others.
 
-The SuperLink forgets replies when it has listed them. Flower's own ``pull_messages`` then fetches and unpacks them in
-one go, so an object that cannot be unpacked loses the replies of everybody who answered at the same time, and nothing
-bounds what is fetched before our own checks see it. Here each reply stands alone, within a budget of bytes; what cannot
-be had becomes an error message to the question it answers, as Flower does for objects that are missing.
+The SuperLink lists a reply once, and as soon as its sender begins to upload it. Flower's own ``pull_messages`` then
+waits for every object, up to two hours, and unpacks all replies in one go: a sender who stops halfway holds everybody
+up, an object that cannot be unpacked loses the replies of all who answered at the same time, and nothing bounds what
+is fetched before our own checks see it. Here each reply stands alone: it is fetched when its last object is there,
+within a budget of bytes, and what cannot be had becomes an error message to the question it answers.
 """
 
 import logging
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Final, NoReturn
 
+import httpx
 from flwr.app import Message, Metadata
 from flwr.app.error import Error
 from flwr.app.message import make_message
@@ -22,7 +24,12 @@ from flwr.supercore.constant import SYSTEM_MESSAGE_TYPE
 from flwr.supercore.date import now
 from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 from flwr.supercore.inflatable.inflatable_protobuf_utils import make_pull_object_fn_protobuf
-from flwr.supercore.inflatable.inflatable_utils import ObjectPullError, inflate_object_from_contents, pull_objects
+from flwr.supercore.inflatable.inflatable_utils import (
+    ObjectPullError,
+    ObjectUnavailableError,
+    inflate_object_from_contents,
+    pull_objects,
+)
 from flwr.supercore.run import RunNotRunningException
 from flwr.superlink.grid import http_grid
 
@@ -30,6 +37,7 @@ from common.faults import fault_without_text
 
 EXIT_RUN_GONE: Final = 75  # EX_TEMPFAIL of sysexits.h: the executor starts a new run
 FIRST_OBJECT_PAUSE_S: Final = 0.05  # Flower's own is 1 s, met whenever a reply is seen before its objects
+LAST_OBJECTS_S: Final = 5.0  # two senders work side by side: the last object may be there before the one before it
 SMALL_REPLY_BYTES: Final = 4 << 20  # more than any message without a vector
 
 _log = logging.getLogger("fedward.study")
@@ -44,6 +52,10 @@ class StudyGrid(http_grid.HttpGrid):
     """
 
     largest_reply_bytes: int = SMALL_REPLY_BYTES
+
+    def __init__(self, address: str, *, authority: bytes | None, token: str) -> None:
+        super().__init__(address, insecure=authority is None, root_certificates=authority, token=token)
+        self._listed: dict[str, tuple[Any, Any]] = {}  # question -> what the SuperLink said of its reply
 
     def get_node_ids(self) -> Iterable[int]:
         """Return the nodes that are online."""
@@ -60,36 +72,53 @@ class StudyGrid(http_grid.HttpGrid):
             _leave()
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Fetch replies; one that cannot be fetched, unpacked or kept within the budget comes as an error."""
-        request = PullAppMessagesRequest(message_ids=message_ids)
+        """Fetch the replies that are there; one that cannot be unpacked or is too large comes as an error."""
+        questions = list(message_ids)
         try:
-            listed = self._runtime_client.PullMessages(request)
-            pairs = zip(listed.messages_list, listed.message_object_trees, strict=True)
-            return [self._reply(announced.metadata, tree) for announced, tree in pairs]
+            new = self._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=questions))
+            for announced, tree in zip(new.messages_list, new.message_object_trees, strict=True):
+                self._listed[announced.metadata.reply_to_message_id] = announced.metadata, tree
+            found = [self._reply(*self._listed[question]) for question in questions if question in self._listed]
         except RunNotRunningException:
             _leave()
+        replies = [reply for reply in found if reply is not None]
+        for reply in replies:
+            del self._listed[reply.metadata.reply_to_message_id]
+        return replies
 
-    def _reply(self, announced: Any, tree: Any) -> Message:
+    def _reply(self, announced: Any, tree: Any) -> Message | None:
+        """Return the reply, or the error in its place; None while its sender uploads it, or the SuperLink is away."""
         try:
             message = self._fetched(announced.message_id, tree)
-            # which question it answers is the SuperLink's word, not the sender's
-            message.metadata.__dict__["_reply_to_message_id"] = announced.reply_to_message_id
-            return message
         except RunNotRunningException:
             raise
+        except (ObjectUnavailableError, httpx.TransportError):
+            return None
         except Exception as error:  # noqa: BLE001 (whatever a reply is made of, it is its sender's reply only)
             _log.warning("a reply of node %d was dropped: %s", announced.src_node_id, fault_without_text(error))
             return self._unavailable(announced.reply_to_message_id)
+        # which question it answers is the SuperLink's word, not the sender's
+        message.metadata.__dict__["_reply_to_message_id"] = announced.reply_to_message_id
+        return message
 
     def _fetched(self, message_id: str, tree: Any) -> Message:
-        """Fetch the objects of a reply and put it together. Raises: whatever a stranger's objects make Flower raise."""
+        """Fetch the objects of a reply and put it together.
+
+        Raises: ObjectUnavailableError while the last of them is not there; whatever a stranger's objects make Flower
+        raise.
+        """
         run_id = self._run.run_id if self._run else 0
         fetch = make_pull_object_fn_protobuf(
             pull_object_protobuf=self._runtime_client.PullObject, node=self.node, run_id=run_id
         )
         names = [each.object_id for each in iterate_object_tree(tree)]
         budget = _Budget(self.largest_reply_bytes)
-        contents = pull_objects(names, partial(budget.fetch, fetch), initial_backoff=FIRST_OBJECT_PAUSE_S)
+        last = budget.fetch(fetch, message_id)  # senders upload the message itself after its parts
+        rest = [name for name in names if name != message_id]
+        contents = pull_objects(
+            rest, partial(budget.fetch, fetch), max_time=LAST_OBJECTS_S, initial_backoff=FIRST_OBJECT_PAUSE_S
+        )
+        contents[message_id] = last
         received = ConfirmMessageReceivedRequest(node=self.node, run_id=run_id, message_object_id=message_id)
         self._runtime_client.ConfirmMessageReceived(received)
         message = inflate_object_from_contents(message_id, contents)

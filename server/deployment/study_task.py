@@ -102,7 +102,7 @@ def _grid(folder: FederationFolder, token: str) -> StudyGrid:
     spare_memory()
     authority = loopback_authority(folder).read_bytes()
     address = read_coordinator_config(folder.config).superlink_address
-    grid = StudyGrid(address, root_certificates=authority, token=token)
+    grid = StudyGrid(address, authority=authority, token=token)
     # a SuperLink that starts again is found within two seconds, not within twenty
     grid._retry_invoker.wait_gen_factory = lambda: exponential(base_delay=0.2, max_delay=LONGEST_RETRY_S)  # noqa: SLF001
     return grid

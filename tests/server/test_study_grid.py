@@ -1,20 +1,21 @@
 """Replies as the SuperLink hands them out: a broken one costs its sender, and nobody else."""
 
 import json
+import time
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, Metadata, RecordDict
+from flwr.app.message import make_message, remove_content_from_message
 from flwr.common.constant import ErrorCode
 from flwr.common.serde import message_to_proto
-from flwr.app.message import make_message, remove_content_from_message
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.proto.runtime_pb2 import PullAppMessagesResponse
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_id, get_object_tree
-from flwr.supercore.inflatable.inflatable_utils import PULL_MAX_TRIES_PER_OBJECT
 from flwr.superlink.grid.http_grid import HttpGrid
 
+from server.deployment import study_grid
 from server.deployment.study_grid import SMALL_REPLY_BYTES, StudyGrid
 from server.exchange import TAKEN, Pace, exchange
 
@@ -42,6 +43,7 @@ class SuperLink:
 
     def __init__(self):
         self.objects, self.listed, self.pulled_bytes = {}, [], 0
+        self.under_way = set()  # announced, and not uploaded yet
 
     def put(self, message, change=None):
         """Store a message; ``change`` may replace the content of any of its objects, as a sender could."""
@@ -53,24 +55,26 @@ class SuperLink:
             self.objects[name] = (change or (lambda _item, same: same))(item, content)
         self.listed.append((announced, tree))
 
-    def PullMessages(self, request):
+    def PullMessages(self, request):  # noqa: N802 (Flower's name)
         found = [pair for pair in self.listed if pair[0].metadata.reply_to_message_id in request.message_ids]
         self.listed = [pair for pair in self.listed if pair not in found]
         return PullAppMessagesResponse(
             messages_list=[announced for announced, _ in found], message_object_trees=[tree for _, tree in found]
         )
 
-    def PullObject(self, request):
+    def PullObject(self, request):  # noqa: N802 (Flower's name)
         content = self.objects.get(request.object_id)
-        self.pulled_bytes += len(content or b"")
-        return SimpleNamespace(object_found=content is not None, object_available=True, object_content=content)
+        available = request.object_id not in self.under_way
+        self.pulled_bytes += len(content or b"") if available else 0
+        return SimpleNamespace(object_found=content is not None, object_available=available, object_content=content)
 
-    def ConfirmMessageReceived(self, request):
+    def ConfirmMessageReceived(self, request):  # noqa: N802 (Flower's name)
         del request
 
 
 def grid_over(superlink, kind=StudyGrid):
-    grid = kind("127.0.0.1:1", insecure=True, token="token")
+    plain = {"insecure": True} if kind is HttpGrid else {"authority": None}
+    grid = kind("127.0.0.1:1", token="token", **plain)
     grid._client, grid._run = superlink, SimpleNamespace(run_id=1)
     return grid
 
@@ -143,12 +147,10 @@ def test_the_exchange_settles_a_broken_reply_at_once():
     superlink = SuperLink()
     grid = grid_over(superlink)
     grid.push_messages = lambda messages: [message.metadata.message_type for message in messages]
-    questions = {
-        site: SimpleNamespace(metadata=SimpleNamespace(message_type=f"question to {site}")) for site in SITES
-    }
+    questions = {site: SimpleNamespace(metadata=SimpleNamespace(message_type=f"question to {site}")) for site in SITES}
     for site in SITES:
-        superlink.put(reply_of(site, array_reply(b"x")), BROKEN["objects that are nothing at all"] if site == "east" else None)
-        superlink.objects |= {}
+        change = BROKEN["objects that are nothing at all"] if site == "east" else None
+        superlink.put(reply_of(site, array_reply(site.encode())), change)
     outcomes = exchange(grid, questions, lambda _site, _reply: TAKEN, timeout_s=30, pace=Pace())
     assert {site: outcome.what for site, outcome in outcomes.items()} == {
         "east": f"failed:{ErrorCode.MESSAGE_UNAVAILABLE}", "north": TAKEN, "west": TAKEN,
@@ -192,4 +194,30 @@ def test_a_tree_without_end_is_no_trouble():
     superlink.listed = [(superlink.listed[0][0], tree)]
     (reply,) = grid_over(superlink).pull_messages(["question to north"])
     assert reply.has_error()
-    assert PULL_MAX_TRIES_PER_OBJECT
+
+
+def test_who_uploads_slowly_holds_nobody_up():
+    superlink = SuperLink()
+    for site in SITES:
+        superlink.put(reply_of(site))
+    slow = superlink.listed[1][1]
+    superlink.under_way = {slow.object_id}
+    grid, questions = grid_over(superlink), [f"question to {site}" for site in SITES]
+    began_s = time.monotonic()
+    first = grid.pull_messages(questions)
+    assert time.monotonic() - began_s < 4, "Flower's own waits for the slow one"
+    assert [reply.content["said"]["by"] for reply in first] == ["east", "west"]
+    assert grid.pull_messages(questions[1:2]) == []
+    superlink.under_way = set()
+    (last,) = grid.pull_messages(questions[1:2])
+    assert last.content["said"]["by"] == "north"
+    assert grid.pull_messages(questions) == [], "each reply comes once"
+
+
+def test_who_never_uploads_a_part_is_given_up(monkeypatch):
+    monkeypatch.setattr(study_grid, "LAST_OBJECTS_S", 0.2)
+    superlink = SuperLink()
+    superlink.put(reply_of("north"))
+    superlink.under_way = {superlink.listed[0][1].children[0].object_id}
+    (reply,) = grid_over(superlink).pull_messages(["question to north"])
+    assert reply.error.code == ErrorCode.MESSAGE_UNAVAILABLE

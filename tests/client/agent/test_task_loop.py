@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flwr.app import ConfigRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from flwr.supercore.constant import TaskType
 
 from client.agent.claim import read_claim, write_claim
@@ -88,6 +88,34 @@ def test_no_text_of_a_fault_travels_or_is_logged(agent, supernode, until):
     assert (reply.error.code, reply.error.reason) == (FAULT_CODE, "fault")
     assert SECRET_TEXT not in agent.log.read_text()
     until(lambda: supernode.task_status() == "finished:failed", "the task is finished after its reply")
+
+
+def lying(record, name, deflated):
+    """Make one object say something else than what it is; its identifier, and those of all around it, fit."""
+    vars(record[name] if name else record)["deflate"] = lambda: deflated
+    return record
+
+
+def arrays():
+    return ArrayRecord({"y": Array(dtype="uint8", shape=(3,), stype="numpy.ndarray", data=b"abc")})
+
+
+WITHOUT_CHUNK = b'{"dtype": "uint8", "shape": [3], "stype": "numpy.ndarray", "arraychunk_ids": [4]}'
+BROKEN = {
+    "an array without a description": lambda: lying(arrays(), "y", b"Array  2\0{}"),
+    "a chunk that is not there": lambda: lying(arrays(), "y", b"Array  %d\0" % len(WITHOUT_CHUNK) + WITHOUT_CHUNK),
+    "settings that are no protobuf": lambda: lying(ConfigRecord({"a": 1}), "", b"ConfigRecord  3\0\xff\xff\xff"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_message_that_cannot_be_unpacked_costs_its_task_and_not_the_agent(agent, supernode, until, case):
+    before = agent.log.read_text().count("the task is dropped")
+    supernode.ask(HELLO_TYPE, RecordDict({"x": BROKEN[case]()}))
+    until(lambda: agent.log.read_text().count("the task is dropped") > before, "the task is dropped")
+    supernode.ask(HELLO_TYPE, hello_question(NONCE))
+    assert not supernode.reply().has_error()
+    assert agent.process.poll() is None
 
 
 def test_tasks_of_other_kinds_are_never_taken(agent, supernode):
