@@ -20,13 +20,13 @@ from common.plan.guarantee import guarantee
 from common.provenance import code_digest
 from common.release import CARD, NETWORK, READABLE, SIGNATURE, WEIGHTS, sign_card
 from common.terminal import fedward_version
-from server.blocks import Vector
+from server.blocks import Vector, Weights, whole
 from server.checkpoint import same_state
 from server.journal import Journal
-from server.model_state import ModelState, result_so_far
+from server.model_state import StateOf, result_so_far
 from server.onnx_export import onnx_file
 from server.phase_facts import StudyNetwork, named_parameters
-from server.progress import current_state, replay
+from server.progress import replay, stored_state
 from server.study_folder import Study
 from server.study_status import study_status
 
@@ -45,13 +45,13 @@ def export_model(
     ``key``: the coordinator's; None leaves the card unsigned, and a signature that lay there is removed.
     Raises: StudyFolderInvalidError, FileUnreadableError.
     """
-    state = current_state(study, journal)
+    state = stored_state(study, journal)
     if verify and not same_state(replay(study, journal), state):
         raise StudyFolderInvalidError(
             f"{study.folder.path}: the sums in the journal lead to another model than the checkpoint; do not use it"
         )
     metadata = {"format": "pt", "plan": study.plan.digest(), "study": study.plan.study.name}
-    parameters = result_so_far(study.plan, state)
+    parameters = whole(result_so_far(study.plan, state))
     weights = weights_file(study.network, parameters, metadata)
     card = _card(study, journal, state, weights, verified=verify)
     files = {
@@ -90,7 +90,7 @@ def weights_file(network: StudyNetwork, parameters: Vector, metadata: Mapping[st
     return content[:8] + ordered.ljust(size) + content[8 + size :]
 
 
-def _card(study: Study, journal: Journal, state: ModelState, weights: bytes, *, verified: bool) -> dict[str, Any]:
+def _card(study: Study, journal: Journal, state: StateOf[Weights], weights: bytes, *, verified: bool) -> dict[str, Any]:
     plan, facts = study.plan, study_status(study, journal)
     bought = guarantee(plan)
     return {

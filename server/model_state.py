@@ -178,7 +178,7 @@ def _step(
     return computed_step(rule, state.optimiser, weights, direction)
 
 
-def result_so_far(plan: StudyPlan, state: ModelState) -> Vector:
+def result_so_far(plan: StudyPlan, state: StateOf[W_co]) -> W_co:
     """Return the weights that the study would give out now: in a phase the average, unless the plan takes the last."""
     between = state.finished or state.round_number == 1 or state.round_number > plan.phases[state.phase].rounds
     return state.parameters if between or plan.aggregation.model_selection == "last" else state.average
