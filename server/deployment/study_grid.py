@@ -75,9 +75,8 @@ class StudyGrid(http_grid.HttpGrid):
         """Fetch the replies that are there; one that cannot be unpacked or is too large comes as an error."""
         questions = list(message_ids)
         try:
-            new = self._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=questions))
-            for announced, tree in zip(new.messages_list, new.message_object_trees, strict=True):
-                self._listed[announced.metadata.reply_to_message_id] = announced.metadata, tree
+            # of a question whose reply was listed the SuperLink would say that there is no such question
+            self._list([question for question in questions if question not in self._listed])
             found = [self._reply(*self._listed[question]) for question in questions if question in self._listed]
         except RunNotRunningException:
             _leave()
@@ -85,6 +84,13 @@ class StudyGrid(http_grid.HttpGrid):
         for reply in replies:
             del self._listed[reply.metadata.reply_to_message_id]
         return replies
+
+    def _list(self, questions: list[str]) -> None:
+        if not questions:
+            return
+        new = self._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=questions))
+        for announced, tree in zip(new.messages_list, new.message_object_trees, strict=True):
+            self._listed[announced.metadata.reply_to_message_id] = announced.metadata, tree
 
     def _reply(self, announced: Any, tree: Any) -> Message | None:
         """Return the reply, or the error in its place; None while its sender uploads it, or the SuperLink is away."""

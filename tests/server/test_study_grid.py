@@ -42,7 +42,7 @@ class SuperLink:
     """The three calls that a grid makes for replies, answered from a store. Replies are forgotten once listed."""
 
     def __init__(self):
-        self.objects, self.listed, self.pulled_bytes = {}, [], 0
+        self.objects, self.listed, self.pulled_bytes, self.asked = {}, [], 0, []
         self.under_way = set()  # announced, and not uploaded yet
 
     def put(self, message, change=None):
@@ -56,6 +56,7 @@ class SuperLink:
         self.listed.append((announced, tree))
 
     def PullMessages(self, request):  # noqa: N802 (Flower's name)
+        self.asked += request.message_ids
         found = [pair for pair in self.listed if pair[0].metadata.reply_to_message_id in request.message_ids]
         self.listed = [pair for pair in self.listed if pair not in found]
         return PullAppMessagesResponse(
@@ -211,6 +212,7 @@ def test_who_uploads_slowly_holds_nobody_up():
     superlink.under_way = set()
     (last,) = grid.pull_messages(questions[1:2])
     assert last.content["said"]["by"] == "north"
+    assert superlink.asked.count(questions[1]) == 1, "asked again, the SuperLink says that there is no such question"
     assert grid.pull_messages(questions) == [], "each reply comes once"
 
 
