@@ -8,6 +8,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message
 
 from common.errors import ContentRefusedError
 from common.flower_messages import MESSAGE_TYPES, NONCE_BYTES, Received, from_content, to_body, to_content
+from common.freed_memory import give_back
 from common.secagg.messages import Packet
 from common.secagg.stages import Kind
 from server.exchange import Outcome
@@ -95,7 +96,9 @@ class Stage:
         if received.nonce != self._nonces[site]:
             return GARBAGE
         self._sizes[site] = len(received.message) + received.payload.nbytes
-        return self.settings.take(site, received)
+        outcome = self.settings.take(site, received)
+        give_back(self._sizes[site])
+        return outcome
 
     def settle(self, site: str, outcome: Outcome) -> None:
         """Note a site's outcome."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from common.freed_memory import give_back
 from common.plan.schedule import is_closing, last_round, total_rounds
 from common.secagg.refusals import TABLE, Check, RoundAbortedError
 from common.secagg.stages import Kind
@@ -108,6 +109,7 @@ class StudyRun:
     def apply(self, attempt: Attempt, opened: OpenedSum, state: StateOf[Weights]) -> StateOf[Weights] | None:
         """Make the sum durable, then move the model by it; None where it cannot be applied (noted as aborted)."""
         row = attempt.opened_row(opened)
+        give_back(opened.total.body_sum.nbytes)
         write_sum(self.study.folder.sums, attempt.number, opened.total)
         self.journal.record_opened(row, attempt.answers, attempt.refusals())
         after = apply_opened(self.study, self.journal, state, row, opened.total)

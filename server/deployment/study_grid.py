@@ -30,10 +30,12 @@ from flwr.supercore.inflatable.inflatable_utils import (
     inflate_object_from_contents,
     pull_objects,
 )
+from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
 from flwr.supercore.run import RunNotRunningException
 from flwr.superlink.grid import http_grid
 
 from common.faults import fault_without_text
+from common.freed_memory import give_back
 
 EXIT_RUN_GONE: Final = 75  # EX_TEMPFAIL of sysexits.h: the executor starts a new run
 FIRST_OBJECT_PAUSE_S: Final = 0.05  # Flower's own is 1 s, met whenever a reply is seen before its objects
@@ -56,6 +58,11 @@ class StudyGrid(http_grid.HttpGrid):
     def __init__(self, address: str, *, authority: bytes | None, token: str) -> None:
         super().__init__(address, insecure=authority is None, root_certificates=authority, token=token)
         self._listed: dict[str, tuple[Any, Any]] = {}  # question -> what the SuperLink said of its reply
+
+    def _connect(self) -> None:
+        super()._connect()
+        client = self._runtime_client
+        client._interceptors = (ReleasedResponses(), *client._interceptors)  # noqa: SLF001 (the version is pinned)
 
     def get_node_ids(self) -> Iterable[int]:
         """Return the nodes that are online."""
@@ -122,9 +129,14 @@ class StudyGrid(http_grid.HttpGrid):
         last = budget.fetch(fetch, message_id)  # senders upload the message itself after its parts
         rest = [name for name in names if name != message_id]
         contents = pull_objects(
-            rest, partial(budget.fetch, fetch), max_time=LAST_OBJECTS_S, initial_backoff=FIRST_OBJECT_PAUSE_S
+            rest,
+            partial(budget.fetch, fetch),
+            max_concurrent_pulls=1,  # two are no sooner here on loopback, and each holds four copies of its object
+            max_time=LAST_OBJECTS_S,
+            initial_backoff=FIRST_OBJECT_PAUSE_S,
         )
         contents[message_id] = last
+        give_back(sum(map(len, contents.values())))
         received = ConfirmMessageReceivedRequest(node=self.node, run_id=run_id, message_object_id=message_id)
         self._runtime_client.ConfirmMessageReceived(received)
         message = inflate_object_from_contents(message_id, contents)
@@ -147,6 +159,21 @@ class StudyGrid(http_grid.HttpGrid):
         )
         error = Error(code=ErrorCode.MESSAGE_UNAVAILABLE, reason="the reply could not be had")
         return make_message(metadata=metadata, error=error)
+
+
+class ReleasedResponses:
+    """Lets every response of Flower's HTTP client go at once (the form of ``ProtobufClientInterceptor``).
+
+    A response of httpx 0.28 and its stream refer to each other, so it stays with its 5 MB, and with the request that it
+    answers, until Python looks for cycles: by then that is a whole model more.
+    """
+
+    def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
+        """Return the response, read as a whole, without its stream."""
+        response = call_next(context)
+        if response.is_closed:
+            response.stream = httpx.ByteStream(b"")
+        return response
 
 
 class _Budget:

@@ -21,6 +21,8 @@ from server.federation_folder import FederationFolder
 
 PAUSES: Final = Pauses(first_s=1.0, most_s=60.0, steady_s=120.0)
 LONG_PAUSE_S: Final = 600.0  # after attempt upon attempt failed: each costs privacy, and the cause lasts
+# glibc (others ignore it) keeps this much of what was freed: a study's process trains nothing, so it needs no stock
+KEEP_LITTLE: Final = {"MALLOC_TRIM_THRESHOLD_": str(1 << 20)}
 
 _log = logging.getLogger("fedward.executor")
 
@@ -106,7 +108,9 @@ class KeptStudy:
 
     def _launch(self) -> None:
         command = (sys.executable, "-m", "server.deployment.study_process", str(self.folder.path), self.name)
-        self.process = subprocess.Popen(_tied_to_this_process(command), stdin=subprocess.PIPE)
+        self.process = subprocess.Popen(
+            _tied_to_this_process(command), stdin=subprocess.PIPE, env={**os.environ, **KEEP_LITTLE}
+        )
         self.started_at, self.starts = time.monotonic(), self.starts + 1
         self._pid_file.write_text(f"{self.process.pid}\n")
         _log.info("%s: process %d", self.name, self.process.pid)

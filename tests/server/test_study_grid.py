@@ -1,7 +1,11 @@
 """Replies as the SuperLink hands them out: a broken one costs its sender, and nobody else."""
 
+import gc
+import http.server
 import json
+import threading
 import time
+import weakref
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +14,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, Metadata, Record
 from flwr.app.message import make_message, remove_content_from_message
 from flwr.common.constant import ErrorCode
 from flwr.common.serde import message_to_proto
-from flwr.proto.message_pb2 import ObjectTree
+from flwr.proto.message_pb2 import ObjectTree, PullObjectRequest
 from flwr.proto.runtime_pb2 import PullAppMessagesResponse
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_id, get_object_tree
 from flwr.superlink.grid.http_grid import HttpGrid
@@ -223,3 +227,43 @@ def test_who_never_uploads_a_part_is_given_up(monkeypatch):
     superlink.under_way = {superlink.listed[0][1].children[0].object_id}
     (reply,) = grid_over(superlink).pull_messages(["question to north"])
     assert reply.error.code == ErrorCode.MESSAGE_UNAVAILABLE
+
+
+class Echo(http.server.BaseHTTPRequestHandler):
+    """Answers a request with what it sent."""
+
+    def do_POST(self):
+        content = self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(200)
+        self.send_header("content-length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_):
+        pass
+
+
+def test_requests_and_responses_are_gone_without_a_search_for_cycles():
+    seen = []
+
+    class Noting:
+        def intercept(self, context, call_next):
+            response = call_next(context)
+            seen.extend((weakref.ref(response), weakref.ref(context.request)))
+            return response
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Echo) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        grid = StudyGrid(f"127.0.0.1:{server.server_port}", authority=None, token="token")
+        client = grid._runtime_client
+        client._interceptors = (*client._interceptors, Noting())
+        gc.collect()
+        gc.disable()
+        try:
+            answer = client.PullObject(PullObjectRequest(object_id="x" * 100))
+        finally:
+            gc.enable()
+            server.shutdown()
+    assert answer.ByteSize() > 0
+    assert len(seen) == 2
+    assert not any(each() for each in seen), "httpx has changed; otherwise `ReleasedResponses` is needed"
