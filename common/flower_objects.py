@@ -5,9 +5,11 @@ buffer: three times the array. Sending, it cuts every chunk before the first has
 
     received    chunks go into one buffer, and each is dropped when it is in: once the array
     sent        a chunk is cut when one of the two senders is free for it: the array, and two chunks
+    answers     of the HTTP client go when they were read, not when Python next looks for cycles
 
 Nothing else changes: the same bytes, identifiers and checks. Whoever handles arrays of Flower's calls ``spare_memory``
-once; it leans on Flower's internals, so it demands exactly one version.
+once, and gives ``ReleasedResponses`` to its HTTP client; this file leans on Flower's internals, so it demands exactly
+one version.
 """
 
 import concurrent.futures
@@ -17,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Final, cast
 
+import httpx
 from flwr.app import Array
 from flwr.app.message.arraychunk import ArrayChunk
 from flwr.supercore.inflatable import inflatable_utils
@@ -25,6 +28,7 @@ from flwr.supercore.inflatable.inflatable_object import (
     get_object_body,
     get_object_children_ids_from_object_content,
 )
+from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
 
 from common.flower_environment import require_flower
 
@@ -92,3 +96,18 @@ def _push(
             future.result()
     finally:
         executor.shutdown(wait=False, cancel_futures=True)
+
+
+class ReleasedResponses:
+    """Lets every response of Flower's HTTP client go at once (the form of ``ProtobufClientInterceptor``).
+
+    A response of httpx 0.28 and its stream refer to each other, so it stays with its 5 MB, and with the request that it
+    answers, until Python looks for cycles: by then that is a whole model more.
+    """
+
+    def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
+        """Return the response, read as a whole, without its stream."""
+        response = call_next(context)
+        if response.is_closed:
+            response.stream = httpx.ByteStream(b"")
+        return response

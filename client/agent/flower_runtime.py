@@ -35,7 +35,7 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supernode.runtime import run_clientapp
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
-from common.flower_objects import spare_memory
+from common.flower_objects import ReleasedResponses, spare_memory
 
 RETRY_FOR_S: Final = 60.0  # the SuperNode forgets a task that it has not heard of for so long
 OBJECT_WAIT_S: Final = 0.05
@@ -97,7 +97,11 @@ class Runtime:
             server_address=self._address,
             insecure=True,  # loopback; who may ask is settled by secret and token
             root_certificates=None,
-            interceptors=[RuntimeVersionHttpInterceptor(component_name=component), interceptor],  # type: ignore[list-item]
+            interceptors=[
+                ReleasedResponses(),
+                RuntimeVersionHttpInterceptor(component_name=component),
+                interceptor,  # type: ignore[list-item]
+            ],
             retry_invoker=retry,
         )
 

@@ -30,11 +30,11 @@ from flwr.supercore.inflatable.inflatable_utils import (
     inflate_object_from_contents,
     pull_objects,
 )
-from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
 from flwr.supercore.run import RunNotRunningException
 from flwr.superlink.grid import http_grid
 
 from common.faults import fault_without_text
+from common.flower_objects import ReleasedResponses
 from common.freed_memory import give_back
 
 EXIT_RUN_GONE: Final = 75  # EX_TEMPFAIL of sysexits.h: the executor starts a new run
@@ -159,21 +159,6 @@ class StudyGrid(http_grid.HttpGrid):
         )
         error = Error(code=ErrorCode.MESSAGE_UNAVAILABLE, reason="the reply could not be had")
         return make_message(metadata=metadata, error=error)
-
-
-class ReleasedResponses:
-    """Lets every response of Flower's HTTP client go at once (the form of ``ProtobufClientInterceptor``).
-
-    A response of httpx 0.28 and its stream refer to each other, so it stays with its 5 MB, and with the request that it
-    answers, until Python looks for cycles: by then that is a whole model more.
-    """
-
-    def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
-        """Return the response, read as a whole, without its stream."""
-        response = call_next(context)
-        if response.is_closed:
-            response.stream = httpx.ByteStream(b"")
-        return response
 
 
 class _Budget:
