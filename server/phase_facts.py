@@ -13,9 +13,9 @@ from common.plan.plan import StudyPlan
 from common.plan.protocol import privacy_digest, task_digest, vector_spec
 from common.plan.schedule import count_layout
 from common.plan.start import frozen_digests, start_vector
-from common.secagg.order import model_digest
+from common.secagg.order import model_digest, model_digest_of
 from common.secagg.vector import VectorSpec
-from server.blocks import Vector, Weights, part_of, whole
+from server.blocks import Vector, Weights, blocks, part_of, whole
 
 __all__ = ["PhaseFacts", "StudyNetwork", "Vector", "named_parameters", "study_network"]
 
@@ -55,6 +55,14 @@ class PhaseFacts:
     def model_digest(self, travelling: Vector) -> bytes:
         """Return the digest of the model whose travelling part this is."""
         return model_digest(self.layout_digest, self.frozen_digest, travelling.data.cast("B"))
+
+    def digest_of(self, parameters: Weights) -> bytes:
+        """Return ``model_digest(travelling(parameters))``, read block by block."""
+        pieces = [part_of(parameters, piece) for piece in self.travels]
+        parts = (
+            np.ascontiguousarray(each[block], "<f4").data.cast("B") for each in pieces for block in blocks(each.size)
+        )
+        return model_digest_of(self.layout_digest, self.frozen_digest, parts)
 
 
 @dataclass(frozen=True, eq=False)

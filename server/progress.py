@@ -93,7 +93,7 @@ def apply_opened(
     sha256, share = write_checkpoint(study.folder.checkpoints, applied.state), applied.divisor
     del applied  # so that the model read back is the only one in memory
     after = _opened_checkpoint(study, row.attempt, sha256)
-    digest = facts.model_digest(facts.travelling(after.parameters))
+    digest = facts.digest_of(after.parameters)
     journal.record_applied(AppliedRow(row.attempt, share, sha256, digest, after.finished))
     prune_checkpoints(study.folder.checkpoints, journal.recently_applied(KEPT + 1))
     return after

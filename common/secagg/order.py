@@ -6,6 +6,7 @@ abort; ``attempt`` never does.
 """
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from common.secagg.encoding import digest
@@ -119,4 +120,14 @@ def model_digest(layout_digest: bytes, frozen_digest: bytes, model: bytes | byte
     The frozen part never travels: each site puts the digest of its own copy here, so that a site with other frozen
     weights refuses instead of training another model.
     """
-    return digest("model", layout_digest, frozen_digest, hashlib.sha256(model).digest())
+    return model_digest_of(layout_digest, frozen_digest, [model])
+
+
+def model_digest_of(
+    layout_digest: bytes, frozen_digest: bytes, parts: Iterable[bytes | bytearray | memoryview]
+) -> bytes:
+    """Return the digest of a model that comes in parts, for one that must not be whole in memory."""
+    hashed = hashlib.sha256()
+    for part in parts:
+        hashed.update(part)
+    return digest("model", layout_digest, frozen_digest, hashed.digest())

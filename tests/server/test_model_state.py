@@ -10,6 +10,7 @@ from common.plan.fitting import lattice_step, phase_layout, plan_network
 from common.plan.protocol import divisor
 from common.plan.reading import parse_plan
 from common.secagg.vector import SummedVector
+from server.blocks import Computed
 from server.model_state import apply_sum, start_state
 from server.optimiser import NOTHING, OptimiserState
 from server.phase_facts import named_parameters, study_network
@@ -131,3 +132,14 @@ def test_named_parameters_are_views_of_the_vector_in_its_order(planned):
     named = named_parameters(network, start)
     assert np.array_equal(np.concatenate([part.reshape(-1) for part in named.values()]), start)
     assert all(np.shares_memory(part, start) for part in named.values())
+
+
+def test_the_digest_of_a_model_is_the_same_read_block_by_block(planned, monkeypatch):
+    monkeypatch.setattr("server.blocks.BLOCK", 1000)
+    _, network = planned()
+    start = network.start
+    in_a_file = Computed(start.size, lambda block: start[block].copy())
+    for facts in network.phases:
+        expected = facts.model_digest(facts.travelling(start))
+        assert facts.digest_of(in_a_file) == expected
+        assert facts.digest_of(start + 1) != expected
