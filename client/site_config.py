@@ -116,7 +116,7 @@ https_proxy = ""       # "http://proxy.hospital.example:3128"; empty: HTTPS_PROX
 
 [speed]
 device = "cpu"         # "cuda" or "cuda:1" for a GPU
-patients_at_once = 16  # fewer need less memory
+patients_at_once = 16  # fewer need less memory; a model of millions of parameters takes fewer by itself
 threads = 1            # for masking the update
 engine = "auto"        # of the private gradients: auto, loop, vmap or book_keeping
 autocast = false       # bfloat16 where it keeps patients apart; faster on a GPU

@@ -33,6 +33,19 @@ def test_three_hospitals_enrol_approve_train_and_receive_the_model(repository):
     assert len(result["model_sha256"]) == 64
 
 
+def test_a_model_of_25_million_parameters_completes_its_rounds_in_bounded_memory(repository):
+    """102 MB. Six times that is 610 MB; an agent has 430 MB of libraries (160 mapped) before it meets a model."""
+    result = rehearse(repository, "--width", "292", "--rounds", "1")
+    six_times_mb, peak_mb, own_mb = 6 * 25_428_530 * 4 / 1e6, result["peak_mb"], result["own_mb"]
+    agents = [name for name in peak_mb if name.endswith(" agent")]
+    assert (result["ok"], result["rounds"], len(agents)) == (True, 2, 3)
+    assert peak_mb["superlink"] <= 1500
+    others = {name: peak for name, peak in peak_mb.items() if name != "superlink" and name not in agents}
+    assert {name: peak for name, peak in others.items() if peak > six_times_mb} == {}
+    assert {name: peak_mb[name] for name in agents if peak_mb[name] > 10 * six_times_mb / 6} == {}
+    assert all(own_mb[name] <= peak_mb[name] for name in peak_mb)
+
+
 def test_each_process_is_killed_once_and_the_study_ends_with_books_that_agree(repository):
     result = rehearse(repository, "--kill")
     assert [kill["victim"] for kill in result["killed"]] == VICTIMS
