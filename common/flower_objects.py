@@ -3,7 +3,7 @@
 Flower cuts an array into chunks of 5 MB. Receiving, it holds all chunks, then a growing buffer, then the bytes of that
 buffer: three times the array. Sending, it cuts every chunk before the first has left: twice. Here:
 
-    received    chunks go into one buffer, and each is dropped when it is in: once the array
+    received    chunks go into one buffer, and each becomes a view of it: once the array
     sent        a chunk is cut when one of the two senders is free for it: the array, and two chunks
     answers     of the HTTP client go when they were read, not when Python next looks for cycles
 
@@ -15,8 +15,9 @@ one version.
 import concurrent.futures
 import io
 import json
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Final, cast
 
 import httpx
@@ -35,6 +36,7 @@ from common.flower_environment import require_flower
 SENDERS: Final = 2  # as many as Flower's own default
 # an array may name one chunk any number of times: a small message, an enormous buffer
 LARGEST_ARRAY_BYTES: Final = 1 << 33
+_bytes_left: ContextVar[list[int] | None] = ContextVar("bytes left for arrays", default=None)
 
 _flowers_inflate: Final = cast(
     "Callable[[type[Array], bytes, dict[str, InflatableObject]], Array]", vars(Array)["inflate"].__func__
@@ -52,26 +54,51 @@ def spare_memory() -> None:
 
 
 def _inflate(cls: type[Array], object_content: bytes, children: dict[str, InflatableObject] | None = None) -> Array:
-    """Return the array whose chunks are ``children``; the chunks are empty afterwards.
+    """Return the array whose chunks are ``children``; their data are parts of the array's afterwards.
 
-    Raises: ValueError for what Flower refuses, and for an array of more than ``LARGEST_ARRAY_BYTES``.
+    Raises: ValueError for what Flower refuses, for an array of more than ``LARGEST_ARRAY_BYTES``, and for one beyond
+    what ``arrays_of_at_most`` allows.
     """
     chunks = {name: chunk for name, chunk in (children or {}).items() if isinstance(chunk, ArrayChunk)}
     hollow: dict[str, InflatableObject] = {name: ArrayChunk(memoryview(b"")) for name in children or {}}
     array = _flowers_inflate(cls, object_content, hollow)  # every check, and no data
     names = get_object_children_ids_from_object_content(object_content)
     order = [names[place] for place in json.loads(get_object_body(object_content, cls))["arraychunk_ids"]]
-    total = sum(len(chunks[name].data) for name in order)
-    if total > LARGEST_ARRAY_BYTES:
-        raise ValueError(f"an array of {total} bytes; at most {LARGEST_ARRAY_BYTES} are taken")
-    whole, uses = io.BytesIO(), Counter(order)
+    sizes = {name: len(chunk.data) for name, chunk in chunks.items()}
+    _charge(sum(sizes[name] for name in order))
+    whole, places = io.BytesIO(), dict[str, int]()
     for name in order:
-        whole.write(chunks[name].data)
-        uses[name] -= 1
-        if not uses[name]:
+        if name in places:  # a chunk that was named before is in the buffer already, and nowhere else
+            with whole.getbuffer() as so_far:
+                repeated = bytes(so_far[places[name] : places[name] + sizes[name]])
+            whole.write(repeated)
+        else:
+            places[name] = whole.tell()
+            whole.write(chunks[name].data)
             chunks[name].data = memoryview(b"")
     array.data = whole.getvalue()  # the buffer itself, not a copy: nothing is written any more
+    for name, start in places.items():  # another array may be made of the same chunk
+        chunks[name].data = memoryview(array.data)[start : start + sizes[name]]
     return array
+
+
+@contextmanager
+def arrays_of_at_most(total_bytes: int) -> Iterator[None]:
+    """Refuse arrays that are put together here (in this thread) once they would exceed ``total_bytes`` all together."""
+    token = _bytes_left.set([total_bytes])
+    try:
+        yield
+    finally:
+        _bytes_left.reset(token)
+
+
+def _charge(size: int) -> None:
+    left = _bytes_left.get()
+    most = LARGEST_ARRAY_BYTES if left is None else min(LARGEST_ARRAY_BYTES, left[0])
+    if size > most:
+        raise ValueError(f"an array of {size} bytes; at most {most} are taken")
+    if left is not None:
+        left[0] -= size
 
 
 def _push(

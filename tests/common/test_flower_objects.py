@@ -73,6 +73,22 @@ def test_a_content_with_several_records_arrives_whole():
     assert received["c"]["n"] == 1
 
 
+def test_arrays_that_share_chunks_arrive_whole():
+    """Chunks have their content's name, so equal ones of two arrays are one object."""
+    data = {"x": bytes(6 * MB), "y": bytes(11 * MB), "z": bytes(5 << 20) + b"z"}
+    received = sent_and_received(RecordDict({"a": ArrayRecord({name: array_of(data[name]) for name in data})}))
+    assert {name: bytes(received["a"][name].data) for name in data} == data
+
+
+def test_several_arrays_together_stay_within_what_is_allowed():
+    content = RecordDict({"a": ArrayRecord({name: array_of(name.encode() + bytes(6 * MB)) for name in "xyz"})})
+    with flower_objects.arrays_of_at_most(20 * MB):
+        sent_and_received(content)
+    with flower_objects.arrays_of_at_most(15 * MB), pytest.raises(ValueError, match="are taken"):
+        sent_and_received(content)
+    sent_and_received(content)
+
+
 def test_a_wrong_set_of_chunks_is_refused_as_flower_refuses_it():
     sent = array_of(CONTENTS["different chunks"])
     content = sent.deflate()
