@@ -7,10 +7,12 @@ is fetched before our own checks see it. Here each reply stands alone: it is fet
 within a budget of bytes, and what cannot be had becomes an error message to the question it answers.
 """
 
+import contextlib
 import logging
 import os
+import time
 from collections.abc import Callable, Iterable
-from functools import partial
+from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
 import httpx
@@ -28,21 +30,34 @@ from flwr.supercore.inflatable.inflatable_utils import (
     ObjectPullError,
     ObjectUnavailableError,
     inflate_object_from_contents,
-    pull_objects,
 )
 from flwr.supercore.run import RunNotRunningException
 from flwr.superlink.grid import http_grid
 
 from common.faults import fault_without_text
-from common.flower_objects import ReleasedResponses
+from common.flower_objects import ReleasedResponses, arrays_of_at_most
 from common.freed_memory import give_back
 
 EXIT_RUN_GONE: Final = 75  # EX_TEMPFAIL of sysexits.h: the executor starts a new run
-FIRST_OBJECT_PAUSE_S: Final = 0.05  # Flower's own is 1 s, met whenever a reply is seen before its objects
-LAST_OBJECTS_S: Final = 5.0  # two senders work side by side: the last object may be there before the one before it
+# Two senders work side by side: the message itself may be there before a part of 5 MB, which takes a slow line minutes.
+OBJECT_PAUSE_S: Final = 0.05
+OBJECT_WAIT_S: Final = 0.3  # at one look: the others wait meanwhile
+LAST_OBJECTS_S: Final = 300.0  # in all
+FORGOTTEN_S: Final = 3600.0  # replies that nobody asks for any more
 SMALL_REPLY_BYTES: Final = 4 << 20  # more than any message without a vector
 
 _log = logging.getLogger("fedward.study")
+
+
+@dataclass(eq=False)
+class _Listed:
+    """A reply that the SuperLink listed; ``seen_s``: when the message itself was first there; 0: not yet."""
+
+    announced: Any
+    tree: Any
+    asked_s: float
+    seen_s: float = 0.0
+    next_look_s: float = 0.0
 
 
 class StudyGrid(http_grid.HttpGrid):
@@ -57,7 +72,7 @@ class StudyGrid(http_grid.HttpGrid):
 
     def __init__(self, address: str, *, authority: bytes | None, token: str) -> None:
         super().__init__(address, insecure=authority is None, root_certificates=authority, token=token)
-        self._listed: dict[str, tuple[Any, Any]] = {}  # question -> what the SuperLink said of its reply
+        self._listed: dict[str, _Listed] = {}  # question -> what the SuperLink said of its reply
 
     def _connect(self) -> None:
         super()._connect()
@@ -84,7 +99,7 @@ class StudyGrid(http_grid.HttpGrid):
         try:
             # of a question whose reply was listed the SuperLink would say that there is no such question
             self._list([question for question in questions if question not in self._listed])
-            found = [self._reply(*self._listed[question]) for question in questions if question in self._listed]
+            found = [self._reply(self._listed[question]) for question in questions if question in self._listed]
         except RunNotRunningException:
             _leave()
         replies = [reply for reply in found if reply is not None]
@@ -93,16 +108,23 @@ class StudyGrid(http_grid.HttpGrid):
         return replies
 
     def _list(self, questions: list[str]) -> None:
+        now_s = time.monotonic()
+        for question, each in list(self._listed.items()):
+            if now_s - each.asked_s > FORGOTTEN_S:
+                del self._listed[question]
         if not questions:
             return
         new = self._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=questions))
         for announced, tree in zip(new.messages_list, new.message_object_trees, strict=True):
-            self._listed[announced.metadata.reply_to_message_id] = announced.metadata, tree
+            self._listed[announced.metadata.reply_to_message_id] = _Listed(announced.metadata, tree, now_s)
 
-    def _reply(self, announced: Any, tree: Any) -> Message | None:
+    def _reply(self, listed: _Listed) -> Message | None:
         """Return the reply, or the error in its place; None while its sender uploads it, or the SuperLink is away."""
+        announced, listed.asked_s = listed.announced, time.monotonic()
+        if listed.asked_s < listed.next_look_s:
+            return None
         try:
-            message = self._fetched(announced.message_id, tree)
+            message = self._fetched(listed)
         except RunNotRunningException:
             raise
         except (ObjectUnavailableError, httpx.TransportError):
@@ -114,32 +136,29 @@ class StudyGrid(http_grid.HttpGrid):
         message.metadata.__dict__["_reply_to_message_id"] = announced.reply_to_message_id
         return message
 
-    def _fetched(self, message_id: str, tree: Any) -> Message:
+    def _fetched(self, listed: _Listed) -> Message:
         """Fetch the objects of a reply and put it together.
 
-        Raises: ObjectUnavailableError while the last of them is not there; whatever a stranger's objects make Flower
-        raise.
+        Raises: ObjectUnavailableError while one of them is not there; whatever a stranger's objects make Flower raise.
         """
-        run_id = self._run.run_id if self._run else 0
+        run_id, message_id = self._run.run_id if self._run else 0, listed.announced.message_id
         fetch = make_pull_object_fn_protobuf(
             pull_object_protobuf=self._runtime_client.PullObject, node=self.node, run_id=run_id
         )
-        names = [each.object_id for each in iterate_object_tree(tree)]
         budget = _Budget(self.largest_reply_bytes)
-        last = budget.fetch(fetch, message_id)  # senders upload the message itself after its parts
-        rest = [name for name in names if name != message_id]
-        contents = pull_objects(
-            rest,
-            partial(budget.fetch, fetch),
-            max_concurrent_pulls=1,  # two are no sooner here on loopback, and each holds four copies of its object
-            max_time=LAST_OBJECTS_S,
-            initial_backoff=FIRST_OBJECT_PAUSE_S,
-        )
-        contents[message_id] = last
+        contents = {message_id: budget.fetch(fetch, message_id)}  # senders upload the message itself after its parts
+        listed.seen_s = listed.seen_s or time.monotonic()
+        until_s = time.monotonic() + OBJECT_WAIT_S
+        # what may be missing was sent last: asked for first, it costs no fetching of the others
+        for name in reversed([each.object_id for each in iterate_object_tree(listed.tree)]):
+            if name not in contents:
+                contents[name] = _part(listed, name, lambda name: budget.fetch(fetch, name), until_s)
         give_back(sum(map(len, contents.values())))
         received = ConfirmMessageReceivedRequest(node=self.node, run_id=run_id, message_object_id=message_id)
-        self._runtime_client.ConfirmMessageReceived(received)
-        message = inflate_object_from_contents(message_id, contents)
+        with contextlib.suppress(httpx.TransportError):  # all is here; only the SuperLink keeps it for longer
+            self._runtime_client.ConfirmMessageReceived(received)
+        with arrays_of_at_most(self.largest_reply_bytes):
+            message = inflate_object_from_contents(message_id, contents)
         if not isinstance(message, Message):
             raise TypeError("not a message")
         message.metadata.__dict__["_message_id"] = message_id
@@ -159,6 +178,25 @@ class StudyGrid(http_grid.HttpGrid):
         )
         error = Error(code=ErrorCode.MESSAGE_UNAVAILABLE, reason="the reply could not be had")
         return make_message(metadata=metadata, error=error)
+
+
+def _part(listed: _Listed, name: str, fetch: Callable[[str], bytes], until_s: float) -> bytes:
+    """Return an object of a reply whose message is there.
+
+    Raises: ObjectUnavailableError if it is not there by ``until_s``; the pauses between two looks then grow, so that
+    who never sends it costs a few. ObjectPullError after ``LAST_OBJECTS_S``.
+    """
+    while True:
+        try:
+            return fetch(name)
+        except ObjectUnavailableError:
+            now_s = time.monotonic()
+            if now_s - listed.seen_s >= LAST_OBJECTS_S:
+                raise ObjectPullError(name, "its sender stopped halfway") from None
+            if now_s >= until_s:
+                listed.next_look_s = now_s + (now_s - listed.seen_s) / 2
+                raise
+        time.sleep(OBJECT_PAUSE_S)
 
 
 class _Budget:

@@ -8,6 +8,7 @@ import time
 import weakref
 from types import SimpleNamespace
 
+import httpx
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, Metadata, RecordDict
@@ -19,6 +20,7 @@ from flwr.proto.runtime_pb2 import PullAppMessagesResponse
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_id, get_object_tree
 from flwr.superlink.grid.http_grid import HttpGrid
 
+from common import flower_objects
 from server.deployment import study_grid
 from server.deployment.study_grid import SMALL_REPLY_BYTES, StudyGrid
 from server.exchange import TAKEN, Pace, exchange
@@ -227,6 +229,78 @@ def test_who_never_uploads_a_part_is_given_up(monkeypatch):
     superlink.under_way = {superlink.listed[0][1].children[0].object_id}
     (reply,) = grid_over(superlink).pull_messages(["question to north"])
     assert reply.error.code == ErrorCode.MESSAGE_UNAVAILABLE
+
+
+def test_a_part_that_comes_late_over_a_slow_line_is_waited_for(monkeypatch):
+    superlink = SuperLink()
+    for site in SITES:
+        superlink.put(reply_of(site, array_reply(site.encode() * MB)))
+    slow = superlink.listed[1][1].children[0]
+    superlink.under_way = {slow.object_id}
+    grid, questions = grid_over(superlink), [f"question to {site}" for site in SITES]
+    began_s = time.monotonic()
+    assert len(grid.pull_messages(questions)) == 2, "the part of 5 MB before the last takes a slow line minutes"
+    assert time.monotonic() - began_s < 2
+    clock_s = time.monotonic() + 100
+    monkeypatch.setattr(study_grid.time, "monotonic", lambda: clock_s)
+    superlink.under_way = set()
+    (late,) = grid.pull_messages(questions[1:2])
+    assert len(late.content["vector"]["x"].data) == len("north") * MB
+
+
+def test_who_never_uploads_a_part_costs_few_looks(monkeypatch):
+    superlink, clock = SuperLink(), [1000.0]
+    superlink.put(reply_of("north", array_reply(np.random.default_rng(0).bytes(2 * MB))))
+    superlink.under_way = {superlink.listed[0][1].children[0].children[0].children[0].object_id}
+    grid = grid_over(superlink)
+    monkeypatch.setattr(study_grid.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(study_grid.time, "sleep", lambda seconds: clock.__setitem__(0, clock[0] + seconds))
+    asked, fetch = [], superlink.PullObject
+    superlink.PullObject = lambda request: asked.append(clock[0]) or fetch(request)
+    replies = []
+    while not replies:
+        replies = grid.pull_messages(["question to north"])
+        clock[0] += 0.2
+    assert replies[0].error.code == ErrorCode.MESSAGE_UNAVAILABLE
+    assert 300 <= clock[0] - 1000 < 600
+    assert len(asked) < 300
+
+
+def test_one_chunk_in_many_arrays_is_within_the_budget_too(monkeypatch):
+    monkeypatch.setattr(Array, "inflate", classmethod(flower_objects._inflate))  # as ``spare_memory`` does
+    superlink = SuperLink()
+    arrays = {f"x{number}": Array(dtype="uint8", shape=(number,), stype="n", data=bytes(9 * MB)) for number in range(5)}
+    superlink.put(reply_of("north", RecordDict({"vector": ArrayRecord(arrays)})))
+    grid = grid_over(superlink)
+    grid.largest_reply_bytes = 20 * MB
+    (north,) = grid.pull_messages(["question to north"])
+    assert superlink.pulled_bytes < 20 * MB, "what is fetched is small: only what is made of it is not"
+    assert north.error.code == ErrorCode.MESSAGE_UNAVAILABLE
+
+
+def test_a_confirmation_that_is_lost_loses_no_reply():
+    superlink = SuperLink()
+    superlink.put(reply_of("north"))
+
+    def lost(_request):
+        superlink.objects.clear()
+        raise httpx.ReadError("away")
+
+    superlink.ConfirmMessageReceived = lost
+    (reply,) = grid_over(superlink).pull_messages(["question to north"])
+    assert reply.content["said"]["by"] == "north"
+
+
+def test_replies_that_nobody_asks_for_any_more_are_forgotten(monkeypatch):
+    superlink = SuperLink()
+    superlink.put(reply_of("north"))
+    superlink.under_way = {superlink.listed[0][1].object_id}
+    grid, now_s = grid_over(superlink), time.monotonic()
+    assert grid.pull_messages(["question to north"]) == []
+    assert len(grid._listed) == 1
+    monkeypatch.setattr(study_grid.time, "monotonic", lambda: now_s + 2 * study_grid.FORGOTTEN_S)
+    assert grid.pull_messages(["question to west"]) == []
+    assert not grid._listed
 
 
 class Echo(http.server.BaseHTTPRequestHandler):
