@@ -27,7 +27,7 @@ from server.journal import LOST, AbortRow, AppliedRow, AttemptRow, Journal, Open
 from server.model_state import ModelState, StateOf, apply_sum, computed_sum, in_memory, start_state, state_from
 from server.study_folder import Study
 from server.sums import read_sum
-from server.tensor_file import set_aside
+from server.tensor_file import remove_unfinished, set_aside
 
 LOST_SENTENCE = "the server stopped before the sum was opened"
 
@@ -40,8 +40,11 @@ def open_journal(study: Study) -> Journal:
 def resume(study: Study, journal: Journal) -> StateOf[Weights]:
     """Return the state from which to go on: close what a crash cut off, apply what was opened and not applied.
 
-    Its vectors lie on disk, see ``stored_state``. Raises: StudyFolderInvalidError for missing or changed files.
+    Files that a crash left unfinished are deleted, so whoever calls this holds the study's lock. The state's vectors
+    lie on disk, see ``stored_state``. Raises: StudyFolderInvalidError for missing or changed files.
     """
+    for folder in (study.folder.checkpoints, study.folder.sums):
+        remove_unfinished(folder)
     for attempt in journal.undecided():
         journal.record_abort(AbortRow(attempt, LOST, LOST_SENTENCE, ()))
     state = stored_state(study, journal)

@@ -103,6 +103,15 @@ class StoredVector:
         return np.frombuffer(content, self.place.dtype)
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Delete what writers that were killed left in ``folder``: nothing names it, and each may be a whole state.
+
+    Nobody may be writing there meanwhile.
+    """
+    for path in folder.glob(".*.safetensors.*"):
+        path.unlink(missing_ok=True)
+
+
 def set_aside(vector: NDArray[Any], folder: Path) -> StoredVector:
     """Move a vector (size,) out of memory, into a file without a name in ``folder`` that is gone with the result.
 
