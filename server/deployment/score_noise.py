@@ -30,13 +30,15 @@ class ScoreNoise:
     def __init__(self, plan: StudyPlan) -> None:
         self._plan = plan
         command = (sys.executable, "-m", "server.deployment.score_noise")
-        self._child = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
-        asked, self._child.stdin = self._child.stdin, None
-        if asked is not None:
-            with contextlib.suppress(OSError), asked:
-                asked.write(plan.canonical())
+        self._child: subprocess.Popen[bytes] | None = None
+        with contextlib.suppress(OSError):  # no memory or no process left for a child
+            self._child = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            )
+            asked, self._child.stdin = self._child.stdin, None
+            if asked is not None:
+                with asked:
+                    asked.write(plan.canonical())
 
     def __call__(self, participants: int) -> float:
         """Return the standard deviation of the noise in one count summed over ``participants`` sites, in patients."""
@@ -45,11 +47,14 @@ class ScoreNoise:
 
     @cached_property
     def _found(self) -> dict[int, float]:
+        child, self._child = self._child, None
         try:
-            said, _ = self._child.communicate(timeout=TIMEOUT_S)
+            said = b"" if child is None else child.communicate(timeout=TIMEOUT_S)[0]
             return dict(enumerate((float.fromhex(number) for number in json.loads(said)), start=1))
         except (OSError, ValueError, TypeError, subprocess.TimeoutExpired):
-            self._child.kill()
+            if child is not None:
+                child.kill()
+                child.wait()
             _log.warning("the noise of the scores was not found beside this process; it is computed here")
             return {}
 

@@ -8,6 +8,7 @@ import pytest
 from common.plan.reading import parse_plan
 from common.plan.selection import noise_stddev_of_counts
 from server import evaluation
+from server.deployment import score_noise
 from server.deployment.score_noise import ScoreNoise
 
 SITES = ["site-1", "site-2", "site-3", "site-4"]
@@ -35,6 +36,26 @@ def test_without_the_child_the_numbers_are_found_here(plan, damage, monkeypatch)
     noise = ScoreNoise(plan)
     noise._child.kill()
     assert noise(3) == noise_stddev_of_counts(plan, 3)
+
+
+def test_where_no_child_can_be_started_the_numbers_are_found_here(plan, monkeypatch):
+    def no_memory(*_, **__):
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(subprocess, "Popen", no_memory)
+    assert ScoreNoise(plan)(3) == noise_stddev_of_counts(plan, 3)
+
+
+def test_a_child_that_hangs_is_ended_and_waited_for(plan, monkeypatch, tmp_path):
+    program = tmp_path / "python"
+    program.write_text("#!/bin/sh\ncat > /dev/null\nexec sleep 60\n")
+    program.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(program))
+    monkeypatch.setattr(score_noise, "TIMEOUT_S", 0.5)
+    noise = ScoreNoise(plan)
+    child = noise._child
+    assert noise(3) == noise_stddev_of_counts(plan, 3)
+    assert child.returncode is not None, "or it stays as a zombie for weeks"
 
 
 def test_an_evaluation_asks_the_source_of_its_own_plan_only(plan, small_document, monkeypatch):
