@@ -11,7 +11,7 @@ from common.secagg.stages import Kind
 from server.channel import Channel
 from server.events import AttemptStart, RoundEvents
 from server.exchange import TAKEN, TIMEOUT
-from server.journal import AnswerRow, OpenedRow, RefusalRow
+from server.journal import AnswerRow, Details, HeadRow, OpenedRow, RefusalRow
 from server.secagg import ServerSession
 from server.secagg_opening import OpenedSum
 from server.stage import GARBAGE, Asked, Stage, StageSettings
@@ -91,6 +91,11 @@ class Attempt:
             RefusalRow(self.number, site, refusal.stage.value, TABLE[refusal.check].code, refusal.about)
             for site, refusal in sorted(self.session.refusals.items())
         ]
+
+    def details(self) -> Details:
+        """Return what the journal keeps of this attempt besides its end."""
+        heads = [HeadRow(self.number, site, head) for site, head in sorted(self.session.ledger_heads.items())]
+        return Details(self.answers, self.refusals(), heads)
 
     def opened_row(self, opened: OpenedSum) -> OpenedRow:
         """Return the journal's row of the sum."""

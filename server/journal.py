@@ -6,6 +6,7 @@
     applied    the sum moved the model; the checkpoint's file was durable before this row
     answers    what each site was asked, what became of it, bytes and seconds
     refusals   signed refusals of sites: code, and the site they name
+    heads      the head of each site's ledger, as it signed it with its keys: against older copies of a ledger
 
 An attempt with neither ``aborts`` nor ``opened`` was cut off by a crash; ``opened`` without ``applied`` is applied when
 the server starts again. Triggers refuse every change and deletion of a row.
@@ -41,6 +42,8 @@ _TABLES: Final = {
     " PRIMARY KEY (attempt, asked, site)",
     "refusals": "attempt INTEGER NOT NULL REFERENCES attempts, site TEXT NOT NULL, stage TEXT NOT NULL,"
     " code INTEGER NOT NULL, about TEXT NOT NULL, PRIMARY KEY (attempt, site)",
+    "heads": "attempt INTEGER NOT NULL REFERENCES attempts, site TEXT NOT NULL, head BLOB NOT NULL,"
+    " PRIMARY KEY (attempt, site)",
 }
 LOST: Final = 0  # the code of an attempt that a crash of the server cut off
 
@@ -119,6 +122,27 @@ class RefusalRow:
     about: str
 
 
+@dataclass(frozen=True)
+class HeadRow:
+    """The head (32 bytes) of a site's ledger chain for this study, which it signed in an attempt."""
+
+    attempt: int
+    site: str
+    head: bytes
+
+
+@dataclass(frozen=True)
+class Details:
+    """What came of an attempt besides its end."""
+
+    answers: Sequence[AnswerRow] = ()
+    refusals: Sequence[RefusalRow] = ()
+    heads: Sequence[HeadRow] = ()
+
+
+NO_DETAILS: Final = Details()
+
+
 class Journal:
     """The file, open for one process. Every ``record_...`` but ``record_answers`` is on disk when it returns.
 
@@ -162,16 +186,12 @@ class Journal:
         self._write([("INSERT INTO attempts VALUES (?, ?, ?, ?, ?, ?)", row)])
         return attempt
 
-    def record_abort(
-        self, abort: AbortRow, answers: Sequence[AnswerRow] = (), refusals: Sequence[RefusalRow] = ()
-    ) -> None:
+    def record_abort(self, abort: AbortRow, details: Details = NO_DETAILS) -> None:
         """Note that an attempt was given up."""
         row = (abort.attempt, abort.code, abort.sentence, json.dumps(abort.suspects), self._clock())
-        self._write([("INSERT INTO aborts VALUES (?, ?, ?, ?, ?)", row), *_details(answers, refusals)])
+        self._write([("INSERT INTO aborts VALUES (?, ?, ?, ?, ?)", row), *_statements(details)])
 
-    def record_opened(
-        self, row: OpenedRow, answers: Sequence[AnswerRow] = (), refusals: Sequence[RefusalRow] = ()
-    ) -> None:
+    def record_opened(self, row: OpenedRow, details: Details = NO_DETAILS) -> None:
         """Note an opened sum, whose file is durable already."""
         values = (
             row.attempt,
@@ -184,7 +204,7 @@ class Journal:
             row.meta.astype("<u8").tobytes(),
             self._clock(),
         )
-        self._write([("INSERT INTO opened VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values), *_details(answers, refusals)])
+        self._write([("INSERT INTO opened VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values), *_statements(details)])
 
     def record_applied(self, row: AppliedRow) -> None:
         """Note that a sum moved the model; the checkpoint is durable already."""
@@ -198,7 +218,7 @@ class Journal:
         """
         self._database.execute("PRAGMA synchronous=NORMAL")
         try:
-            self._write(_details(answers, ()))
+            self._write(_statements(Details(answers)))
         finally:
             self._database.execute("PRAGMA synchronous=FULL")
 
@@ -273,6 +293,13 @@ class Journal:
         """Return the sites' signed refusals."""
         return [RefusalRow(*row) for row in self._rows("SELECT * FROM refusals ORDER BY attempt, site")]
 
+    def last_heads(self) -> dict[str, HeadRow]:
+        """Return the newest head of each site's ledger; empty for journals of before they were kept."""
+        if not self._rows("SELECT 1 FROM sqlite_master WHERE name = 'heads'"):
+            return {}
+        rows = self._rows("SELECT attempt, site, head FROM heads ORDER BY attempt")
+        return {site: HeadRow(attempt, site, head) for attempt, site, head in rows}
+
     def started_unix_s(self) -> float:
         """Return when the study was first opened."""
         return float(self._rows("SELECT started_unix_s FROM study")[0][0])
@@ -307,8 +334,9 @@ def _schema() -> list[str]:
     return tables + triggers
 
 
-def _details(answers: Sequence[AnswerRow], refusals: Sequence[RefusalRow]) -> list[tuple[str, tuple[Any, ...]]]:
+def _statements(details: Details) -> list[tuple[str, tuple[Any, ...]]]:
     return [
-        *(("INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?)", tuple(asdict(row).values())) for row in answers),
-        *(("INSERT INTO refusals VALUES (?, ?, ?, ?, ?)", tuple(asdict(row).values())) for row in refusals),
+        *(("INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?)", tuple(asdict(row).values())) for row in details.answers),
+        *(("INSERT INTO refusals VALUES (?, ?, ?, ?, ?)", tuple(asdict(row).values())) for row in details.refusals),
+        *(("INSERT INTO heads VALUES (?, ?, ?)", tuple(asdict(row).values())) for row in details.heads),
     ]

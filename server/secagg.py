@@ -124,6 +124,11 @@ class ServerSession:
         return self._stage
 
     @property
+    def ledger_heads(self) -> dict[str, bytes]:
+        """The head of its ledger's chain that each site signed with its keys (32 bytes)."""
+        return {site: keys.ledger_head for site, keys in self._facts.keys.items()}
+
+    @property
     def waiting_for(self) -> frozenset[str]:
         """The sites that may still answer in this stage."""
         return self._expected - set(self._answers) - set(self.refusals)

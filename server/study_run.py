@@ -100,7 +100,7 @@ class StudyRun:
         """Note an aborted attempt, and wait before the next."""
         self.failures.note(aborted.check)
         abort = AbortRow(attempt.number, TABLE[aborted.check].code, str(aborted), aborted.suspects)
-        self.journal.record_abort(abort, attempt.answers, attempt.refusals())
+        self.journal.record_abort(abort, attempt.details())
         self._note_attendance(attempt)
         wait_s = self.failures.wait_s(self.settings.retries)
         self.events.on_aborted(abort, wait_s)
@@ -111,7 +111,7 @@ class StudyRun:
         row = attempt.opened_row(opened)
         give_back(opened.total.body_sum.nbytes)
         write_sum(self.study.folder.sums, attempt.number, opened.total)
-        self.journal.record_opened(row, attempt.answers, attempt.refusals())
+        self.journal.record_opened(row, attempt.details())
         after = apply_opened(self.study, self.journal, state, row, opened.total)
         if after is None:
             self.failures.note(Check.ANY_INTERNAL)

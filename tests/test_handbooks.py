@@ -26,6 +26,8 @@ from common.enrolment import read_enrolment
 from common.identity import fingerprint, read_public_key
 from common.plan.reading import read_plan
 from server.__main__ import COMMANDS as SERVER_COMMANDS
+from server.study_folder import open_study
+from server.study_status import read_journal, require_started
 from simulation.rehearsal.cast import free_ports
 from simulation.rehearsal.settings_files import change
 
@@ -138,8 +140,12 @@ class Story:
             return read_enrolment(self.post / f"{name}-enrolment.json").fingerprint()
         if word == "PLAN_DIGEST":
             return read_plan(plan).digest()
-        if word == "LAST_ATTEMPT":
-            return "7"
+        if word in {"LAST_ATTEMPT", "LEDGER_HEAD"}:
+            opened = open_study(plan.parent)
+            journal = require_started(read_journal(opened), opened)
+            heads, last = journal.last_heads(), journal.last_attempt()
+            journal.close()
+            return str(last) if word == "LAST_ATTEMPT" else heads["north"].head.hex()
         raise AssertionError(f"the handbook has a word that the test does not know: {word}")
 
     def patient(self, site: str) -> str:

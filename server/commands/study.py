@@ -7,10 +7,11 @@ import typer
 from common.plan.reading import read_plan
 from common.plan.signing import signature_path
 from common.terminal import JsonOption, output, print_json
-from server.commands.federation_options import HERE, FolderOption, StudyArgument, federation_at
+from server.commands.federation_options import HERE, FolderOption, StudyArgument, federation_at, study_at
 from server.commands.plan import checked_summary, print_summary
-from server.study_folder import StudyFolder
+from server.study_folder import StudyFolder, open_study
 from server.study_making import new_study, sign_study
+from server.study_status import read_journal, require_started
 
 study_app = typer.Typer(name="study", help="Make and sign the studies of a federation.", no_args_is_help=True)
 
@@ -69,3 +70,31 @@ def sign(
         return
     print_summary({**summary, "signed_by": "the coordinator"})
     output.print(f"signed; send {place.plan} and {signature_path(place.plan).name} to every hospital", markup=False)
+
+
+@study_app.command("heads")
+def heads(
+    study: StudyArgument,
+    *,
+    folder: FolderOption = HERE,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the last head of each site's privacy ledger: what a site that restored a backup compares its copy with.
+
+    Each site signs the head with its keys in every attempt; it says nothing about patients.
+
+    Example: `fedward-server study heads lungs-2026`
+    """
+    opened = open_study(study_at(study, folder))
+    journal = require_started(read_journal(opened), opened)
+    last, digest = journal.last_heads(), opened.plan.digest()
+    attempt = journal.last_attempt()
+    journal.close()
+    if as_json:
+        sites = {site: {"attempt": row.attempt, "head": row.head.hex()} for site, row in last.items()}
+        print_json({"study": opened.plan.study.name, "plan": digest, "last_attempt": attempt, "sites": sites})
+        return
+    output.print(f"{opened.plan.study.name}: last attempt {attempt}", markup=False)
+    for site, row in sorted(last.items()):
+        output.print(f"{site}, attempt {row.attempt}: `fedward-site ledger --anchor", markup=False)
+        output.print(f"{digest}:{row.head.hex()}`", markup=False, soft_wrap=True)

@@ -17,6 +17,7 @@ from client.ledger import Ledger
 from client.ledger_budget import EntryKind, Stratum
 from client.site import Site
 from client.site_folder import SiteFolder
+from common.errors import LedgerInvalidError
 from common.files import write_new
 from common.identity import create_secret_file
 from common.plan.reading import read_plan
@@ -140,6 +141,20 @@ def run_round(session, sites, silent=()):
 def spending(site: Site):
     with Ledger.open(site.folder.ledger, ceiling=20.0) as ledger:
         return ledger.spending()
+
+
+def test_what_the_coordinator_keeps_of_a_ledger_tells_an_older_copy_from_the_newest(study, sites, tmp_path):
+    north = sites["north"].folder
+    for file in (north.ledger, north.ledger.with_name(north.ledger.name + ".anchor")):
+        (tmp_path / file.name).write_bytes(file.read_bytes())  # a backup of both, which the anchor cannot tell
+    session = begin(study)
+    run_round(session, sites)
+    plan, head = study.plan.digest(), session.ledger_heads["north"]
+    with Ledger.open(north.ledger, ceiling=20.0) as ledger:
+        ledger.check_anchor(plan, head)
+    older = Ledger.open(tmp_path / north.ledger.name, ceiling=20.0)
+    with older, pytest.raises(LedgerInvalidError, match="an older copy was restored"):
+        older.check_anchor(plan, head)
 
 
 def test_four_hospitals_finish_a_private_round_on_their_scans(study, sites):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from common.errors import StudyFolderInvalidError
-from server.journal import AbortRow, AnswerRow, AppliedRow, Journal, OpenedRow, RefusalRow
+from server.journal import AbortRow, AnswerRow, AppliedRow, Details, HeadRow, Journal, OpenedRow, RefusalRow
 
 PLAN, MODEL = bytes(32), bytes([1]) * 32
 COHORT = ("east", "north", "west")
@@ -39,11 +39,12 @@ def test_everything_comes_back_as_it_was_written(journal):
     attempt = begin(journal)
     answers = [AnswerRow(attempt, "order", "east", "taken", 10, 20, 0.5)]
     refusals = [RefusalRow(attempt, "west", "waiting_for_keys", 128, "")]
-    journal.record_opened(opened(attempt), answers, refusals)
+    heads = [HeadRow(attempt, "east", bytes(32)), HeadRow(attempt, "west", bytes([1]) * 32)]
+    journal.record_opened(opened(attempt), Details(answers, refusals, heads))
     journal.record_applied(AppliedRow(attempt, 12.5, "ab", MODEL, finished=False))
     journal.record_answers([AnswerRow(attempt, "result", "east", "timeout", 5, 0, 9.0)])
     aborted = begin(journal)
-    journal.record_abort(AbortRow(aborted, 710, "too few", ("west",)))
+    journal.record_abort(AbortRow(aborted, 710, "too few", ("west",)), Details(heads=[HeadRow(aborted, "west", MODEL)]))
     row = journal.opened()[0]
     assert (row.participants, row.dropped, row.sum_digest) == (COHORT, (), bytes(32))
     assert row.meta.tolist() == [1, 2**63, 2**64 - 1]
@@ -52,6 +53,21 @@ def test_everything_comes_back_as_it_was_written(journal):
     assert [row.asked for row in journal.answers()] == ["order", "result"]
     assert journal.refusals() == refusals
     assert journal.attempts()[0].cohort == COHORT
+    assert journal.last_heads() == {"east": heads[0], "west": HeadRow(aborted, "west", MODEL)}
+
+
+def test_a_journal_of_before_heads_were_kept_is_read_and_goes_on(journal, tmp_path):
+    begin(journal)
+    journal.close()
+    with sqlite3.connect(tmp_path / "journal.sqlite") as database:
+        database.execute("DROP TABLE heads")
+    database.close()
+    old = Journal(tmp_path / "journal.sqlite", PLAN, only_reads=True)
+    assert (old.last_heads(), old.last_attempt()) == ({}, 1)
+    old.close()
+    journal = Journal(tmp_path / "journal.sqlite", PLAN)
+    journal.record_abort(AbortRow(1, 710, "", ()), Details(heads=[HeadRow(1, "west", MODEL)]))
+    assert journal.last_heads() == {"west": HeadRow(1, "west", MODEL)}
 
 
 def test_an_attempt_without_an_end_is_found(journal):
@@ -61,7 +77,7 @@ def test_an_attempt_without_an_end_is_found(journal):
     assert journal.undecided() == [cut_off]
 
 
-TABLES = ["study", "attempts", "aborts", "opened", "applied", "answers", "refusals"]
+TABLES = ["study", "attempts", "aborts", "opened", "applied", "answers", "refusals", "heads"]
 
 
 @pytest.mark.parametrize("table", TABLES)
@@ -70,8 +86,11 @@ def test_no_row_is_ever_changed_or_deleted(journal, tmp_path, table, statement):
     attempt = begin(journal)
     journal.record_abort(
         AbortRow(attempt, 1, "", ()),
-        [AnswerRow(attempt, "order", "east", "taken", 1, 1, 0.1)],
-        [RefusalRow(attempt, "west", "waiting_for_keys", 1, "")],
+        Details(
+            [AnswerRow(attempt, "order", "east", "taken", 1, 1, 0.1)],
+            [RefusalRow(attempt, "west", "waiting_for_keys", 1, "")],
+            [HeadRow(attempt, "west", MODEL)],
+        ),
     )
     second = begin(journal)
     journal.record_opened(opened(second))
@@ -102,7 +121,7 @@ def test_a_transaction_that_fails_half_way_leaves_nothing(journal):
     attempt = begin(journal)
     twice = [AnswerRow(attempt, "order", "east", "taken", 1, 1, 0.1)] * 2
     with pytest.raises(sqlite3.IntegrityError):
-        journal.record_opened(opened(attempt), twice)
+        journal.record_opened(opened(attempt), Details(twice))
     assert (journal.opened(), journal.answers(), journal.undecided()) == ([], [], [attempt])
 
 

@@ -62,6 +62,18 @@ def test_the_status_counts_rounds_attempts_failures_and_sites(federation):
     assert two["bytes_from_site"] < facts["sites"]["site-4"]["bytes_from_site"]
 
 
+def test_the_last_head_of_every_ledger_is_kept_also_of_sites_that_dropped_out_later(federation):
+    with pytest.raises(StudyFolderInvalidError, match="never started"):
+        call("study", "heads", federation.study)
+    federation.run(*DROPOUTS)
+    kept = json.loads(call("study", "heads", federation.study, "--json"))
+    assert kept["last_attempt"] == 4
+    assert {site: row["attempt"] for site, row in kept["sites"].items()} == dict.fromkeys(federation.names, 4)
+    shown = call("study", "heads", federation.study)
+    for row in kept["sites"].values():
+        assert f"{kept['plan']}:{row['head']}" in shown
+
+
 def test_the_status_can_be_read_while_rounds_run(federation):
     seen = []
 
