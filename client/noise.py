@@ -29,6 +29,7 @@ from common.errors import NoiseError
 
 Entropy = Callable[[int], bytes]
 BLOCK: Final = 1 << 16  # values drawn at a time: they stay in the cache, and memory does not grow with the vector
+LARGEST_NORMAL: Final = math.sqrt(2 * 53 * math.log(2))  # 8.57: no draw of Box and Muller's is larger
 _LOW_53_BITS: Final = (1 << 53) - 1
 
 

@@ -33,7 +33,7 @@ from client.training import LatticeUpdate, PhaseTraining, PublicImages
 from common.freed_memory import give_back
 from common.identity import read_secret_file
 from common.parameters import load
-from common.plan.fitting import lattice_step, travelling_layout
+from common.plan.fitting import lattice_limit, lattice_step, travelling_layout
 from common.plan.guarantee import evaluation_noise_multiplier
 from common.plan.phases import Phase
 from common.plan.plan import Site, StudyPlan
@@ -151,7 +151,7 @@ class StudyWork:
     def _body(self, order: Order, phase: Phase, update: LatticeUpdate) -> NDArray[np.generic]:
         """Return what is masked: lattice integers within the word's range, or the weighted difference of weights.
 
-        Clipping a coordinate to the range comes after the noise: post-processing.
+        The training has cut the sum so that it stays within the range with its noise, if the plan leaves room for it.
         """
         if self._plan.privacy.noise is NoisePlacement.LOCAL:
             return (update.vector * site_weight(self._plan, phase, self._site)).astype(np.float32)
@@ -177,6 +177,7 @@ class StudyWork:
             phase_settings(plan, phase, self._site),
             noise=None if plan.privacy.noise is NoisePlacement.NONE else _LatticeUnits(self._randomness),
             lattice_step=None if local else lattice_step(plan),
+            lattice_limit=lattice_limit(plan),
             public=self._public,
             speed=self._speed.gradients,
             patients_at_once=self._speed.patients_at_once,

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from client.dicom.record import Stratum
 from client.feature_moments import FeatureMoments
 from client.lessons import Batch, Lesson, lesson_for
+from client.noise import LARGEST_NORMAL
 from client.patients import Patients, PatientScans
 from client.private_gradients.clipping import LatticeSum, finest_step
 from client.private_gradients.engine import PrivateGradient, SpeedSettings, patients_that_fit
@@ -71,6 +72,7 @@ class PhaseTraining:
 
     ``network`` is trained where it lives (processor or GPU). ``lattice_step``: worth of one integer, from the plan's
     fixed point; None chooses the finest that privacy.md section 2 names (local placement, experiments).
+    ``lattice_limit``: the largest integer that a word of the plan takes.
     ``patients_at_once``: speed setting; fewer where the gradients of so many would not fit (``patients_that_fit``).
     ``noise``: None only for placement ``none``. Memory, in vectors of the trained part: weights, the sum, one gradient
     for each of ``patients_at_once``; a teacher and local steps take more.
@@ -84,6 +86,7 @@ class PhaseTraining:
         *,
         noise: LatticeNoise | None,
         lattice_step: float | None = None,
+        lattice_limit: int = 2**31 - 1,
         public: PublicImages | None = None,
         speed: SpeedSettings | None = None,
         patients_at_once: int = 16,
@@ -96,6 +99,7 @@ class PhaseTraining:
         self.followed_round, self.public = 0, public or PublicImages()
         self.step_size = lattice_step or finest_step(settings.clipping_norm, self.order.num_parameters)
         self.integers = np.int32 if lattice_step else np.int64
+        self.most = lattice_limit if lattice_step else 2**63 - 1
         moments = FeatureMoments(network) if settings.method is Method.STANDARDISE else None
         self.gradient = PrivateGradient(moments or network, moments.order if moments else self.order, speed)
         self.patients_at_once = min(patients_at_once, patients_that_fit(self.order.num_parameters, self._device))
@@ -204,18 +208,32 @@ class PhaseTraining:
         """Return the sum plus this site's share of the noise, in the sum's own memory where that has the right type.
 
         Rounding to the lattice moves the sum by at most step sqrt(d) more for a patient; the noise is scaled up for it
-        (by at most one per cent, or the plan is refused). What does not fit the type is cut: post-processing.
+        (by at most one per cent, or the plan is refused).
         """
         settings, sums = self.settings, total.values.cpu().numpy()
         values: NDArray[Any] = sums if sums.dtype == self.integers else np.empty(len(sums), self.integers)
         stddev = settings.noise_stddev * (1 + self._rounding_share()) / self.step_size
-        most = np.iinfo(self.integers).max
+        room = self._room(stddev)
         for start in range(0, len(sums), NOISE_BLOCK):
             block = sums[start : start + NOISE_BLOCK].astype(np.int64)
+            np.clip(block, -room, room, out=block)
             if self.noise is not None and settings.placement is not Placement.NONE:
                 block += self.noise.integers(len(block), stddev)
-            values[start : start + NOISE_BLOCK] = np.clip(block, -most, most, out=block)
+            values[start : start + NOISE_BLOCK] = np.clip(block, -self.most, self.most, out=block)
         return LatticeUpdate(values, self.step_size)
+
+    def _room(self, stddev: float) -> int:
+        """Return where a coordinate of the sum is cut before noise is added, so that with it it fits into a word.
+
+        A cut before the noise brings two sums no further apart. A cut after a site's *share* of the noise is no
+        post-processing of what leaves, the sum of all sites: it takes the share away where it bites, and a patient
+        would be hidden by the own hospital's share alone. A range with no room for share and one patient leaves no
+        choice; `plan check` warns of it.
+        """
+        if self.settings.placement is not Placement.DISTRIBUTED:
+            return self.most
+        room = self.most - math.ceil(LARGEST_NORMAL * stddev) - 1
+        return room if room * self.step_size >= self.settings.clipping_norm else self.most
 
     def _rounding_share(self) -> float:
         """Return step sqrt(d) over the smallest clipping norm in use."""

@@ -18,7 +18,7 @@ from client.patients import Patients, PatientScans
 from client.phase_settings import phase_settings
 from client.training import LatticeNoise, PhaseTraining
 from common.parameters import load
-from common.plan.fitting import lattice_step
+from common.plan.fitting import lattice_limit, lattice_step
 from common.plan.plan import StudyPlan
 from common.plan.privacy import NoisePlacement
 from common.plan.protocol import site_weight
@@ -133,6 +133,7 @@ def _trainings(
             phase_settings(plan, plan.phases[state.phase], sites[name]),
             noise=None if plan.privacy.noise is NoisePlacement.NONE else noise,
             lattice_step=None if local else lattice_step(plan),
+            lattice_limit=lattice_limit(plan),
             patients_at_once=patients_at_once,
         )
         for name, held in patients.items()

@@ -14,6 +14,7 @@ from common.plan.privacy import NoisePlacement
 from common.plan.protocol import vector_spec
 
 LEAST_STEPS_PER_NOISE = 1024  # privacy.md section 2: the noise share of a site covers at least so many lattice steps
+LARGEST_NOISE = 8.6  # standard deviations: no draw is larger (privacy.md section 2)
 MOST_ROUNDING = 0.01  # of the clipping norm: how much rounding to the lattice may add to one patient's contribution
 
 
@@ -74,6 +75,23 @@ def lattice_step(plan: StudyPlan) -> float:
     Noise is drawn on it and sums are read from it. Raises: VectorRefusedError for words without room.
     """
     return vector_spec(plan, body_length=1, meta_words=0).lattice.step
+
+
+def lattice_limit(plan: StudyPlan) -> int:
+    """Return the largest integer that a masked word takes. Raises: as ``lattice_step``."""
+    return vector_spec(plan, body_length=1, meta_words=0).lattice.limit
+
+
+def has_room_for_noise(plan: StudyPlan, phase: Phase) -> bool:
+    """Tell whether one site's noise, and one patient beside it, fit into a word: then a site cuts only its clean sum.
+
+    Always so with local noise: a cut is then post-processing. The rule is that of ``client.training``, with the noise
+    as much larger as rounding may make it.
+    """
+    if plan.privacy.noise is not NoisePlacement.DISTRIBUTED:
+        return True
+    share = phase.noise_multiplier * phase.clipping_norm / math.sqrt(plan.secure_aggregation.honest_survivors)
+    return LARGEST_NOISE * (1 + MOST_ROUNDING) * share + phase.clipping_norm <= plan.secure_aggregation.coordinate_range
 
 
 def check_fit(plan: StudyPlan, source: str) -> list[PhaseFit]:

@@ -7,6 +7,7 @@ import torch
 from client.dicom.record import Stratum
 from client.noise import PrivacyRandomness
 from client.patients import UNKNOWN, ArrayPatients
+from client.private_gradients.clipping import LatticeSum
 from client.private_gradients.engine import SpeedSettings
 from client.round_randomness import RoundRandomness
 from client.training import PhaseTraining, PublicImages
@@ -92,6 +93,30 @@ def test_the_unlabelled_loss_has_a_gradient_beside_the_supervised_one():
     )
     labels_only = settings(unlabelled_sampling_rate=0.0)
     assert np.linalg.norm(one_round(training(both)).vector - one_round(training(labels_only)).vector) > 0.01
+
+
+STEP = 2.0**-18
+
+
+@pytest.mark.parametrize("beyond", [2**23, 2**24, 2**30, -(2**31), 2**40])
+def test_a_sum_beyond_the_range_keeps_its_share_of_the_noise(beyond):
+    """Cut with its noise, this site would add a constant: at another site, a patient's noise would be h times less."""
+    phase = training(
+        settings(honest_survivors=3), noise=SystemNoise(), lattice_step=STEP, lattice_limit=round(32 / STEP)
+    )
+    total = LatticeSum(phase.order.num_parameters, step=STEP, device=torch.device("cpu"))
+    total.values = torch.full_like(total.values, beyond, dtype=torch.int64 if beyond == 2**40 else torch.int32)
+    found = phase._noised(total).values
+    assert found.dtype == np.int32
+    assert np.abs(found).max() < 32 / STEP, "nothing is cut after the noise"
+    assert np.std(found * STEP) == pytest.approx(3**-0.5, rel=0.1)
+
+
+def test_the_cut_of_a_sum_depends_on_the_plan_alone_and_leaves_room_for_a_patient():
+    wide = training(settings(honest_survivors=3), lattice_step=STEP, lattice_limit=round(32 / STEP))
+    narrow = training(settings(honest_survivors=3), lattice_step=STEP, lattice_limit=round(4 / STEP))
+    assert 32 - 8.7 * 3**-0.5 < wide._room(3**-0.5 / STEP) * STEP < 32 - 8.5 * 3**-0.5
+    assert narrow._room(3**-0.5 / STEP) == narrow.most, "the plan was warned of"
 
 
 SILENT = {
