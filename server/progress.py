@@ -40,11 +40,12 @@ def open_journal(study: Study) -> Journal:
 def resume(study: Study, journal: Journal) -> StateOf[Weights]:
     """Return the state from which to go on: close what a crash cut off, apply what was opened and not applied.
 
-    Files that a crash left unfinished are deleted, so whoever calls this holds the study's lock. The state's vectors
+    Files that a crash left behind are deleted, so whoever calls this holds the study's lock. The state's vectors
     lie on disk, see ``stored_state``. Raises: StudyFolderInvalidError for missing or changed files.
     """
     for folder in (study.folder.checkpoints, study.folder.sums):
         remove_unfinished(folder)
+    prune_checkpoints(study.folder.checkpoints, [row.attempt for row in journal.applied()])
     for attempt in journal.undecided():
         journal.record_abort(AbortRow(attempt, LOST, LOST_SENTENCE, ()))
     state = stored_state(study, journal)

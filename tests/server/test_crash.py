@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from common.secagg.refusals import TABLE
-from server.checkpoint import checkpoint_name, same_state
+from server.checkpoint import KEPT, checkpoint_name, same_state
 from server.events import RunState
 from server.journal import LOST, Journal
 from server.progress import current_state, open_journal, replay, resume
@@ -138,6 +138,21 @@ def test_with_fresh_noise_in_each_attempt_every_state_is_that_of_its_own_sums(co
 @pytest.mark.slow
 def test_a_server_killed_at_any_write_of_two_phases_ends_with_the_same_model(copies):
     assert len(survives_all_points(copies(), step=1)) > 50
+
+
+def test_a_state_that_a_crash_saved_from_deletion_is_deleted_at_the_next_start(copies):
+    federation = copies(short={"rounds": 4, "maximum_attempts": 12})("stale")
+    federation.start_sites()
+    assert federation.run().state is RunState.FINISHED
+    study = open_study(federation.study)
+    journal = open_journal(study)
+    applied = [row.attempt for row in journal.applied()]
+    stale = study.folder.checkpoints / checkpoint_name(applied[0])
+    assert not stale.exists()
+    stale.write_bytes(b"up to five models")
+    resume(study, journal)
+    names = sorted(file.name for file in study.folder.checkpoints.iterdir())
+    assert names == [checkpoint_name(attempt) for attempt in applied[-KEPT:]]
 
 
 def test_a_sum_that_was_opened_is_applied_after_the_crash_and_not_ordered_again(copies):
