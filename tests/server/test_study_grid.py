@@ -234,7 +234,7 @@ def test_who_never_uploads_a_part_is_given_up(monkeypatch):
 def test_a_part_that_comes_late_over_a_slow_line_is_waited_for(monkeypatch):
     superlink = SuperLink()
     for site in SITES:
-        superlink.put(reply_of(site, array_reply(site.encode() * MB)))
+        superlink.put(reply_of(site, array_reply(site.encode() * 100_000)))
     slow = superlink.listed[1][1].children[0]
     superlink.under_way = {slow.object_id}
     grid, questions = grid_over(superlink), [f"question to {site}" for site in SITES]
@@ -245,7 +245,7 @@ def test_a_part_that_comes_late_over_a_slow_line_is_waited_for(monkeypatch):
     monkeypatch.setattr(study_grid.time, "monotonic", lambda: clock_s)
     superlink.under_way = set()
     (late,) = grid.pull_messages(questions[1:2])
-    assert len(late.content["vector"]["x"].data) == len("north") * MB
+    assert len(late.content["vector"]["x"].data) == len("north") * 100_000
 
 
 def test_who_never_uploads_a_part_costs_few_looks(monkeypatch):
