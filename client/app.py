@@ -17,6 +17,7 @@ from flwr.clientapp import ClientApp
 from client.open_sites import site_at
 from common.faults import fault_without_text
 from common.flower_messages import Hello, from_content, hello_answer, read_hello_question, to_content
+from common.flower_objects import LARGEST_ARRAY_BYTES
 from common.secagg.stages import Kind
 
 SITE_FOLDER = "site-folder"  # key of the node's configuration
@@ -76,7 +77,9 @@ def result(message: Message, context: Context) -> Message:
 def _answer(kind: Kind, message: Message, context: Context) -> Message:
     try:
         site = site_at(str(context.node_config[SITE_FOLDER]))
-        most = site.max_payload_bytes if kind is Kind.ORDER else 0
+        # an order's model has arrived already; the session compares its size with the plan's before it looks inside,
+        # and an order of no approved plan is told so, whatever comes with it
+        most = LARGEST_ARRAY_BYTES if kind is Kind.ORDER else 0
         received = from_content(message.content, max_payload_bytes=most)
         message.content = RecordDict()  # a model is held by its view alone, which goes when it is loaded
         packet = site.answer(kind, received.message, received.payload)

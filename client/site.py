@@ -79,12 +79,6 @@ class Site:
             threads=chosen.masking_threads,
         )
 
-    @property
-    def max_payload_bytes(self) -> int:
-        """The largest model that an order of an approved study may bring; more is refused before it is read."""
-        studies = self._studies.current().values()
-        return max((rule.model_bytes for study in studies for rule in study.rules.phases), default=0)
-
     def hello(self) -> str:
         """Record that this site says who it is, and return the digest of the code that it runs."""
         self.outbox.release(HELLO, Packet(code_digest().encode()), study="")

@@ -75,8 +75,9 @@ def test_rejected_with_its_fixed_code_before_any_work(agent, supernode, folder, 
     assert f"rejected before any work: {rejection.name}" in agent.log.read_text()
 
 
-def test_an_order_of_a_plan_that_nobody_approved_gets_a_signed_refusal_that_says_so(agent, supernode):
-    supernode.ask(MESSAGE_TYPES[Kind.ORDER], to_content(Packet(b"any order"), NONCE))
+@pytest.mark.parametrize("model", [b"", b"any model"])
+def test_an_order_of_a_plan_that_nobody_approved_gets_a_signed_refusal_that_says_so(agent, supernode, model):
+    supernode.ask(MESSAGE_TYPES[Kind.ORDER], to_content(Packet(b"any order", memoryview(model)), NONCE))
     received = from_content(supernode.reply().content, max_payload_bytes=0)
     kind, refusal = decode(received.message, SITE_SENDS)
     assert (received.nonce, kind, refusal.site_id, refusal.check) == (NONCE, Kind.REFUSAL, "north", Check.R0_PLAN)
