@@ -151,7 +151,7 @@ class StudyWork:
     def _body(self, order: Order, phase: Phase, update: LatticeUpdate) -> NDArray[np.generic]:
         """Return what is masked: lattice integers within the word's range, or the weighted difference of weights.
 
-        The training has cut the sum so that it stays within the range with its noise, if the plan leaves room for it.
+        The training has cut the sum so that it stays within the range with its noise.
         """
         if self._plan.privacy.noise is NoisePlacement.LOCAL:
             return (update.vector * site_weight(self._plan, phase, self._site)).astype(np.float32)

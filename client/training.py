@@ -34,6 +34,7 @@ from client.private_gradients.stacks import PatientStack, stack_patients
 from client.round_randomness import RoundRandomness
 from client.teacher import Teacher, good_enough
 from client.training_settings import Method, Placement, TrainingSettings
+from common.errors import PlanWeakPrivacyError
 from common.parameters import flatten, layout, load
 
 NOISE_BLOCK: Final = 1 << 20  # values that are noised at a time: beside the sum there is no second vector
@@ -225,15 +226,16 @@ class PhaseTraining:
     def _room(self, stddev: float) -> int:
         """Return where a coordinate of the sum is cut before noise is added, so that with it it fits into a word.
 
-        A cut before the noise brings two sums no further apart. A cut after a site's *share* of the noise is no
+        A cut before the noise brings two sums no further apart. A cut after a site's *share* of the noise would be no
         post-processing of what leaves, the sum of all sites: it takes the share away where it bites, and a patient
-        would be hidden by the own hospital's share alone. A range with no room for share and one patient leaves no
-        choice; `plan check` warns of it.
+        would be hidden by the own hospital's share alone. Plans without room for a share and a patient are refused.
         """
         if self.settings.placement is not Placement.DISTRIBUTED:
             return self.most
         room = self.most - math.ceil(LARGEST_NORMAL * stddev) - 1
-        return room if room * self.step_size >= self.settings.clipping_norm else self.most
+        if room * self.step_size < self.settings.clipping_norm:
+            raise PlanWeakPrivacyError("the plan's coordinate_range has no room for the noise beside one patient")
+        return room
 
     def _rounding_share(self) -> float:
         """Return step sqrt(d) over the smallest clipping norm in use."""

@@ -1,5 +1,7 @@
 """The plan that `fedward-server plan new` writes: every choice commented, every number derived from the sites."""
 
+import math
+
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from common.accounting import noise_multiplier_for
@@ -8,6 +10,7 @@ from common.errors import PlanInvalidError
 from common.identity import public_bytes
 from common.networks.registry import build_network
 from common.parameters import layout
+from common.plan.fitting import least_range
 from common.roster import Roster
 
 LARGEST_COUNT = 10_000_000
@@ -51,6 +54,7 @@ cohort_size = {n}
 assumed_colluders = {c}          # hospitals that may work together with the coordinator
 threshold = {t}                  # 2 t > cohort_size + colluders
 minimum_survivors = {s_min}
+coordinate_range = {coordinate_range}  # of a hospital's sum: room for its noise; a larger one is rounded more coarsely
 
 [evaluation]
 every_rounds = 10
@@ -90,7 +94,8 @@ def new_plan_text(
     c = 1  # what a site's policy asks for unless its staff change it
     total = sum(labelled + unlabelled for labelled, unlabelled in counts.values())
     delta = min(1e-5, total**-1.1)
-    attempts = int(rounds * SPARE_ATTEMPTS) + 1
+    attempts, s_min = int(rounds * SPARE_ATTEMPTS) + 1, max(3, n - n // 4)
+    multiplier = noise_multiplier_for(epsilon=epsilon, delta=delta, sampling_rate=SAMPLING_RATE, steps=attempts)
     network = build_network("small_cnn", dimensions=2, classes=2, width=16)
     return TEMPLATE.format(
         name=name,
@@ -101,16 +106,21 @@ def new_plan_text(
         n=n,
         c=c,
         t=(n + c) // 2 + 1,
-        s_min=max(3, n - n // 4),
+        s_min=s_min,
+        coordinate_range=_coordinate_range(multiplier, s_min - c),
         rounds=rounds,
         attempts=attempts,
         layout_hash=layout(network).digest,
         sampling_rate=SAMPLING_RATE,
-        noise_multiplier=noise_multiplier_for(
-            epsilon=epsilon, delta=delta, sampling_rate=SAMPLING_RATE, steps=attempts
-        ),
+        noise_multiplier=multiplier,
         sites="\n".join(SITE.format(name=site, labelled=a, unlabelled=b) for site, (a, b) in counts.items()),
     )
+
+
+def _coordinate_range(noise_multiplier: float, honest_survivors: int) -> float:
+    """Return 64, or the power of two that has room for a hospital's noise."""
+    least = least_range(noise_multiplier=noise_multiplier, clipping_norm=1.0, honest_survivors=honest_survivors)
+    return max(64.0, 2.0 ** math.ceil(math.log2(least)))
 
 
 def _declared(patients: list[str], roster: Roster) -> dict[str, tuple[int, int]]:

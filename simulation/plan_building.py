@@ -77,7 +77,7 @@ def _document(scenario: Scenario, counts: Mapping[str, tuple[int, int]]) -> dict
         {"name": name, "labelled_patients": labelled, "unlabelled_patients": unlabelled}
         for name, (labelled, unlabelled) in sorted(counts.items())
     ]
-    document.setdefault("secure_aggregation", default_thresholds(sites) | {"coordinate_range": 16.0})
+    document.setdefault("secure_aggregation", default_thresholds(sites) | {"coordinate_range": 64.0})
     for phase in document["phases"]:
         if phase["maximum_attempts"] == MOST_ATTEMPTS:
             phase["maximum_attempts"] = int(phase["rounds"] * SPARE_ATTEMPTS) + SPARE_MORE

@@ -82,22 +82,21 @@ def lattice_limit(plan: StudyPlan) -> int:
     return vector_spec(plan, body_length=1, meta_words=0).lattice.limit
 
 
-def has_room_for_noise(plan: StudyPlan, phase: Phase) -> bool:
-    """Tell whether one site's noise, and one patient beside it, fit into a word: then a site cuts only its clean sum.
+def least_range(*, noise_multiplier: float, clipping_norm: float, honest_survivors: int) -> float:
+    """Return the least ``coordinate_range`` that holds a hospital's noise (distributed) and one patient beside it.
 
-    Always so with local noise: a cut is then post-processing. The rule is that of ``client.training``, with the noise
-    as much larger as rounding may make it.
+    Then a site cuts only its clean sum (``client.training``); the noise is taken as much larger as rounding may make
+    it.
     """
-    if plan.privacy.noise is not NoisePlacement.DISTRIBUTED:
-        return True
-    share = phase.noise_multiplier * phase.clipping_norm / math.sqrt(plan.secure_aggregation.honest_survivors)
-    return LARGEST_NOISE * (1 + MOST_ROUNDING) * share + phase.clipping_norm <= plan.secure_aggregation.coordinate_range
+    share = noise_multiplier * clipping_norm / math.sqrt(honest_survivors)
+    return LARGEST_NOISE * (1 + MOST_ROUNDING) * share + clipping_norm
 
 
 def check_fit(plan: StudyPlan, source: str) -> list[PhaseFit]:
-    """Check every phase against the network: layout hash, and the two bounds of the noise lattice.
+    """Check every phase against the network: layout hash, and the three bounds of the noise lattice.
 
-    Raises: NetworkUnsuitableError, PlanInvalidError (layout), PlanWeakPrivacyError (lattice too coarse for the noise).
+    Raises: NetworkUnsuitableError, PlanInvalidError (layout), PlanWeakPrivacyError (lattice too coarse for the noise,
+    or without room for it).
     """
     network = plan_shape(plan)
     fits = []
@@ -118,12 +117,22 @@ def _check_lattice(plan: StudyPlan, phase: Phase, fit: PhaseFit, source: str) ->
     """Distributed noise only: local noise comes before rounding, which is then post-processing."""
     if plan.privacy.noise is not NoisePlacement.DISTRIBUTED:
         return
-    share = phase.noise_multiplier * phase.clipping_norm / math.sqrt(plan.secure_aggregation.honest_survivors)
+    honest = plan.secure_aggregation.honest_survivors
+    share = phase.noise_multiplier * phase.clipping_norm / math.sqrt(honest)
     if share < LEAST_STEPS_PER_NOISE * fit.lattice_step:
         raise PlanWeakPrivacyError(
             f"{source}: phase {phase.name}: one site's noise ({share:.3g}) covers "
             f"{share / fit.lattice_step:.0f} lattice steps, at least {LEAST_STEPS_PER_NOISE} are needed; "
             "lower secure_aggregation.coordinate_range"
+        )
+    limit = plan.secure_aggregation.coordinate_range
+    least = least_range(
+        noise_multiplier=phase.noise_multiplier, clipping_norm=phase.clipping_norm, honest_survivors=honest
+    )
+    if limit < least:
+        raise PlanWeakPrivacyError(
+            f"{source}: phase {phase.name}: coordinate_range {limit:g} has no room for a hospital's noise beside one "
+            f"patient, so noise would be cut, and the guarantee with it; raise it to {least:.3g} or more"
         )
     ratio = phase.unlabelled_clip_ratio if phase.unlabelled_sampling_rate > 0 else 1.0
     rounding = fit.lattice_step * math.sqrt(fit.num_parameters) / (phase.clipping_norm * ratio)

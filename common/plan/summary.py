@@ -4,7 +4,7 @@ import math
 from dataclasses import asdict
 from typing import Any
 
-from common.plan.fitting import PhaseFit, has_room_for_noise
+from common.plan.fitting import PhaseFit
 from common.plan.guarantee import Guarantee, evaluations, noise_to_signal, seen_by
 from common.plan.phases import Method, Phase
 from common.plan.plan import StudyPlan
@@ -67,19 +67,14 @@ def summarise(plan: StudyPlan, bought: Guarantee | None, fits: list[PhaseFit]) -
 
 def _range_warnings(plan: StudyPlan, phase: Phase) -> list[str]:
     """Return what the plan's range for a coordinate of a hospital's sum cuts."""
-    limit, largest, found = plan.secure_aggregation.coordinate_range, _largest_sum(plan, phase), []
-    if phase.method is Method.STANDARDISE and limit < largest:
-        found.append(
-            f"phase {phase.name}: a hospital's sum may reach {largest:g} in a coordinate, coordinate_range is "
-            f"{limit:g}; what lies beyond is cut, unseen: raise it"
-        )
-    if not has_room_for_noise(plan, phase):
-        found.append(
-            f"phase {phase.name}: coordinate_range {limit:g} has no room for a hospital's noise beside one patient, so "
-            "noise is cut too; where all other hospitals' sums are cut, a patient is hidden by the own hospital's "
-            "share of the noise alone: raise it"
-        )
-    return found
+    limit, largest = plan.secure_aggregation.coordinate_range, _largest_sum(plan, phase)
+    if phase.method is not Method.STANDARDISE or limit >= largest:
+        return []
+    warning = (
+        f"phase {phase.name}: a hospital's sum may reach {largest:g} in a coordinate, coordinate_range is "
+        f"{limit:g}; what lies beyond is cut, unseen: raise it"
+    )
+    return [warning]
 
 
 def _largest_sum(plan: StudyPlan, phase: Phase) -> float:

@@ -139,6 +139,7 @@ def planned(small_document, *, patients=40, **rules):
         site["labelled_patients"] = patients
     document["privacy"]["delta"] = 1e-6
     document["aggregation"] |= rules
+    document["secure_aggregation"]["coordinate_range"] = 16.0
     network = plan_network(parse_plan(document, "test"))
     for phase, draft in zip(document["phases"], parse_plan(document, "test").phases, strict=True):
         phase["layout_hash"] = phase_layout(network, draft).digest

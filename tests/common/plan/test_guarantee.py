@@ -15,7 +15,7 @@ from common.plan.guarantee import (
     seen_by,
 )
 from common.plan.reading import parse_plan
-from common.plan.summary import summarise, warnings
+from common.plan.summary import summarise
 
 
 def test_a_plan_written_by_our_command_buys_what_it_promises(plan_document):
@@ -104,15 +104,16 @@ def test_words_too_coarse_for_the_noise_are_refused(plan_document):
         check_fit(parse_plan(plan_document, "plan"), "plan")
 
 
-@pytest.mark.parametrize(("noise", "coordinate_range", "warned"), [
-    ("distributed", 64.0, False), ("distributed", 1.5, True), ("local", 1.5, False)
-])  # fmt: skip
-def test_a_range_without_room_for_the_noise_is_warned_of(plan_document, noise, coordinate_range, warned):
-    plan_document["privacy"]["noise"] = noise
-    plan_document["secure_aggregation"]["coordinate_range"] = coordinate_range
-    plan = parse_plan(plan_document, "plan")
-    found = " ".join(warnings(plan, check_fit(plan, "plan")))
-    assert ("has no room for a hospital's noise" in found) == warned
+def test_a_range_without_room_for_the_noise_is_refused_with_the_range_that_would_do(plan_document):
+    plan_document["secure_aggregation"]["coordinate_range"] = 1.5
+    with pytest.raises(errors.PlanWeakPrivacyError, match=r"no room for .* raise it to \S+ or more") as refused:
+        check_fit(parse_plan(plan_document, "plan"), "plan")
+    least = float(str(refused.value).split("raise it to ")[1].split()[0])
+    plan_document["secure_aggregation"]["coordinate_range"] = 1.01 * least  # three digits are shown
+    check_fit(parse_plan(plan_document, "plan"), "plan")
+    plan_document["secure_aggregation"]["coordinate_range"] = 1.5
+    plan_document["privacy"]["noise"] = "local"
+    check_fit(parse_plan(plan_document, "plan"), "plan")
 
 
 def test_the_lattice_step_is_a_power_of_two_that_covers_the_range(plan_document):
