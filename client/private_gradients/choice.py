@@ -29,8 +29,8 @@ WORTHWHILE: Final = 0.97  # a smaller part must save this much, or noise in the 
 # (bfloat16); a wrong gradient is far off.
 TOLERANCE: Final = 1e-2
 AUTOCAST_TOLERANCE: Final = 0.25
-# Against itself beside other neighbours: 0 is expected, and found on every processor measured (no GPU was). Where a kernel
-# moves a neighbour by up to this much, rounding to the lattice can make of it sqrt(1e-6 C step sqrt(d)), up to 1e-4 C.
+# Against itself beside other neighbours: 0 is expected, and found on every processor measured (no GPU was). Where a
+# kernel moves a neighbour by up to this much, rounding to the lattice can make sqrt(1e-6 C step sqrt(d)) of it: 1e-4 C.
 NEIGHBOUR_TOLERANCE: Final = 1e-6
 
 
