@@ -50,12 +50,12 @@ def weights(network: torch.nn.Module) -> torch.Tensor:
 
 def test_peak_memory_sees_what_a_call_allocates_and_a_failure_is_said():
     def wasteful():
-        return lambda: bytearray(64_000_000).count(1)
+        return lambda: bytearray(256_000_000).count(1)
 
     def broken():
         raise OSError
 
-    assert 60 < peak_mb(wasteful) < 120
+    assert 200 < peak_mb(wasteful) < 320  # what earlier tests left behind may be given back meanwhile
     with pytest.raises(RuntimeError):
         peak_mb(broken)
 
