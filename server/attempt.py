@@ -47,13 +47,13 @@ class Attempt:
         """How long it has been going on."""
         return time.monotonic() - self._began_s
 
-    def ask(self, kind: Kind, packets: Mapping[str, Packet], timeout_s: float, *, reply_bytes: int = 0) -> None:
+    def ask(self, kind: Kind, packets: dict[str, Packet], timeout_s: float, *, reply_bytes: int = 0) -> None:
         """Send one stage and hand every answer to the session as it comes; returns when all are in, or it is time.
 
-        ``reply_bytes``: the payload that an answer brings (0: none).
+        ``packets`` is empty afterwards. ``reply_bytes``: the payload that an answer brings (0: none).
         """
         stage = self.stage(kind, packets, timeout_s, reply_bytes=reply_bytes)
-        del packets  # the model in an order was copied into Flower's message
+        packets.clear()  # the model was copied into Flower's message; Python's caller may still hold what it handed over
         self._channel.ask(stage)
 
     def stage(self, kind: Kind, packets: Mapping[str, Packet], timeout_s: float, *, reply_bytes: int = 0) -> Stage:
