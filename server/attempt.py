@@ -53,7 +53,7 @@ class Attempt:
         ``packets`` is empty afterwards. ``reply_bytes``: the payload that an answer brings (0: none).
         """
         stage = self.stage(kind, packets, timeout_s, reply_bytes=reply_bytes)
-        packets.clear()  # the model was copied into Flower's message; Python's caller may still hold what it handed over
+        packets.clear()  # the model is in Flower's message now; the caller may still hold what it handed over
         self._channel.ask(stage)
 
     def stage(self, kind: Kind, packets: Mapping[str, Packet], timeout_s: float, *, reply_bytes: int = 0) -> Stage:
