@@ -100,19 +100,18 @@ class TaskLoop:
     def _serve(self, token: str) -> None:
         task = self._runtime.open(token)
         try:
-            pulled = task.pull()
-            write_claim(self._claim_file, token, pulled.message.metadata)
-            self.tasks += 1
-            self._answer(task, pulled)
+            self._answer(task, token, task.pull())
         except (RuntimeAwayError, RuntimeRefusedError) as error:
             _log.warning("the SuperNode is away or forgot the task (%s); the task is dropped", error)
         finally:
             task.close()
         drop_claim(self._claim_file)
 
-    def _answer(self, task: RuntimeTask, pulled: PulledTask) -> None:
+    def _answer(self, task: RuntimeTask, token: str, pulled: PulledTask) -> None:
         reply = _interrupted(pulled.message)
         try:
+            write_claim(self._claim_file, token, pulled.message.metadata)
+            self.tasks += 1
             reply = self._rejected(pulled) or self._worked(pulled)
         finally:  # also when this process is told to end: the SuperNode waits for a reply
             task.reply(reply, pulled.context)
