@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from common.errors import StudyFolderInvalidError
 from server.blocks import Weights, same_bits
-from server.model_state import ModelState, StateOf, in_memory
+from server.model_state import StateOf
 from server.optimiser import OptimiserState
 from server.tensor_file import TensorFile, write_tensors
 
@@ -77,11 +77,6 @@ def open_checkpoint(folder: Path, attempt: int, digest: str, *, num_parameters: 
         raise StudyFolderInvalidError(
             f"{path}: not a checkpoint that this version reads; finish the study with the version that began it"
         ) from None
-
-
-def read_checkpoint(folder: Path, attempt: int, digest: str, *, num_parameters: int) -> ModelState:
-    """Read the state after ``attempt`` into memory; arguments and errors as for ``open_checkpoint``."""
-    return in_memory(open_checkpoint(folder, attempt, digest, num_parameters=num_parameters))
 
 
 def _vectors(state: StateOf[Weights]) -> dict[str, Weights]:

@@ -14,12 +14,12 @@ from common.secagg.vector import SummedVector, VectorSpec
 from server.checkpoint import (
     KEPT,
     checkpoint_name,
+    open_checkpoint,
     prune_checkpoints,
-    read_checkpoint,
     same_state,
     write_checkpoint,
 )
-from server.model_state import ModelState
+from server.model_state import ModelState, in_memory
 from server.optimiser import OptimiserState, new_optimiser_state
 from server.sums import read_sum, sum_name, write_sum
 
@@ -47,7 +47,7 @@ def state(attempt=3, **changes):
 def test_a_state_comes_back_to_the_last_bit(tmp_path, score):
     written = state(best_score=score)
     digest = write_checkpoint(tmp_path, written)
-    assert same_state(read_checkpoint(tmp_path, 3, digest, num_parameters=SIZE), written)
+    assert same_state(open_checkpoint(tmp_path, 3, digest, num_parameters=SIZE), written)
 
 
 def test_the_same_state_makes_the_same_file(tmp_path):
@@ -76,10 +76,10 @@ def test_a_changed_truncated_or_missing_file_is_refused(tmp_path):
     for damaged in (content[:-1], content[:-1] + bytes([content[-1] ^ 1]), content + bytes(1 << 20)):
         path.write_bytes(damaged)
         with pytest.raises(FedwardError):
-            read_checkpoint(tmp_path, 3, digest, num_parameters=SIZE)
+            open_checkpoint(tmp_path, 3, digest, num_parameters=SIZE)
     path.unlink()
     with pytest.raises(FedwardError):
-        read_checkpoint(tmp_path, 3, digest, num_parameters=SIZE)
+        open_checkpoint(tmp_path, 3, digest, num_parameters=SIZE)
 
 
 def test_only_the_last_states_are_kept_and_strange_files_stay(tmp_path):
@@ -96,7 +96,7 @@ def test_equal_vectors_are_stored_once_and_come_back_as_one(tmp_path):
     made = state()
     same = replace(made, average=made.parameters, best=made.parameters, optimiser=new_optimiser_state())
     digest = write_checkpoint(tmp_path, same)
-    read = read_checkpoint(tmp_path, 3, digest, num_parameters=SIZE)
+    read = in_memory(open_checkpoint(tmp_path, 3, digest, num_parameters=SIZE))
     assert read.average is read.best is read.parameters
     assert same_state(read, same)
     assert set(load_file(tmp_path / checkpoint_name(3))) == {"parameters", "first", "second"}
@@ -122,14 +122,14 @@ def first_format(made, *, name="fedward-checkpoint/1"):
 def test_a_state_that_an_earlier_version_wrote_is_read(tmp_path):
     content, digest = first_format(state())
     (tmp_path / checkpoint_name(3)).write_bytes(content)
-    assert same_state(read_checkpoint(tmp_path, 3, digest, num_parameters=SIZE), state())
+    assert same_state(open_checkpoint(tmp_path, 3, digest, num_parameters=SIZE), state())
 
 
 def test_a_state_that_a_later_version_wrote_is_refused_with_a_remedy(tmp_path):
     content, digest = first_format(state(), name="fedward-checkpoint/3")
     (tmp_path / checkpoint_name(3)).write_bytes(content)
     with pytest.raises(StudyFolderInvalidError, match="finish the study with the version that began it"):
-        read_checkpoint(tmp_path, 3, digest, num_parameters=SIZE)
+        open_checkpoint(tmp_path, 3, digest, num_parameters=SIZE)
 
 
 @pytest.fixture
