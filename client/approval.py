@@ -15,7 +15,7 @@ from typing import Final
 from client.audit_log import audit, standing_approvals
 from client.dicom.cache import Cache
 from client.policy import check_policy, read_policy
-from client.public_images import load_public_images
+from client.public_images import read_public_images
 from client.site_folder import SiteFolder
 from common.errors import FedwardError, NotEnrolledError, PlanInvalidError
 from common.files import replace_atomically
@@ -24,6 +24,7 @@ from common.plan.fitting import check_fit
 from common.plan.guarantee import Guarantee, check_guarantee
 from common.plan.plan import StudyPlan
 from common.plan.reading import read_plan
+from common.plan.shape import Shapes, ShapesOf, shapes_here
 from common.plan.signing import signature_path, verify_plan
 from common.roster import Roster, read_roster
 
@@ -34,16 +35,20 @@ _log = logging.getLogger("fedward.site")
 
 @dataclass(frozen=True, eq=False)
 class CheckedPlan:
-    """A plan that passed every check of this site: with the roster it names, this site's name in it, and its price."""
+    """A plan that passed every check of this site.
+
+    With the roster it names, this site's name in it, its price, and what its network makes of the phases.
+    """
 
     plan: StudyPlan
     roster: Roster
     site_id: str
     guarantee: Guarantee | None
+    shapes: Shapes
 
 
-def check_for_site(folder: SiteFolder, plan_file: Path) -> CheckedPlan:
-    """Check a plan as this site sees it.
+def check_for_site(folder: SiteFolder, plan_file: Path, *, shapes_of: ShapesOf = shapes_here) -> CheckedPlan:
+    """Check a plan as this site sees it. ``shapes_of``: where its network is looked at.
 
     In order: (1) form and thresholds, (2) the coordinator's signature, (3) the roster it names is the one installed
     here, and this site is in it under its own key, (4) the guarantee, recomputed, (5) network and lattice, (6) policy.
@@ -65,23 +70,24 @@ def check_for_site(folder: SiteFolder, plan_file: Path) -> CheckedPlan:
     if not names or names[0] not in listed or not listed <= set(roster.sites):
         raise NotEnrolledError(f"{plan_file}: this site's key is not in the roster, or its name is not in the plan")
     bought = check_guarantee(plan, str(plan_file))
-    check_fit(plan, str(plan_file))
+    shapes = shapes_of(plan)
+    check_fit(plan, shapes, str(plan_file))
     check_policy(read_policy(folder.policy), plan, bought)
-    return CheckedPlan(plan, roster, names[0], bought)
+    return CheckedPlan(plan, roster, names[0], bought, shapes)
 
 
-def approve(folder: SiteFolder, plan_file: Path, *, approver: str) -> CheckedPlan:
+def approve(folder: SiteFolder, plan_file: Path, *, approver: str, shapes_of: ShapesOf = shapes_here) -> CheckedPlan:
     """Record that ``approver`` (a person's name) approves the plan; the plan is checked first and copied.
 
     The study's patients, strata and splits are frozen as they are in the cache now. Doing it again changes nothing but
     adds a line to the audit log.
     Raises: as ``check_for_site``; PlanInvalidError for an empty or overlong name; CacheInvalidError; what
-    ``load_public_images`` raises when the plan names images that are not here.
+    ``read_public_images`` raises when the plan names images that are not here.
     """
     require_name(approver)
-    checked = check_for_site(folder, plan_file)
+    checked = check_for_site(folder, plan_file, shapes_of=shapes_of)
     digest = checked.plan.digest()
-    load_public_images(folder, checked.plan)
+    read_public_images(folder, checked.plan)
     if folder.cache.exists():
         Cache.open(folder.cache, read_secret_file(folder.secret)).freeze(digest)
     target = folder.plan(digest)
@@ -113,7 +119,7 @@ def withdraw_approval(folder: SiteFolder, digest: str, *, approver: str) -> None
     shutil.rmtree(target)
 
 
-def approved_plans(folder: SiteFolder) -> dict[str, CheckedPlan]:
+def approved_plans(folder: SiteFolder, shapes_of: ShapesOf = shapes_here) -> dict[str, CheckedPlan]:
     """Return every approved plan that still passes all checks, by digest.
 
     A plan that no longer passes (policy tightened, roster changed, file edited) is left out: the site fails closed.
@@ -126,7 +132,7 @@ def approved_plans(folder: SiteFolder) -> dict[str, CheckedPlan]:
         if not plan_file.exists():
             continue
         try:
-            checked = check_for_site(folder, plan_file)
+            checked = check_for_site(folder, plan_file, shapes_of=shapes_of)
         except FedwardError as error:
             _log.warning("approved plan %s no longer passes (code %d) and is left out", digest[:12], error.exit_code)
             continue

@@ -10,7 +10,7 @@ import grpc
 
 from common.control import site_control_pb2 as api
 from common.control import site_control_pb2_grpc as service
-from common.errors import AgentUnavailableError, FedwardError
+from common.errors import AgentUnavailableError, FedwardError, error_of
 
 TIMEOUT_S: Final = 20.0  # approving a plan checks everything again, which takes seconds
 EXIT_CODE_KEY: Final = "fedward-exit-code"  # trailing metadata of a refusal
@@ -83,15 +83,8 @@ class ControlClient:
 
 def _known(error: grpc.RpcError, socket: Path) -> FedwardError:
     """Return the error of ours that a failed call means."""
-    code = dict(error.trailing_metadata() or ()).get(EXIT_CODE_KEY)
-    for kind in _kinds(FedwardError):
-        if code == str(int(kind.exit_code)):
-            return kind(error.details())
+    code = str(dict(error.trailing_metadata() or ()).get(EXIT_CODE_KEY, ""))
+    if code.isascii() and code.isdecimal() and (known := error_of(int(code), error.details() or "")):
+        return known
     status = error.code().name.lower()
     return AgentUnavailableError(f"{socket}: the agent does not answer ({status}); start it with `fedward-site up`")
-
-
-def _kinds(kind: type[FedwardError]) -> Iterator[type[FedwardError]]:
-    for child in kind.__subclasses__():
-        yield child
-        yield from _kinds(child)

@@ -14,6 +14,7 @@ from client.policy import SitePolicyFile, read_policy
 from client.secagg_policy import SitePolicy
 from client.session_policy import session_policy
 from client.site_folder import SiteFolder
+from common.plan.shape import ShapesOf, shapes_here
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,10 +27,10 @@ class OpenStudy:
 
 
 class OpenStudies:
-    """The approved studies of a site folder, by plan digest (32 bytes)."""
+    """The approved studies of a site folder, by plan digest (32 bytes). ``shapes_of``: where networks are looked at."""
 
-    def __init__(self, folder: SiteFolder) -> None:
-        self._folder = folder
+    def __init__(self, folder: SiteFolder, shapes_of: ShapesOf = shapes_here) -> None:
+        self._folder, self._shapes_of = folder, shapes_of
         self._seen: tuple[object, ...] = ()
         self._studies: dict[bytes, OpenStudy] = {}
 
@@ -41,7 +42,7 @@ class OpenStudies:
         seen = tuple(_states(self._folder))
         if seen != self._seen:
             policy = read_policy(self._folder.policy)
-            found = approved_plans(self._folder)
+            found = approved_plans(self._folder, self._shapes_of)
             self._studies = {
                 bytes.fromhex(digest): OpenStudy(checked, policy, session_policy(checked, policy))
                 for digest, checked in found.items()

@@ -37,7 +37,7 @@ def plan_facts(folder: SiteFolder, checked: CheckedPlan, *, source: str) -> dict
     seen = forecast(folder, plan, ceiling=read_policy(folder.policy).epsilon_ceiling)
     others = {name: text for name, text in checked.roster.fingerprints().items() if name != checked.site_id}
     return {
-        **summarise(plan, checked.guarantee, check_fit(plan, source)),
+        **summarise(plan, checked.guarantee, check_fit(plan, checked.shapes, source)),
         "site": checked.site_id,
         "coordinator": fingerprint(checked.roster.coordinator),
         "roster_digest": checked.roster.digest(),

@@ -10,10 +10,9 @@ import zipfile
 from typing import Final
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 
 from client.site_folder import SiteFolder
-from client.training import PublicImages
 from common.errors import NotEnrolledError, PlanInvalidError
 from common.files import read_bounded
 from common.plan.plan import StudyPlan
@@ -21,8 +20,11 @@ from common.plan.plan import StudyPlan
 MAX_BYTES: Final = 64 * 1024 * 1024
 MOST_IMAGES: Final = 10_000
 
+# images (n, *size) float32 in [0, 1], classes (n,) int64
+PublicArrays = tuple[NDArray[np.float32], NDArray[np.int64]]
 
-def load_public_images(folder: SiteFolder, plan: StudyPlan) -> PublicImages | None:
+
+def read_public_images(folder: SiteFolder, plan: StudyPlan) -> PublicArrays | None:
     """Read the public images that a plan names; None when it names none.
 
     Raises: NotEnrolledError when the file is not here or is another one; PlanInvalidError when it does not fit;
@@ -48,7 +50,7 @@ def load_public_images(folder: SiteFolder, plan: StudyPlan) -> PublicImages | No
         ) from None
 
 
-def _parsed(content: bytes, plan: StudyPlan) -> PublicImages:
+def _parsed(content: bytes, plan: StudyPlan) -> PublicArrays:
     with np.load(io.BytesIO(content), allow_pickle=False) as archive:
         images, classes = archive["images"], archive["classes"]
     if (
@@ -61,5 +63,5 @@ def _parsed(content: bytes, plan: StudyPlan) -> PublicImages:
         raise ValueError("types")
     if classes.min() < 0 or classes.max() >= len(plan.task.classes):
         raise ValueError("classes")
-    scaled = images.astype(np.float32) / (255 if images.dtype == np.uint8 else 1)
-    return PublicImages(torch.from_numpy(scaled).unsqueeze(1), torch.from_numpy(classes.astype(np.int64)))
+    scaled = images.astype(np.float32) / np.float32(255 if images.dtype == np.uint8 else 1)
+    return scaled, classes.astype(np.int64)

@@ -5,12 +5,11 @@ from client.policy import SitePolicyFile
 from client.secagg_policy import PhaseRules, SecondAttempt, SitePolicy
 from common.canonical import decode_base64
 from common.identity import public_bytes
-from common.plan.fitting import phase_layout, plan_shape, travelling_layout
 from common.plan.plan import StudyPlan
 from common.plan.privacy import NoisePlacement
 from common.plan.protocol import privacy_digest, task_digest
 from common.plan.schedule import count_layout, last_round
-from common.plan.start import frozen_digests
+from common.plan.shape import Shapes
 
 BYTES_PER_WEIGHT = 4
 SECOND_ATTEMPT = {
@@ -23,7 +22,7 @@ SECOND_ATTEMPT = {
 def session_policy(checked: CheckedPlan, policy: SitePolicyFile) -> SitePolicy:
     """Return the rules of one study: the plan's own numbers, never weaker than the site's policy.
 
-    Raises: NetworkUnsuitableError, WeightsInvalidError, PlanWeakThresholdError.
+    Raises: PlanWeakThresholdError.
     """
     plan, roster = checked.plan, checked.roster
     rules = plan.secure_aggregation
@@ -35,7 +34,7 @@ def session_policy(checked: CheckedPlan, policy: SitePolicyFile) -> SitePolicy:
         identities={name: public_bytes(key) for name, key in roster.sites.items()},
         order_key=decode_base64(plan.study.order_key),
         plan_digest=bytes.fromhex(plan.digest()),
-        phases=_phases(plan),
+        phases=_phases(plan, checked.shapes),
         minimum_cohort=max(rules.minimum_survivors, policy.minimum_cohort),
         minimum_survivors=max(rules.minimum_survivors, policy.minimum_survivors),
         colluders=max(rules.assumed_colluders, policy.assumed_colluders),
@@ -43,22 +42,20 @@ def session_policy(checked: CheckedPlan, policy: SitePolicyFile) -> SitePolicy:
     )
 
 
-def _phases(plan: StudyPlan) -> tuple[PhaseRules, ...]:
-    shape, frozen = plan_shape(plan), frozen_digests(plan)
+def _phases(plan: StudyPlan, shapes: Shapes) -> tuple[PhaseRules, ...]:
     found = []
-    for index, phase in enumerate(plan.phases):
-        order, travelling = phase_layout(shape, phase), travelling_layout(shape, plan, index)
+    for index, (phase, shape) in enumerate(zip(plan.phases, shapes, strict=True)):
         found.append(
             PhaseRules(
                 layout_digest=bytes.fromhex(phase.layout_hash),
                 task_digest=task_digest(plan, phase),
                 privacy_digest=privacy_digest(plan),
-                frozen_digest=frozen[index],
-                model_bytes=BYTES_PER_WEIGHT * travelling.num_parameters,
+                frozen_digest=shape.frozen_digest,
+                model_bytes=BYTES_PER_WEIGHT * shape.travelling_parameters,
                 rounds=last_round(plan, index),
                 maximum_attempts=phase.maximum_attempts,
                 meta_words=count_layout(plan).length,
-                body_length=order.num_parameters,
+                body_length=shape.num_parameters,
                 coordinate_range=plan.secure_aggregation.coordinate_range,
                 word_bits=frozenset({plan.secure_aggregation.word_bits}),
                 minimum_guard_bits=plan.secure_aggregation.guard_bits,

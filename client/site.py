@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from client.open_studies import OpenStudies, OpenStudy
 from client.outbox import HELLO, Outbox
@@ -20,9 +21,9 @@ from client.round_work import StudyWork
 from client.secagg import SiteSession
 from client.secagg_journal import SiteJournal
 from client.site_folder import SiteFolder
-from client.speed import Speed
 from common.errors import FedwardError, NotEnrolledError
 from common.identity import public_bytes, read_signing_key
+from common.plan.shape import ShapesOf, shapes_here
 from common.provenance import code_digest
 from common.roster import read_roster
 from common.secagg.keys import sign
@@ -32,6 +33,9 @@ from common.secagg.refusals import TABLE, Check, RefusedError
 from common.secagg.stages import SITE_RECEIVES, SITE_SENDS, Kind
 from common.secagg.statements import refusal_statement
 from common.secagg.wire import WireError
+
+if TYPE_CHECKING:
+    from client.speed import Speed
 
 _log = logging.getLogger("fedward.site")
 _UNSIGNED = bytes(64)
@@ -55,14 +59,16 @@ class Site:
     ChainBrokenError: a site that is not in order does not start.
     """
 
-    def __init__(self, folder: SiteFolder, work_for: WorkMaker, *, threads: int = 1) -> None:
+    def __init__(
+        self, folder: SiteFolder, work_for: WorkMaker, *, threads: int = 1, shapes_of: ShapesOf = shapes_here
+    ) -> None:
         folder.require()
         self.folder = folder
         self._identity = read_signing_key(folder.key)
         self.site_id = _own_name(folder, public_bytes(self._identity.public_key()))
         self.outbox = Outbox(folder.outbox)
         self._journal = SiteJournal(folder.journal)
-        self._studies = OpenStudies(folder)
+        self._studies = OpenStudies(folder, shapes_of)
         self._studies.current()
         self._work_for, self._threads = work_for, threads
         self._turn = threading.Lock()
@@ -70,12 +76,15 @@ class Site:
         self._active: bytes | None = None
 
     @classmethod
-    def open(cls, path: Path, *, speed: Speed | None = None) -> "Site":
-        """Open the site at ``path`` with its real training. ``speed``: settings that change nothing but time."""
+    def open(cls, path: Path, *, speed: "Speed | None" = None) -> "Site":
+        """Open the site at ``path``, training in this process. ``speed``: settings that change nothing but time."""
+        from client.speed import Speed  # noqa: PLC0415 (PyTorch comes with both: an agent leaves it to its trainer)
+        from client.study_training import local_work  # noqa: PLC0415
+
         chosen = speed or Speed()
         return cls(
             SiteFolder(path),
-            lambda folder, study: StudyWork.open(folder, study, chosen),
+            lambda folder, study: local_work(folder, study, chosen),
             threads=chosen.masking_threads,
         )
 

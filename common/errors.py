@@ -7,6 +7,7 @@ because exception text travels further than one thinks.
 ``docs/exit-codes.md`` has one heading for each member of ``ExitCode``; a test compares the two.
 """
 
+from collections.abc import Iterator
 from enum import IntEnum, unique
 from typing import ClassVar
 
@@ -52,6 +53,7 @@ class ExitCode(IntEnum):
     ACCOUNTING_INVALID = 54
     LEDGER_BUSY = 55
     NOISE_INVALID = 56
+    TRAINER_FAILED = 57
     # secure aggregation (60-69)
     PROTOCOL_REFUSED = 60
     PROTOCOL_ABORTED = 61
@@ -371,3 +373,26 @@ class NoiseError(FedwardError):
     """Privacy noise or sampling was asked for in a way that would not protect; nothing was released."""
 
     exit_code = ExitCode.NOISE_INVALID
+
+
+class TrainerFailedError(FedwardError):
+    """The process that trains did not start, ended in the middle of its work, or met a fault."""
+
+    exit_code = ExitCode.TRAINER_FAILED
+
+
+class TrainingStoppedError(FedwardError):
+    """A person of the hospital ended the training under way; the reason is not in the data."""
+
+    exit_code = ExitCode.TRAINER_FAILED
+
+
+def error_of(code: int, sentence: str) -> FedwardError | None:
+    """Return the error that another process of ours ended with, by its exit code; None for a code that has none."""
+    return next((kind(sentence) for kind in _kinds(FedwardError) if int(kind.exit_code) == code), None)
+
+
+def _kinds(kind: type[FedwardError]) -> Iterator[type[FedwardError]]:
+    for child in kind.__subclasses__():
+        yield child
+        yield from _kinds(child)

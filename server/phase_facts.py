@@ -7,7 +7,7 @@ from torch import nn
 
 from common.errors import PlanInvalidError
 from common.parameters import Layout, layout
-from common.plan.fitting import phase_layout, plan_shape, travelling_layout
+from common.plan.network import phase_layout, plan_shape, travelling_layout
 from common.plan.phases import Phase
 from common.plan.plan import StudyPlan
 from common.plan.protocol import privacy_digest, task_digest, vector_spec

@@ -8,50 +8,47 @@ vectors are what the caller says.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from client.cached_patients import CachedPatients
-from client.ledger import Ledger
 from client.open_studies import OpenStudy
-from client.round_work import StudyWork
+from client.round_work import StudyWork, Training
 from client.secagg_state import Contribution
 from client.site import Site
 from client.site_folder import SiteFolder
-from client.study_charges import StudyCharges
-from common.plan.schedule import is_evaluated, version_before
 from common.secagg.order import Order
 
 Draw = Callable[[str, Order], NDArray[np.int32]]
 
-NO_PATIENTS = cast("CachedPatients", None)  # never looked at: contribute is the only method that would
+
+NO_TRAINING = cast("Training", None)  # never asked: contribute is the only method that would
 
 
 class MadeUpWork(StudyWork):
     """Contributes ``draw(site, order)``: lattice integers (order.body_length,), and counts of no patient at all."""
 
-    def __init__(self, folder: SiteFolder, study: OpenStudy, draw: Draw) -> None:
-        plan, name = study.checked.plan, study.checked.site_id
-        site = next(site for site in plan.sites if site.name == name)
-        ledger = Ledger.open(folder.ledger, ceiling=study.policy.epsilon_ceiling)
-        super().__init__(plan, site, NO_PATIENTS, StudyCharges(plan, ledger))
-        self._draw = draw
+    site: str
+    draw: Draw
+
+    @classmethod
+    def drawing(cls, folder: SiteFolder, study: OpenStudy, draw: Draw) -> Self:
+        """Return the work of a study at a site, made up by ``draw``."""
+        work = cls.open(folder, study, NO_TRAINING)
+        work.site, work.draw = study.checked.site_id, draw
+        return work
 
     def contribute(self, order: Order, model: memoryview) -> Contribution:
         """Reserve as real work does, then return what was made up."""
         del model
-        phase = self._plan.phases[order.phase]
-        evaluated = is_evaluated(self._plan, version_before(self._plan, order.phase, order.round_number))
-        self._reserved = self._charges.reserve(phase, order.attempt, evaluated=evaluated)
-        self._has_begun = True
-        return Contribution(np.zeros(order.meta_words, np.uint64), self._draw(self._site.name, order))
+        self._reserve(order)
+        return Contribution(np.zeros(order.meta_words, np.uint64), self.draw(self.site, order))
 
 
 def made_up_site(folder: Path, draw: Draw) -> Site:
     """Return a site like ``Site.open``, whose work is made up."""
-    return Site(SiteFolder(folder), lambda site_folder, study: MadeUpWork(site_folder, study, draw))
+    return Site(SiteFolder(folder), lambda site_folder, study: MadeUpWork.drawing(site_folder, study, draw))
 
 
 def empty_update(site: str, order: Order) -> NDArray[np.int32]:

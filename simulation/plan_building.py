@@ -7,12 +7,14 @@ from typing import Any
 from common.accounting import COARSE_INTERVAL, LEAST_NOISE_MULTIPLIER, SampledGaussian, epsilon
 from common.errors import PlanWeakPrivacyError, ScenarioInvalidError
 from common.initialisation import available
-from common.plan.fitting import check_fit, phase_layout, plan_network
+from common.plan.fitting import check_fit
 from common.plan.guarantee import check_guarantee, labelled_events, unlabelled_events
+from common.plan.network import phase_layout, plan_network
 from common.plan.plan import FORMAT, StudyPlan
 from common.plan.privacy import NoisePlacement
 from common.plan.reading import parse_plan
 from common.plan.selection import check_selection
+from common.plan.shape import shapes_here
 from common.plan.start import SEEDED
 from simulation.scenario import MOST_ATTEMPTS, NOT_SET, Scenario
 
@@ -41,7 +43,7 @@ def build_plan(
     check_guarantee(plan, SOURCE)
     if plan.aggregation.heeds_scores:
         check_selection(plan, SOURCE)
-    check_fit(plan, SOURCE)
+    check_fit(plan, shapes_here(plan), SOURCE)
     return plan
 
 

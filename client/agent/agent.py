@@ -1,7 +1,8 @@
 """The agent's process from start to end: one site, one SuperNode, one socket.
 
 1. hold the folder (one agent at a time), take only 0600 from here on
-2. open the site: identity, roster, policy, records in order, or the process ends with that error's exit code
+2. open the site: identity, roster, policy, records in order, or the process ends with that error's exit code;
+   start the process that trains (``client.trainer``), if there is a study to train for
 3. listen on the socket, then take tasks until SIGTERM or SIGINT
 """
 
@@ -19,9 +20,9 @@ from client.agent.task_loop import TaskLoop
 from client.agent.watched_site import WatchedSite
 from client.open_sites import keep_open
 from client.pace import Pace
+from client.shapes_beside import ShapesBeside
 from client.site_config import read_site_config
 from client.site_folder import SiteFolder
-from client.speed import speed_of
 from common.control.site_control_pb2 import Connection
 from common.folder_lock import hold
 from common.identity import read_secret_file
@@ -46,7 +47,8 @@ class Agent:
         os.umask(0o077)
         config = read_site_config(folder.config)
         self._feed = ProgressFeed()
-        self._site = WatchedSite(folder, speed_of(config.speed), self._feed)
+        shapes_of = ShapesBeside()
+        self._site = WatchedSite(folder, config.speed, self._feed, shapes_of)
         keep_open(self._site)
         self._runtime = Runtime(f"127.0.0.1:{config.network.runtime_port}", read_secret_file(folder.runtime_secret))
         self._loop = TaskLoop(
@@ -57,7 +59,8 @@ class Agent:
             pace=Pace(config.network.poll_interval_s),
             between=self._between,
         )
-        self._control = ControlServer(folder, SiteControl(folder, self._site.site_id, self._feed, self._loop))
+        control = SiteControl(folder, self._site.site_id, self._feed, self._loop, shapes_of)
+        self._control = ControlServer(folder, control)
         self._expired_at = time.monotonic()
 
     def run(self) -> None:
@@ -71,6 +74,7 @@ class Agent:
             self._feed.close()
             self._control.close()
             self._runtime.close()
+            self._site.close()
             os.close(self._lock)
 
     def _between(self) -> None:

@@ -32,6 +32,7 @@ from common.errors import AgentUnavailableError, ExitCode, FedwardError
 from common.faults import fault_without_text
 from common.files import write_new
 from common.plan.plan import StudyPlan
+from common.plan.shape import ShapesOf, shapes_here
 from common.plan.signing import signature_path
 from common.terminal import fedward_version
 
@@ -49,9 +50,11 @@ Reply = TypeVar("Reply")
 class SiteControl(service.SiteControlServicer):
     """The calls of ``site_control.proto`` for one site."""
 
-    def __init__(self, folder: SiteFolder, site: str, feed: ProgressFeed, loop: TaskLoop) -> None:
+    def __init__(
+        self, folder: SiteFolder, site: str, feed: ProgressFeed, loop: TaskLoop, shapes_of: ShapesOf = shapes_here
+    ) -> None:
         self._folder, self._site, self._feed, self._loop = folder, site, feed, loop
-        self._studies = OpenStudies(folder)
+        self._studies, self._shapes_of = OpenStudies(folder, shapes_of), shapes_of
         self._started_at_s = int(time.time())
         self._free = BoundedSemaphore(_WATCHERS)
 
@@ -134,7 +137,7 @@ class SiteControl(service.SiteControlServicer):
             plan_file = Path(folder) / "plan.toml"
             write_new(plan_file, request.plan, 0o600)
             write_new(signature_path(plan_file), request.signature, 0o600)
-            checked = approval.approve(self._folder, plan_file, approver=request.approver)
+            checked = approval.approve(self._folder, plan_file, approver=request.approver, shapes_of=self._shapes_of)
         return api.ApproveReply(plan_digest=checked.plan.digest())
 
 

@@ -4,9 +4,13 @@ from client.agent.progress import ProgressFeed
 from client.open_studies import OpenStudy
 from client.round_work import StudyWork
 from client.site import Site
+from client.site_config import SpeedSection
 from client.site_folder import SiteFolder
-from client.speed import Speed
+from client.trainer.process import TrainerProcess
+from client.trainer.remote_training import RemoteTraining
 from common.control.site_control_pb2 import Step
+from common.plan.guarantee import evaluation_noise_multiplier
+from common.plan.shape import ShapesOf
 from common.secagg.messages import Packet, Refusal, SignedOrder, decode
 from common.secagg.order import decode_order
 from common.secagg.refusals import RefusedError
@@ -25,15 +29,31 @@ STEPS = {
 
 
 class WatchedSite(Site):
-    """A site that publishes each step. A paused site refuses whatever comes, also in the middle of a round."""
+    """A site that publishes each step, and whose training is done by a process of its own (``client.trainer``).
 
-    def __init__(self, folder: SiteFolder, speed: Speed, feed: ProgressFeed) -> None:
-        def work_for(folder: SiteFolder, study: OpenStudy) -> StudyWork:
-            return StudyWork.open(folder, study, speed)
+    A paused site refuses whatever comes, also in the middle of a round; training under way is ended. Close it in the
+    end.
+    """
 
-        super().__init__(folder, work_for, threads=speed.masking_threads)
+    def __init__(self, folder: SiteFolder, speed: SpeedSection, feed: ProgressFeed, shapes_of: ShapesOf) -> None:
         self._feed = feed
         self._plan, self._round = "", 0
+        self._trainer = TrainerProcess(folder, speed, may_go_on=self._may_go_on)
+        super().__init__(folder, self._work, threads=speed.threads, shapes_of=shapes_of)
+        if self._studies.current():
+            self._trainer.warm_up()
+
+    def close(self) -> None:
+        """End the process that trains."""
+        self._trainer.close()
+
+    def _work(self, folder: SiteFolder, study: OpenStudy) -> StudyWork:
+        plan, shapes = study.checked.plan, study.checked.shapes
+        multiplier = evaluation_noise_multiplier(plan)
+        training = RemoteTraining(
+            self._trainer, plan, shapes, site_id=study.checked.site_id, counts_multiplier=multiplier
+        )
+        return StudyWork.open(folder, study, training)
 
     def hello(self) -> str:
         """Say so, and do as every site does."""

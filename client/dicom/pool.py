@@ -20,10 +20,10 @@ from typing import Any, Self
 
 from client.dicom.facts import Facts, checked
 from client.dicom.limits import FILE_WALL_S, MIB
-from client.dicom.messages import ChannelClosedError, receive, send
 from client.dicom.pseudonyms import derive
 from client.dicom.reject import RejectCode, Rejected
 from client.dicom.settings import IngestSettings
+from client.frames import ChannelClosedError, receive, send
 from common.errors import WorkerStartError
 
 FILES_BEFORE_RENEWAL = 4096

@@ -1,17 +1,14 @@
-"""Does the plan's network exist, does each phase's layout fit it, are the masked words fine enough for its noise?"""
+"""Does each phase's layout fit the network, are the masked words fine enough for its noise, and have they room?"""
 
 import math
 from dataclasses import dataclass
 
-from torch import nn
-
 from common.errors import PlanInvalidError, PlanWeakPrivacyError
-from common.networks.registry import build_network, network_shape
-from common.parameters import Layout, layout
 from common.plan.phases import Phase
 from common.plan.plan import StudyPlan
 from common.plan.privacy import NoisePlacement
 from common.plan.protocol import vector_spec
+from common.plan.shape import Shapes
 
 LEAST_STEPS_PER_NOISE = 1024  # privacy.md section 2: the noise share of a site covers at least so many lattice steps
 LARGEST_NOISE = 8.6  # standard deviations: no draw is larger (privacy.md section 2)
@@ -26,47 +23,6 @@ class PhaseFit:
     num_parameters: int
     layout_hash: str
     lattice_step: float
-
-
-def plan_network(plan: StudyPlan) -> nn.Module:
-    """Build the network of the plan with its seeded start weights (a named initialisation is loaded elsewhere).
-
-    Raises: NetworkUnsuitableError.
-    """
-    return build_network(
-        plan.network.name,
-        dimensions=plan.task.dimensions,
-        classes=len(plan.task.classes),
-        width=plan.network.width,
-        seed=plan.network.seed,
-    )
-
-
-def plan_shape(plan: StudyPlan) -> nn.Module:
-    """Build the network of the plan without weights (torch's meta device): for layouts, at no cost in memory.
-
-    Raises: NetworkUnsuitableError.
-    """
-    return network_shape(
-        plan.network.name,
-        dimensions=plan.task.dimensions,
-        classes=len(plan.task.classes),
-        width=plan.network.width,
-    )
-
-
-def phase_layout(network: nn.Module, phase: Phase) -> Layout:
-    """Return the layout of the parameters a phase trains. Raises: NetworkUnsuitableError."""
-    return layout(network, phase.trainable.value)
-
-
-def travelling_layout(network: nn.Module, plan: StudyPlan, phase_index: int) -> Layout:
-    """Return the layout of what goes out with an order of a phase: all that this and earlier phases train.
-
-    Everything else is the public start, which each site builds for itself. Raises: NetworkUnsuitableError.
-    """
-    prefixes = {phase.trainable.value for phase in plan.phases[: phase_index + 1]}
-    return layout(network, sorted(prefixes))
 
 
 def lattice_step(plan: StudyPlan) -> float:
@@ -92,22 +48,20 @@ def least_range(*, noise_multiplier: float, clipping_norm: float, honest_survivo
     return LARGEST_NOISE * (1 + MOST_ROUNDING) * share + clipping_norm
 
 
-def check_fit(plan: StudyPlan, source: str) -> list[PhaseFit]:
+def check_fit(plan: StudyPlan, shapes: Shapes, source: str) -> list[PhaseFit]:
     """Check every phase against the network: layout hash, and the three bounds of the noise lattice.
 
-    Raises: NetworkUnsuitableError, PlanInvalidError (layout), PlanWeakPrivacyError (lattice too coarse for the noise,
-    or without room for it).
+    ``shapes``: what the network makes of the phases (``common.plan.shape``).
+    Raises: PlanInvalidError (layout), PlanWeakPrivacyError (lattice too coarse for the noise, or without room for it).
     """
-    network = plan_shape(plan)
     fits = []
-    for phase in plan.phases:
-        order = phase_layout(network, phase)
-        if order.digest != phase.layout_hash:
+    for phase, shape in zip(plan.phases, shapes, strict=True):
+        if shape.layout_hash != phase.layout_hash:
             raise PlanInvalidError(
                 f"{source}: phase {phase.name}: layout_hash is {phase.layout_hash[:12]}…, the network's layout is "
-                f"{order.digest}; write that, after checking that network and trainable part are meant"
+                f"{shape.layout_hash}; write that, after checking that network and trainable part are meant"
             )
-        fit = PhaseFit(phase.name, order.num_parameters, order.digest, lattice_step(plan))
+        fit = PhaseFit(phase.name, shape.num_parameters, shape.layout_hash, lattice_step(plan))
         _check_lattice(plan, phase, fit, source)
         fits.append(fit)
     return fits

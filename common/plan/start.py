@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from common.initialisation import load_initialisation
 from common.networks.registry import set_first_weights
 from common.parameters import Layout, layout
-from common.plan.fitting import plan_network, plan_shape, travelling_layout
+from common.plan.network import phase_layout, plan_network, plan_shape, travelling_layout
 from common.plan.plan import StudyPlan
+from common.plan.shape import PhaseShape, Shapes
 
 SEEDED = "seeded"
 
@@ -41,6 +42,19 @@ def start_vector(plan: StudyPlan) -> Tensor:
     if plan.network.initialisation != SEEDED:
         load_initialisation(network, plan.network.initialisation)
     return vector
+
+
+def phase_shapes(plan: StudyPlan) -> Shapes:
+    """Return what the network makes of every phase (``common.plan.shape``).
+
+    Raises: NetworkUnsuitableError, WeightsInvalidError.
+    """
+    shape, frozen = plan_shape(plan), frozen_digests(plan)
+    found = []
+    for index, phase in enumerate(plan.phases):
+        order, travelling = phase_layout(shape, phase), travelling_layout(shape, plan, index)
+        found.append(PhaseShape(order.num_parameters, order.digest, travelling.num_parameters, frozen[index]))
+    return tuple(found)
 
 
 def frozen_digests(plan: StudyPlan) -> tuple[bytes, ...]:

@@ -15,6 +15,7 @@ from common.plan.guarantee import check_guarantee
 from common.plan.plan import StudyPlan
 from common.plan.reading import read_plan
 from common.plan.selection import check_selection
+from common.plan.shape import shapes_here
 from common.plan.signing import PlanSignature, sign_plan, verify_plan
 from common.plan.summary import summarise
 from common.roster import read_roster
@@ -102,7 +103,7 @@ def checked_summary(plan: StudyPlan, source: str) -> dict[str, Any]:
     """Check guarantee, selection and network fit, and return the summary. Raises what those checks raise."""
     bought = check_guarantee(plan, source)
     check_selection(plan, source)
-    return summarise(plan, bought, check_fit(plan, source))
+    return summarise(plan, bought, check_fit(plan, shapes_here(plan), source))
 
 
 def print_summary(summary: dict[str, Any]) -> None:

@@ -27,6 +27,7 @@ from common.faults import fault_without_text
 from common.flower_environment import require_flower
 from common.flower_objects import spare_memory
 from common.flower_pointer import pointer_digest
+from common.plan.network import longest_body
 from common.plan.plan import StudyPlan
 from common.plan.reading import read_plan
 from common.plan.sizes import largest_payload_bytes
@@ -120,7 +121,7 @@ def _run(folder: FederationFolder, study: str, grid: StudyGrid, should_stop: Sto
     grid.set_run(run_from_proto(task.run))
     place = folder.existing_study(study)
     plan = read_plan(StudyFolder(place).plan)
-    grid.largest_reply_bytes = SMALL_REPLY_BYTES + largest_payload_bytes(plan)
+    grid.largest_reply_bytes = SMALL_REPLY_BYTES + largest_payload_bytes(plan, longest_body=longest_body(plan))
     _find_score_noise(plan)
     watcher = LiveFile(place, LoggedEvents())
     poll_s = config.running.poll_interval_s

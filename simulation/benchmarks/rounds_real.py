@@ -19,7 +19,7 @@ from statistics import median
 from typing import Any
 
 import client.secagg_steps
-from client.round_work import StudyWork
+from client.study_training import StudyTraining
 from client.training import PhaseTraining
 from server.run_options import RunOptions
 from simulation.benchmarks.rounds_timed import Lap, Stopwatch, radiograph_study
@@ -33,7 +33,7 @@ PLANNED_ROUNDS = 40  # of which a few are run: a plan of few rounds would be nea
 CPU = "cpu_s"
 PARTS: dict[str, tuple[Any, str]] = {
     "training_s": (PhaseTraining, "train_round"),
-    "evaluating_s": (StudyWork, "_score"),
+    "evaluating_s": (StudyTraining, "_score"),
     "masking_s": (client.secagg_steps, "mask_vector"),
 }
 

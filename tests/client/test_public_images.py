@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from client.phase_settings import phase_settings
-from client.public_images import load_public_images
+from client.public_images import read_public_images
 from common import errors
 from common.plan.reading import parse_plan
 
@@ -38,11 +38,12 @@ def test_the_images_that_a_plan_names_are_read_and_scaled(north, plan_document):
     content = archive(images=np.full((4, 64, 64), 255, np.uint8), classes=GOOD["classes"])
     plan = named(plan_document, content)
     put(north, plan, content)
-    public = load_public_images(north, plan)
+    public = read_public_images(north, plan)
     assert public is not None
-    assert public.images.shape == (4, 1, 64, 64)
-    assert float(public.images.max()) == 1.0
-    assert public.classes.tolist() == [0, 1, 0, 1]
+    images, classes = public
+    assert images.shape == (4, 64, 64)
+    assert float(images.max()) == 1.0
+    assert classes.tolist() == [0, 1, 0, 1]
 
 
 def test_the_gate_of_a_plan_reaches_the_training(plan_document):
@@ -59,14 +60,14 @@ def test_a_gate_without_public_images_is_no_plan(plan_document):
 
 def test_images_that_are_not_here_are_asked_for(north, plan_document):
     with pytest.raises(errors.NotEnrolledError, match="ask the coordinator"):
-        load_public_images(north, named(plan_document, archive(**GOOD)))
+        read_public_images(north, named(plan_document, archive(**GOOD)))
 
 
 def test_another_file_under_the_name_is_refused(north, plan_document):
     plan = named(plan_document, archive(**GOOD))
     put(north, plan, archive(images=GOOD["images"] + 1, classes=GOOD["classes"]))
     with pytest.raises(errors.NotEnrolledError, match="not the file that the plan names"):
-        load_public_images(north, plan)
+        read_public_images(north, plan)
 
 
 MISFITS = {
@@ -86,4 +87,4 @@ def test_a_file_that_does_not_fit_the_plan_is_refused(case, north, plan_document
     plan = named(plan_document, MISFITS[case])
     put(north, plan, MISFITS[case])
     with pytest.raises(errors.PlanInvalidError, match="needs `images`"):
-        load_public_images(north, plan)
+        read_public_images(north, plan)

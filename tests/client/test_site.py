@@ -1,154 +1,22 @@
 """Whole sites: real scans in encrypted caches, a real plan, a real server session, everything through the outbox."""
 
-import shutil
-import time
-from dataclasses import replace
-from pathlib import Path
-
 import numpy as np
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from client.approval import approve, withdraw_approval
-from client.dicom.ingest import ingest
-from client.dicom.settings import settings_for
+from client.approval import withdraw_approval
 from client.ledger import Ledger
 from client.ledger_budget import EntryKind, Stratum
-from client.site import Site
-from client.site_folder import SiteFolder
 from common.errors import LedgerInvalidError
-from common.files import write_new
-from common.identity import create_secret_file
-from common.plan.reading import read_plan
-from common.plan.signing import sign_plan
-from common.roster import signed_roster
-from common.secagg.messages import decode
 from common.secagg.refusals import Check
-from common.secagg.stages import SITE_SENDS, Kind
-from server.model_state import start_state
-from server.orders import new_order
-from server.plan_template import new_plan_text
-from server.secagg import ServerSession
-from server.study_folder import Study, StudyFolder, open_study, read_order_key
-from simulation.differences import Differences
-from simulation.phantom_hospitals import PhantomRequest, make_phantom_hospitals
-
-NAMES = ("east", "north", "south", "west")
+from common.secagg.stages import Kind
 
 
-def pem(key: Ed25519PrivateKey) -> bytes:
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-
-
-@pytest.fixture(scope="module")
-def scans(tmp_path_factory) -> Path:
-    """Four hospitals with twelve phantom patients each; the last has no labels."""
-    out = tmp_path_factory.mktemp("scans")
-    make_phantom_hospitals(
-        out,
-        PhantomRequest(patients=12, size_px=32, test_patients=4),
-        Differences(labelled_share=0.6, unlabelled_sites=1),
-    )
-    return out
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory, scans, roster, coordinator_key, order_key, site_keys) -> Path:  # noqa: PLR0917 (fixtures)
-    """A coordinator with a signed plan for 32 px X-rays, and four hospitals that approved it; to be copied."""
-    root = tmp_path_factory.mktemp("prepared")
-    folder = StudyFolder(root / "coordinator")
-    folder.path.mkdir()
-    text = new_plan_text(
-        "xray-study",
-        roster,
-        [f"{name}=8,4" for name in NAMES],
-        order_key=order_key.public_key(),
-        epsilon=8.0,
-        rounds=3,
-    )
-    text = text.replace("size_px = [64, 64]", "size_px = [32, 32]").replace("every_rounds = 10", "every_rounds = 1")
-    folder.plan.write_text(text.replace('"abnormal"', '"consolidation"'))
-    sign_plan(read_plan(folder.plan), folder.plan, coordinator_key)
-    folder.roster.write_bytes(signed_roster(roster, coordinator_key))
-    write_new(folder.order_key, pem(order_key), 0o600)
-    hospitals = sorted(path for path in scans.iterdir() if path.is_dir())
-    for name, scan_folder in zip(NAMES, hospitals, strict=True):
-        prepare_site(SiteFolder(root / name), scan_folder, folder, pem(site_keys[name]))
-    return root
-
-
-def prepare_site(folder: SiteFolder, scan_folder: Path, study: StudyFolder, key: bytes) -> None:
-    folder.path.mkdir(mode=0o700)
-    write_new(folder.key, key, 0o600)
-    secret = create_secret_file(folder.secret)
-    folder.roster.write_bytes(study.roster.read_bytes())
-    folder.policy.write_text('format = "fedward-policy/1"\nepsilon_ceiling = 20.0\n')
-    plan = read_plan(study.plan)
-    settings = settings_for(plan.task, plan.image)
-    ingest(scan_folder, folder.cache, settings=settings, secret=secret, labels=scan_folder / "labels.csv")
-    Ledger.create(folder.ledger).close()
-    approve(folder, study.plan, approver=f"Dr {folder.path.name}")
-
-
-@pytest.fixture
-def copied(prepared, tmp_path) -> Path:
-    return shutil.copytree(prepared, tmp_path / "study")
-
-
-@pytest.fixture
-def study(copied) -> Study:
-    return open_study(copied / "coordinator")
-
-
-@pytest.fixture
-def sites(copied) -> dict[str, Site]:
-    return {name: Site.open(copied / name) for name in NAMES}
-
-
-def begin(study: Study, *, attempt: int = 1, round_number: int = 1) -> ServerSession:
-    state = start_state(study.network)
-    if round_number > 1:
-        state = replace(state, round_number=round_number)
-    model = study.network.phases[0].travelling(state.parameters)
-    digest = study.network.phases[0].model_digest(model)
-    order = new_order(study, state, attempt=attempt, digest=digest, cohort=NAMES, now_unix_s=time.time())
-    return ServerSession(
-        order=order,
-        order_key=read_order_key(study),
-        identities=study.identities,
-        model=memoryview(model).cast("B"),
-    )
-
-
-def answers(packets, sites, kind, silent=()):
-    for name, packet in packets.items():
-        if name not in silent:
-            yield name, sites[name].answer(kind, packet.message, memoryview(packet.payload))
-
-
-def run_round(session, sites, silent=()):
-    packets = session.start()
-    for kind in (Kind.ORDER, Kind.KEYLIST, Kind.FORWARD, Kind.SURVIVORS, Kind.CERTIFICATE):
-        for _, answer in answers(packets, sites, kind, silent):
-            receipt = session.receive(answer.message, answer.payload)
-            assert receipt.is_taken, receipt
-        if kind is not Kind.CERTIFICATE:
-            packets = session.advance()
-    return session.finish()
-
-
-def spending(site: Site):
-    with Ledger.open(site.folder.ledger, ceiling=20.0) as ledger:
-        return ledger.spending()
-
-
-def test_what_the_coordinator_keeps_of_a_ledger_tells_an_older_copy_from_the_newest(study, sites, tmp_path):
+def test_what_the_coordinator_keeps_of_a_ledger_tells_an_older_copy_from_the_newest(rounds, study, sites, tmp_path):
     north = sites["north"].folder
     for file in (north.ledger, north.ledger.with_name(north.ledger.name + ".anchor")):
         (tmp_path / file.name).write_bytes(file.read_bytes())  # a backup of both, which the anchor cannot tell
-    session = begin(study)
-    run_round(session, sites)
+    session = rounds.begin(study)
+    rounds.run(session, sites)
     plan, head = study.plan.digest(), session.ledger_heads["north"]
     with Ledger.open(north.ledger, ceiling=20.0) as ledger:
         ledger.check_anchor(plan, head)
@@ -157,13 +25,13 @@ def test_what_the_coordinator_keeps_of_a_ledger_tells_an_older_copy_from_the_new
         older.check_anchor(plan, head)
 
 
-def test_four_hospitals_finish_a_private_round_on_their_scans(study, sites):
-    opened = run_round(begin(study, round_number=2), sites)
-    assert opened.participants == NAMES
+def test_four_hospitals_finish_a_private_round_on_their_scans(rounds, study, sites):
+    opened = rounds.run(rounds.begin(study, round_number=2), sites)
+    assert opened.participants == rounds.names
     assert np.isfinite(opened.total.decode_sum()).all()
     assert opened.total.meta.view(np.int64).any()  # round 2 scores the model of round 1
     for site in sites.values():
-        [study_spent] = spending(site)
+        [study_spent] = rounds.spending(site)
         assert study_spent.attempts == {1: EntryKind.SPENT}
         assert set(study_spent.events) == {Stratum.LABELLED, Stratum.VALIDATION}
         assert [link.entry["kind"] for link in site.outbox.links()] == [
@@ -175,59 +43,48 @@ def test_four_hospitals_finish_a_private_round_on_their_scans(study, sites):
         ]
 
 
-def test_a_hospital_that_drops_out_does_not_stop_the_round(study, sites):
-    assert run_round(begin(study), sites, silent=("south",)).dropped == ("south",)
+def test_a_hospital_that_drops_out_does_not_stop_the_round(rounds, study, sites):
+    assert rounds.run(rounds.begin(study), sites, silent=("south",)).dropped == ("south",)
 
 
-def test_each_attempt_is_charged_again_and_repeats_nothing(study, sites):
-    first = run_round(begin(study, attempt=1), sites)
-    second = run_round(begin(study, attempt=2), sites)
+def test_each_attempt_is_charged_again_and_repeats_nothing(rounds, study, sites):
+    first = rounds.run(rounds.begin(study, attempt=1), sites)
+    second = rounds.run(rounds.begin(study, attempt=2), sites)
     assert not np.array_equal(first.total.body_sum, second.total.body_sum)
-    assert spending(sites["north"])[0].attempts == {1: EntryKind.SPENT, 2: EntryKind.SPENT}
+    assert rounds.spending(sites["north"])[0].attempts == {1: EntryKind.SPENT, 2: EntryKind.SPENT}
 
 
-def refused_by(packet) -> Check:
-    kind, message = decode(packet.message, SITE_SENDS)
-    assert kind is Kind.REFUSAL
-    return message.check
-
-
-def order_for(study, sites, name, **settings):
-    packet = begin(study, **settings).start()[name]
-    return sites[name].answer(Kind.ORDER, packet.message, memoryview(packet.payload))
-
-
-def test_a_paused_site_takes_no_order_and_charges_nothing(study, sites):
+def test_a_paused_site_takes_no_order_and_charges_nothing(rounds, study, sites):
     sites["north"].folder.paused.touch()
-    assert refused_by(order_for(study, sites, "north")) is Check.R0_PLAN
-    assert spending(sites["north"]) == []
+    assert rounds.refused_by(rounds.order_for(study, sites, "north")) is Check.R0_PLAN
+    assert rounds.spending(sites["north"]) == []
 
 
-def test_a_withdrawn_approval_stops_the_very_next_order(study, sites):
-    run_round(begin(study), sites)
+def test_a_withdrawn_approval_stops_the_very_next_order(rounds, study, sites):
+    rounds.run(rounds.begin(study), sites)
     withdraw_approval(sites["north"].folder, study.plan.digest(), approver="Dr north")
-    assert refused_by(order_for(study, sites, "north", attempt=2)) is Check.R0_PLAN
+    assert rounds.refused_by(rounds.order_for(study, sites, "north", attempt=2)) is Check.R0_PLAN
 
 
-def test_an_exhausted_budget_refuses_the_order_before_a_patient_is_read(study, sites):
+def test_an_exhausted_budget_refuses_the_order_before_a_patient_is_read(rounds, study, sites):
     north = sites["north"].folder
     north.policy.write_text('format = "fedward-policy/1"\nepsilon_ceiling = 0.5\n')
-    assert refused_by(order_for(study, sites, "north")) is Check.R0_CONTRIBUTION
-    assert spending(sites["north"]) == []
-    assert refused_by(order_for(study, sites, "north")) is Check.R0_ATTEMPT
+    assert rounds.refused_by(rounds.order_for(study, sites, "north")) is Check.R0_CONTRIBUTION
+    assert rounds.spending(sites["north"]) == []
+    assert rounds.refused_by(rounds.order_for(study, sites, "north")) is Check.R0_ATTEMPT
 
 
-def test_an_aborted_round_gives_the_reservation_back_while_nothing_left(study, sites):
-    order_for(study, sites, "north", attempt=1)
-    assert spending(sites["north"])[0].attempts == {1: EntryKind.RESERVED}
-    order_for(study, sites, "north", attempt=2)
-    assert spending(sites["north"])[0].attempts == {1: EntryKind.VOID, 2: EntryKind.RESERVED}
+def test_an_aborted_round_gives_the_reservation_back_while_nothing_left(rounds, study, sites):
+    rounds.order_for(study, sites, "north", attempt=1)
+    assert rounds.spending(sites["north"])[0].attempts == {1: EntryKind.RESERVED}
+    rounds.order_for(study, sites, "north", attempt=2)
+    assert rounds.spending(sites["north"])[0].attempts == {1: EntryKind.VOID, 2: EntryKind.RESERVED}
 
 
 @pytest.mark.parametrize("message", [b"", b"\x00", b"x" * 10_000, b"\x91" * 300])
-def test_what_is_no_order_is_refused_with_a_code(message, sites):
-    assert refused_by(sites["north"].answer(Kind.ORDER, message, memoryview(b""))) is Check.R0_PLAN
+def test_what_is_no_order_is_refused_with_a_code(rounds, message, sites):
+    assert rounds.refused_by(sites["north"].answer(Kind.ORDER, message, memoryview(b""))) is Check.R0_PLAN
 
 
-def test_a_message_before_any_order_is_refused(sites):
-    assert refused_by(sites["north"].answer(Kind.KEYLIST, b"hello", memoryview(b""))) is Check.R0_PLAN
+def test_a_message_before_any_order_is_refused(rounds, sites):
+    assert rounds.refused_by(sites["north"].answer(Kind.KEYLIST, b"hello", memoryview(b""))) is Check.R0_PLAN

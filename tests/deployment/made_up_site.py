@@ -11,7 +11,6 @@ from pathlib import Path
 from client.agent import agent as agent_module
 from client.agent.watched_site import WatchedSite
 from client.commands.up import site_children
-from client.site import Site
 from client.site_config import read_site_config
 from client.site_folder import SiteFolder
 from common.supervision import Pauses, Supervisor
@@ -19,11 +18,8 @@ from simulation.made_up_work import MadeUpWork, numbered_update
 
 
 class MadeUpSite(WatchedSite):
-    def __init__(self, folder, speed, feed):
-        del speed
-        Site.__init__(self, folder, lambda place, study: MadeUpWork(place, study, numbered_update))
-        self._feed = feed
-        self._plan, self._round = "", 0
+    def _work(self, folder, study):
+        return MadeUpWork.drawing(folder, study, numbered_update)
 
 
 def run_agent(folder):

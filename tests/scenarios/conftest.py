@@ -12,11 +12,13 @@ import pytest
 from rich.console import Console
 
 from client.ledger import Ledger
+from client.open_studies import OpenStudy
 from client.round_work import StudyWork
 from client.secagg_state import Contribution
 from client.site import Site
 from client.site_folder import SiteFolder
 from client.speed import Speed
+from client.study_training import local_work
 from common.plan.plan import StudyPlan
 from common.plan.reading import read_plan
 from server.events import RunEnd
@@ -216,14 +218,20 @@ def real_run(tmp_path_factory: pytest.TempPathFactory) -> RealRun:
     sent: list[Sent] = []
     contributions: dict[tuple[str, int], Contribution] = {}
 
-    class Recording(StudyWork):
-        def contribute(self, order, model):
-            found = super().contribute(order, model)
-            contributions[self._site.name, order.attempt] = found
+    def recorded(where: SiteFolder, study: OpenStudy) -> StudyWork:
+        work = local_work(where, study, Speed())
+        contribute = work.contribute
+
+        def recording(order, model):
+            found = contribute(order, model)
+            contributions[study.checked.site_id, order.attempt] = found
             return found
 
+        work.contribute = recording
+        return work
+
     def open_site(site_path: Path) -> Site:
-        return Site(SiteFolder(site_path), lambda where, study: Recording.open(where, study, Speed()))
+        return Site(SiteFolder(site_path), recorded)
 
     console = Console(file=StringIO())
     finished = run_built(folder, scenario, console=console, quiet=True, tap=sent.append, open_site=open_site)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-import client.round_work
+import client.study_training
 import client.training
 import common.files
 import simulation.running
@@ -69,11 +69,11 @@ def inject():
     whole = StudyWork.contribute
 
     def contribute(self, order, model):
-        now.update(site=self._site.name, phase=order.phase, round=order.round_number, attempt=order.attempt)
+        now.update(site=self._training._site.name, phase=order.phase, round=order.round_number, attempt=order.attempt)
         return whole(self, order, model)
 
     StudyWork.contribute = contribute
-    client.round_work.PrivacyRandomness = SteadyNoise
+    client.study_training.PrivacyRandomness = SteadyNoise
     client.training.RoundRandomness = steady_sampling
     # the engine is otherwise chosen by timing it, and another one rounds otherwise
     one_engine = SpeedSettings(engine=EngineName.LOOP)

@@ -35,10 +35,11 @@ from common.flower_messages import (
 )
 from common.identity import create_signing_key, public_bytes
 from common.metrics import UNITS_PER_PATIENT
-from common.plan.fitting import phase_layout, plan_network
+from common.plan.network import phase_layout, plan_network
 from common.plan.plan import StudyPlan
 from common.plan.reading import parse_plan
 from common.plan.schedule import count_layout, is_evaluated, version_before
+from common.plan.shape import shapes_here
 from common.plan.signing import sign_plan
 from common.provenance import code_digest
 from common.roster import Roster, signed_roster
@@ -166,7 +167,7 @@ class SmallFederation:
         """Start each site anew, as after a restart: its journal is on disk, its session is gone."""
         for number, name in enumerate(self.names):
             policy = SitePolicyFile(format="fedward-policy/1", allow_without_privacy=True)
-            rules = session_policy(CheckedPlan(self.plan, self.roster, name, None), policy)
+            rules = session_policy(CheckedPlan(self.plan, self.roster, name, None, shapes_here(self.plan)), policy)
             by_round = self.plan.privacy.noise == "local"
             key = (lambda order: order.round_number) if by_round else (lambda order: order.attempt)
             self.work[name] = SmallWork(number, self.plan, key)

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 
 from common.errors import PlanInvalidError
-from common.plan.fitting import check_fit, phase_layout, plan_network
+from common.plan.fitting import check_fit
 from common.plan.guarantee import guarantee
+from common.plan.network import phase_layout, plan_network
 from common.plan.reading import parse_plan
 from common.plan.schedule import total_rounds
 from common.plan.selection import MOST_STANDARD_ERROR, check_selection, expected_standard_error
+from common.plan.shape import shapes_here
 from common.plan.summary import summarise
 from server.checkpoint import same_state
 from server.events import RunState
@@ -170,12 +172,14 @@ def test_nobody_held_out_is_named_as_the_reason(small_document):
 def test_the_rule_is_part_of_what_is_signed_and_of_what_a_person_reads(small_document):
     plain, stopping = planned(small_document), planned(small_document, stop_after_scores=3, least_gain=0.01)
     assert plain.digest() != stopping.digest()
-    shown = summarise(stopping, None, check_fit(stopping, "test"))["result"]
+    shown = summarise(stopping, None, check_fit(stopping, shapes_here(stopping), "test"))["result"]
     assert "3 noised scores in a row" in shown["a_phase_ends"]
     assert "0.01" in shown["a_phase_ends"]
     assert shown["standard_error_of_a_score"] == expected_standard_error(stopping)
     assert shown["scores_may_decide"] is False
-    assert "earlier" not in summarise(plain, None, check_fit(plain, "test"))["result"]["a_phase_ends"]
+    assert (
+        "earlier" not in summarise(plain, None, check_fit(plain, shapes_here(plain), "test"))["result"]["a_phase_ends"]
+    )
 
 
 def test_the_rule_buys_and_costs_nothing(small_document):

@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from common.plan.fitting import phase_layout, plan_network
+from common.plan.network import phase_layout, plan_network
 from common.plan.reading import parse_plan
 from common.secagg.vector import SummedVector
 from server.checkpoint import open_checkpoint, same_state, write_checkpoint

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from common.errors import WeightsInvalidError
-from common.plan.fitting import lattice_step, phase_layout, plan_network
+from common.plan.fitting import lattice_step
+from common.plan.network import phase_layout, plan_network
 from common.plan.protocol import divisor
 from common.plan.reading import parse_plan
 from common.secagg.vector import SummedVector

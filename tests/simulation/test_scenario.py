@@ -12,6 +12,7 @@ from common.plan.guarantee import guarantee
 from common.plan.phases import Method
 from common.plan.privacy import NoisePlacement
 from common.plan.reading import parse_plan
+from common.plan.shape import shapes_here
 from common.plan.summary import warnings
 from simulation.faults import Trouble
 from simulation.hospital_data import make_hospitals, planned_files
@@ -166,6 +167,8 @@ def test_a_plan_whose_standardising_sum_would_be_cut_is_warned_of():
     for limit in (64.0, DEMO["study"]["secure_aggregation"]["coordinate_range"]):
         scenario = parse_scenario(changed("study.secure_aggregation.coordinate_range", limit), "demo")
         plan = build_plan(scenario, COUNTS, roster_digest="0" * 64, order_key="A" * 43 + "=")
-        warned[limit] = [line for line in warnings(plan, check_fit(plan, "demo")) if "is cut, unseen" in line]
+        warned[limit] = [
+            line for line in warnings(plan, check_fit(plan, shapes_here(plan), "demo")) if "is cut, unseen" in line
+        ]
     assert [len(lines) for lines in warned.values()] == [1, 0]
     assert "coordinate_range is 64" in warned[64.0][0]

@@ -14,6 +14,7 @@ from client.audit_log import AUDIT_NAME
 from client.control_client import ControlClient
 from client.control_socket import MAX_SOCKET_PATH_BYTES, require_socket_path
 from client.site_folder import SiteFolder
+from client.speed import speed_of
 from common.control.generate import NAMES, generated
 from common.control.site_control_pb2 import Connection, Step
 from common.errors import AgentUnavailableError, AlreadyRunningError, NotEnrolledError, NotTomlError, PlanInvalidError
@@ -160,7 +161,7 @@ def test_the_agent_works_with_every_speed_setting_of_site_toml(folder, tmp_path,
     class SeenError(Exception):
         pass
 
-    def watched(_folder, speed, _feed):
+    def watched(_folder, speed, _feed, _shapes_of):
         asked.append(speed)
         raise SeenError
 
@@ -171,6 +172,7 @@ def test_the_agent_works_with_every_speed_setting_of_site_toml(folder, tmp_path,
             Agent(own.path)
     finally:
         os.umask(umask)
-    (speed,) = asked
+    (section,) = asked
+    speed = speed_of(section)
     assert (speed.patients_at_once, speed.masking_threads) == (3, 2)
     assert (speed.gradients.engine, speed.gradients.autocast, speed.gradients.compile) == ("loop", True, True)

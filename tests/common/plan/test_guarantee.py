@@ -15,7 +15,13 @@ from common.plan.guarantee import (
     seen_by,
 )
 from common.plan.reading import parse_plan
+from common.plan.shape import shapes_here
 from common.plan.summary import summarise
+
+
+def fit(document):
+    plan = parse_plan(document, "plan")
+    return check_fit(plan, shapes_here(plan), "plan")
 
 
 def test_a_plan_written_by_our_command_buys_what_it_promises(plan_document):
@@ -77,7 +83,7 @@ def test_a_plan_without_privacy_promises_nothing_and_says_so(plan_document):
     plan = parse_plan(plan_document, "plan")
     assert guarantee(plan) is None
     assert evaluation_noise_multiplier(plan) == 0
-    summary = summarise(plan, None, check_fit(plan, "plan"))
+    summary = summarise(plan, None, check_fit(plan, shapes_here(plan), "plan"))
     assert any("no patient is protected" in warning for warning in summary["warnings"])
 
 
@@ -95,25 +101,25 @@ def test_a_participating_hospital_sees_more_than_an_outsider_and_the_promise_lie
 def test_a_layout_of_another_network_is_refused(plan_document):
     plan_document["network"]["width"] = 8
     with pytest.raises(errors.PlanInvalidError, match="layout_hash is"):
-        check_fit(parse_plan(plan_document, "plan"), "plan")
+        fit(plan_document)
 
 
 def test_words_too_coarse_for_the_noise_are_refused(plan_document):
     plan_document["secure_aggregation"]["coordinate_range"] = 1e5
     with pytest.raises(errors.PlanWeakPrivacyError, match=r"lower secure_aggregation\.coordinate_range"):
-        check_fit(parse_plan(plan_document, "plan"), "plan")
+        fit(plan_document)
 
 
 def test_a_range_without_room_for_the_noise_is_refused_with_the_range_that_would_do(plan_document):
     plan_document["secure_aggregation"]["coordinate_range"] = 1.5
     with pytest.raises(errors.PlanWeakPrivacyError, match=r"no room for .* raise it to \S+ or more") as refused:
-        check_fit(parse_plan(plan_document, "plan"), "plan")
+        fit(plan_document)
     least = float(str(refused.value).split("raise it to ")[1].split()[0])
     plan_document["secure_aggregation"]["coordinate_range"] = 1.01 * least  # three digits are shown
-    check_fit(parse_plan(plan_document, "plan"), "plan")
+    fit(plan_document)
     plan_document["secure_aggregation"]["coordinate_range"] = 1.5
     plan_document["privacy"]["noise"] = "local"
-    check_fit(parse_plan(plan_document, "plan"), "plan")
+    fit(plan_document)
 
 
 def test_the_lattice_step_is_a_power_of_two_that_covers_the_range(plan_document):

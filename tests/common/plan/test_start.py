@@ -7,7 +7,7 @@ import torch
 
 from common.initialisation import available
 from common.parameters import flatten, layout
-from common.plan.fitting import plan_network, plan_shape, travelling_layout
+from common.plan.network import plan_network, plan_shape, travelling_layout
 from common.plan.phases import Trainable
 from common.plan.reading import parse_plan
 from common.plan.start import frozen_digest, frozen_digests, start_network, start_vector

@@ -1,4 +1,4 @@
-"""What parent and worker say to each other: a small map and, for records, the raw bytes of one array.
+"""What a process and its child say to each other through pipes: a small map and the raw bytes of arrays.
 
     frame = head length (4 bytes, big endian) || body length (8 bytes) || head (msgpack) || body
 
@@ -9,6 +9,7 @@ import os
 import select
 import struct
 import time
+from collections.abc import Callable
 from typing import Any
 
 from client.dicom.packing import packed, unpacked
@@ -21,23 +22,26 @@ class ChannelClosedError(Exception):
     """The other side is gone, is silent for too long, or does not keep to the form."""
 
 
-def pack(head: dict[str, Any], body: bytes | memoryview = b"") -> list[bytes | memoryview]:
-    """Return the parts of one frame."""
-    content = packed(head)
-    return [PREFIX.pack(len(content), len(body)), content, body]
+def send(
+    descriptor: int, head: dict[str, Any], *body: bytes | memoryview, wait: Callable[[], None] | None = None
+) -> None:
+    """Write one frame to a pipe; its body is the parts of ``body`` (flat bytes) one after the other.
 
-
-def send(descriptor: int, head: dict[str, Any], body: bytes | memoryview = b"") -> None:
-    """Write one frame to a pipe.
-
+    ``wait``: called when a pipe that does not block is full; returns when it is worth another try, or raises.
     Raises: ChannelClosedError.
     """
-    prefix, content, body = pack(head, body)
+    content = packed(head)
+    prefix = PREFIX.pack(len(content), sum(len(part) for part in body))
     try:
-        for part in (bytes(prefix) + bytes(content), body):
+        for part in (prefix + content, *body):
             view = memoryview(part)
             while view:
-                view = view[os.write(descriptor, view) :]
+                try:
+                    view = view[os.write(descriptor, view) :]
+                except BlockingIOError:
+                    if wait is None:
+                        raise
+                    wait()
     except OSError:
         raise ChannelClosedError from None
 

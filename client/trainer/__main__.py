@@ -1,0 +1,117 @@
+"""The trainer's process: ``python -m client.trainer REPLIES SITE_FOLDER``, started by ``client.trainer.process``.
+
+Questions come through standard input, answers go to the descriptor REPLIES. It ends when the agent does, also in the
+middle of training. It holds the cache's secret and no other key, opens no connection, and leaves no core file.
+"""
+
+import logging
+import os
+import resource
+import select
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from client.frames import ChannelClosedError, receive, send
+from client.round_work import Assignment
+from client.secagg_state import Contribution
+from client.site_config import SpeedSection
+from client.site_folder import SiteFolder
+from client.speed import Speed, speed_of
+from client.study_training import StudyTraining
+from common.errors import ExitCode, FedwardError
+from common.faults import fault_without_text
+from common.plan.plan import StudyPlan
+
+MAX_MODEL_BYTES: Final = 1 << 33  # the agent has compared the model's size with the plan's
+
+_log = logging.getLogger("fedward.trainer")
+
+
+class Trainer:
+    """The studies that this process trains for, and its answers."""
+
+    def __init__(self, folder: SiteFolder, speed: Speed) -> None:
+        self._folder, self._speed = folder, speed
+        self._studies: dict[str, StudyTraining] = {}
+
+    def open(self, question: dict[str, Any]) -> None:
+        """Open a study: cache, patients, public images. Raises: as ``StudyTraining.open``."""
+        plan = StudyPlan.model_validate_json(question["plan"], strict=False)
+        self._studies[plan.digest()] = StudyTraining.open(
+            self._folder,
+            plan,
+            site_id=question["site"],
+            counts_multiplier=question["counts_multiplier"],
+            speed=self._speed,
+        )
+
+    def contribute(self, question: dict[str, Any], model: memoryview) -> Contribution:
+        """Train one round. Raises: as ``StudyTraining.contribute``."""
+        assignment = Assignment(question["phase"], question["round"], question["evaluated"])
+        return self._studies[question["plan"]].contribute(assignment, model)
+
+
+def serve(trainer: Trainer, replies: int) -> None:
+    """Answer questions until the agent closes the pipe; whatever fails is an answer."""
+    while True:
+        question, body = receive(sys.stdin.fileno(), max_body_bytes=MAX_MODEL_BYTES)
+        model = memoryview(body)
+        del body  # from here on it goes when the training lets go of the view
+        _answer(replies, lambda question=question, model=model: _work(trainer, question, model))  # type: ignore[misc]
+        model.release()
+
+
+def _work(trainer: Trainer, question: dict[str, Any], model: memoryview) -> list[memoryview]:
+    if question["do"] == "open":
+        trainer.open(question)
+        return []
+    found = trainer.contribute(question, model)
+    return [found.meta.data.cast("B"), found.body.data.cast("B")]
+
+
+def _answer(replies: int, work: Callable[[], list[memoryview]]) -> None:
+    try:
+        parts = work()
+    except FedwardError as error:
+        _log.error("refused: %s", fault_without_text(error))
+        send(replies, {"failed": int(error.exit_code), "sentence": str(error)})
+    except Exception as error:  # noqa: BLE001 (its text may hold what is in a scan)
+        _log.error("training met %s", fault_without_text(error))
+        send(replies, {"failed": int(ExitCode.INTERNAL), "sentence": fault_without_text(error)})
+    else:
+        send(replies, {}, *parts)
+
+
+def end_with_the_agent() -> None:
+    """End this process as soon as the other end of standard input is closed, whatever it does at the moment."""
+    poller = select.poll()
+    poller.register(sys.stdin.fileno(), 0)  # nothing but the end of the pipe
+
+    def watch() -> None:
+        poller.poll()
+        os._exit(0)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def main() -> None:
+    """Serve the agent that started this process."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the agent, which ends this process
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.umask(0o077)
+    end_with_the_agent()
+    try:
+        start, _ = receive(sys.stdin.fileno())
+        speed = speed_of(SpeedSection.model_validate_json(start["speed"], strict=False))
+        serve(Trainer(SiteFolder(Path(sys.argv[2])), speed), int(sys.argv[1]))
+    except ChannelClosedError:
+        return
+
+
+if __name__ == "__main__":
+    main()

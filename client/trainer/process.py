@@ -1,0 +1,156 @@
+"""The agent's side of the trainer: starts it, asks it, survives it, and ends it when a person says so."""
+
+import logging
+import os
+import select
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Final, Self
+
+from client.frames import ChannelClosedError, receive, send
+from client.site_config import SpeedSection
+from client.site_folder import SiteFolder
+from common.errors import TrainerFailedError, TrainingStoppedError, error_of
+from common.files import replace_atomically
+from common.flower_environment import child_environment
+
+LOOK_EVERY_S: Final = 0.1  # whether training may go on
+PATIENCE_S: Final = 1.0  # for an orderly end
+REPLY_S: Final = 300.0  # from the first byte of an answer to its last
+_log = logging.getLogger("fedward.agent")
+
+Answer = tuple[dict[str, Any], bytearray]
+
+
+class TrainerProcess:
+    """The process that trains for one site; a dead one is replaced at the next question.
+
+    ``may_go_on``: asked while the trainer works; once it says no, the process is killed. ``pid_file``: for scripts.
+    Safe for several threads: questions are answered one after the other. Use as a context manager, or ``close`` it.
+    """
+
+    def __init__(
+        self, folder: SiteFolder, speed: SpeedSection, *, may_go_on: Callable[[], bool] = lambda: True
+    ) -> None:
+        self._folder, self._speed, self._may_go_on = folder, speed, may_go_on
+        self._pid_file = folder.state / "trainer.pid"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._replies = -1
+        self._turn = threading.Lock()
+        self.starts = 0
+
+    def warm_up(self) -> None:
+        """Start the process if there is none, without waiting for it: loading PyTorch takes seconds."""
+        with self._turn:
+            self._running()
+
+    def ask(self, question: dict[str, Any], body: memoryview | None = None, *, max_body_bytes: int = 0) -> Answer:
+        """Return the trainer's answer. ``body``: flat bytes; comes back released, because it may be large.
+
+        Raises: the trainer's own FedwardError; TrainerFailedError when it ended or met a fault; TrainingStoppedError
+        when ``may_go_on`` said no.
+        """
+        with self._turn:
+            process = self._running()
+            try:
+                head, reply = self._asked(process, question, body, max_body_bytes)
+            except ChannelClosedError:
+                status = self._end()
+                raise TrainerFailedError(f"the process that trains ended ({status}) at work") from None
+            except BaseException:
+                self._end(patience_s=0)  # what it computes now, nobody waits for
+                raise
+        if "failed" in head:
+            sentence = str(head.get("sentence", ""))
+            raise error_of(int(head["failed"]), sentence) or TrainerFailedError(f"the trainer met {sentence}")
+        return head, reply
+
+    def close(self) -> None:
+        """End the process; it holds nothing worth keeping. Does not wait for a question that is being answered."""
+        self._end(patience_s=0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _asked(
+        self,
+        process: subprocess.Popen[bytes],
+        question: dict[str, Any],
+        body: memoryview | None,
+        max_body_bytes: int,
+    ) -> Answer:
+        assert process.stdin is not None  # noqa: S101 (for the type checker; started with a pipe)
+        questions = process.stdin.fileno()
+        with memoryview(b"") if body is None else body as content:
+            send(questions, question, content, wait=lambda: self._wait(questions, select.POLLOUT))
+        self._wait(self._replies, select.POLLIN)
+        return receive(self._replies, max_body_bytes=max_body_bytes, timeout_s=REPLY_S)
+
+    def _wait(self, descriptor: int, event: int) -> None:
+        """Wait until the trainer reads or writes. Raises: TrainingStoppedError when it shall not go on."""
+        poller = select.poll()
+        poller.register(descriptor, event)
+        while not poller.poll(LOOK_EVERY_S * 1000):
+            if not self._may_go_on():
+                raise TrainingStoppedError("training was ended: the site was paused, or the approval withdrawn")
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is not None and _has_ended(self._process):
+            _log.warning("the process that trains had ended (%s); starting another", self._end())
+        if self._process is None:
+            self._process = self._started()
+            self.starts += 1
+        return self._process
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        self._replies, child_end = os.pipe2(os.O_CLOEXEC)
+        command = (sys.executable, "-m", "client.trainer", str(child_end), str(self._folder.path.resolve()))
+        try:
+            process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, pass_fds=(child_end,), env=child_environment(), bufsize=0
+            )
+        except OSError as error:
+            os.close(self._replies)
+            raise TrainerFailedError(f"no process can be started to train ({error.strerror})") from None
+        finally:
+            os.close(child_end)
+        replace_atomically(self._pid_file, f"{process.pid}\n".encode(), 0o600)
+        assert process.stdin is not None  # noqa: S101
+        os.set_blocking(process.stdin.fileno(), False)
+        with suppress(ChannelClosedError):  # whoever asks finds out
+            send(process.stdin.fileno(), {"speed": self._speed.model_dump_json()})
+        return process
+
+    def _end(self, patience_s: float = PATIENCE_S) -> str:
+        """End the process and return how it ended, in words."""
+        process, self._process = self._process, None
+        if process is None:
+            return "not running"
+        assert process.stdin is not None  # noqa: S101
+        process.stdin.close()
+        os.close(self._replies)
+        try:
+            process.wait(patience_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        self._pid_file.unlink(missing_ok=True)
+        status = process.returncode
+        return f"signal {-status}" if status < 0 else f"exit status {status}"
+
+
+def _has_ended(process: subprocess.Popen[bytes]) -> bool:
+    """Tell whether nobody reads questions any more; a process that was killed a moment ago may still have a status."""
+    assert process.stdin is not None  # noqa: S101
+    poller = select.poll()
+    poller.register(process.stdin.fileno(), 0)  # nothing but errors: the other end is closed
+    return process.poll() is not None or bool(poller.poll(0))

@@ -1,0 +1,55 @@
+"""The plan's network, with weights or without, and the layouts of its phases."""
+
+from torch import nn
+
+from common.networks.registry import build_network, network_shape
+from common.parameters import Layout, layout
+from common.plan.phases import Phase
+from common.plan.plan import StudyPlan
+
+
+def plan_network(plan: StudyPlan) -> nn.Module:
+    """Build the network of the plan with its seeded start weights (a named initialisation is loaded elsewhere).
+
+    Raises: NetworkUnsuitableError.
+    """
+    return build_network(
+        plan.network.name,
+        dimensions=plan.task.dimensions,
+        classes=len(plan.task.classes),
+        width=plan.network.width,
+        seed=plan.network.seed,
+    )
+
+
+def plan_shape(plan: StudyPlan) -> nn.Module:
+    """Build the network of the plan without weights (torch's meta device): for layouts, at no cost in memory.
+
+    Raises: NetworkUnsuitableError.
+    """
+    return network_shape(
+        plan.network.name,
+        dimensions=plan.task.dimensions,
+        classes=len(plan.task.classes),
+        width=plan.network.width,
+    )
+
+
+def phase_layout(network: nn.Module, phase: Phase) -> Layout:
+    """Return the layout of the parameters a phase trains. Raises: NetworkUnsuitableError."""
+    return layout(network, phase.trainable.value)
+
+
+def travelling_layout(network: nn.Module, plan: StudyPlan, phase_index: int) -> Layout:
+    """Return the layout of what goes out with an order of a phase: all that this and earlier phases train.
+
+    Everything else is the public start, which each site builds for itself. Raises: NetworkUnsuitableError.
+    """
+    prefixes = {phase.trainable.value for phase in plan.phases[: phase_index + 1]}
+    return layout(network, sorted(prefixes))
+
+
+def longest_body(plan: StudyPlan) -> int:
+    """Return the number of parameters of the phase that trains most. Raises: NetworkUnsuitableError."""
+    shape = plan_shape(plan)
+    return max(phase_layout(shape, phase).num_parameters for phase in plan.phases)

@@ -1,0 +1,228 @@
+"""The process that trains: a round like any other, and what happens when it dies, hangs, fails or loses its agent."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from client.agent.progress import ProgressFeed
+from client.agent.watched_site import WatchedSite
+from client.ledger_budget import EntryKind
+from client.shapes_beside import ShapesBeside
+from client.site_config import SpeedSection
+from client.site_folder import SiteFolder
+from client.trainer.process import TrainerProcess
+from common import errors
+from common.plan.reading import parse_plan
+from common.plan.shape import shapes_here
+from common.secagg.messages import decode
+from common.secagg.refusals import Check
+from common.secagg.stages import SITE_SENDS, Kind
+
+
+def until(holds, what, seconds=60):
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, f"not within {seconds} s: {what}"
+        time.sleep(0.02)
+
+
+def is_alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def pid_of(site):
+    return int((site.folder.state / "trainer.pid").read_text())
+
+
+@pytest.fixture
+def north(copied):
+    """A hospital as its agent has it: protocol here, training in a process of its own."""
+    folder = SiteFolder(copied / "north")
+    folder.state.mkdir()
+    site = WatchedSite(folder, SpeedSection(), ProgressFeed(), shapes_here)
+    yield site
+    site.close()
+
+
+@pytest.fixture
+def everybody(sites, north):
+    return {**sites, "north": north}
+
+
+@pytest.fixture
+def trainer(copied):
+    folder = SiteFolder(copied / "north")
+    folder.state.mkdir()
+    with TrainerProcess(folder, SpeedSection()) as process:
+        yield process
+
+
+def test_a_round_trained_in_a_process_of_its_own_is_a_round_like_any_other(rounds, study, everybody):
+    opened = rounds.run(rounds.begin(study, round_number=2), everybody)
+    assert opened.participants == rounds.names
+    assert np.isfinite(opened.total.decode_sum()).all()
+    assert opened.total.meta.view(np.int64).any()  # round 2 scores the model of round 1
+    assert rounds.spending(everybody["north"])[0].attempts == {1: EntryKind.SPENT}
+
+
+def test_a_trainer_that_is_killed_is_replaced_at_the_next_order(rounds, study, everybody):
+    north = everybody["north"]
+    rounds.run(rounds.begin(study), everybody)
+    first = pid_of(north)
+    os.kill(first, signal.SIGKILL)
+    until(lambda: north._trainer._process.poll() is not None, "all of its threads have ended")
+    rounds.run(rounds.begin(study, attempt=2), everybody)
+    assert pid_of(north) != first
+    assert rounds.spending(north)[0].attempts == {1: EntryKind.SPENT, 2: EntryKind.SPENT}
+
+
+def test_a_trainer_that_dies_at_work_costs_its_order_only(rounds, study, everybody, monkeypatch):
+    north = everybody["north"]
+    rounds.run(rounds.begin(study), everybody)
+    frozen = pid_of(north)
+    os.kill(frozen, signal.SIGSTOP)  # it takes the order and never finishes
+    looks = iter(range(100))
+
+    def killed_after_a_while():
+        if next(looks) == 2:
+            os.kill(frozen, signal.SIGKILL)
+        return True
+
+    monkeypatch.setattr(north._trainer, "_may_go_on", killed_after_a_while)
+    assert rounds.refused_by(rounds.order_for(study, everybody, "north", attempt=2)) is Check.R0_CONTRIBUTION
+    # why it died nobody knows, so what was reserved stays spent
+    assert rounds.spending(north)[0].attempts == {1: EntryKind.SPENT, 2: EntryKind.RESERVED}
+    rounds.run(rounds.begin(study, attempt=3), everybody)
+    assert rounds.spending(north)[0].attempts[3] is EntryKind.SPENT
+
+
+@pytest.mark.parametrize("how", ["pause", "withdrawal"])
+def test_training_under_way_ends_at_once_when_staff_say_so(rounds, study, everybody, how, monkeypatch):
+    north = everybody["north"]
+    rounds.run(rounds.begin(study), everybody)
+    frozen = pid_of(north)
+    os.kill(frozen, signal.SIGSTOP)  # training that takes for ever
+    asked = north._may_go_on
+
+    def says_so_meanwhile():
+        if how == "pause":
+            north.folder.paused.touch()
+        else:
+            north.folder.plan(study.plan.digest()).unlink(missing_ok=True)
+        return asked()
+
+    monkeypatch.setattr(north._trainer, "_may_go_on", says_so_meanwhile)
+    assert rounds.refused_by(rounds.order_for(study, everybody, "north", attempt=2)) is Check.R0_CONTRIBUTION
+    assert not is_alive(frozen)
+    assert not (north.folder.state / "trainer.pid").exists()
+    # a person's reason, not the data's: what was reserved is given back
+    assert rounds.spending(north)[0].attempts == {1: EntryKind.SPENT, 2: EntryKind.VOID}
+
+
+def test_a_model_that_does_not_fit_is_the_same_error_as_without_a_process_between(rounds, study, north):
+    order = rounds.begin(study).start()["north"]
+    packet = north.answer(Kind.ORDER, order.message, memoryview(order.payload))
+    assert decode(packet.message, SITE_SENDS)[0] is Kind.KEYS
+    question = {"do": "contribute", "plan": study.plan.digest(), "phase": 0, "round": 1, "evaluated": False}
+    with pytest.raises(errors.WeightsInvalidError, match="shape"):
+        north._trainer.ask(question, memoryview(bytes(8)))
+
+
+def test_a_fault_of_the_trainer_is_told_without_its_text(trainer):
+    secret = "patient-name-in-an-exception"
+    with pytest.raises(errors.TrainerFailedError, match=r"KeyError at __main__\.py") as caught:
+        trainer.ask({"do": "contribute", "plan": secret, "phase": 0, "round": 1, "evaluated": False}, memoryview(b""))
+    assert secret not in str(caught.value)
+    assert trainer.starts == 1  # it lives on
+
+
+def test_a_study_that_cannot_be_opened_is_the_same_error_as_without_a_process_between(trainer, study, copied):
+    (copied / "north" / "cache" / "index.json").unlink(missing_ok=True)
+    for file in (copied / "north" / "cache").rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"damaged")
+    question = {"do": "open", "plan": study.plan.canonical(), "site": "north", "counts_multiplier": 1.0}
+    with pytest.raises(errors.CacheInvalidError):
+        trainer.ask(question)
+
+
+def test_the_trainer_ends_with_its_agent_even_at_work(copied):
+    """The agent is killed, so nobody tells the trainer; the end of its standard input does."""
+    busy = "from client.trainer.__main__ import end_with_the_agent; end_with_the_agent()\nwhile True: pass"
+    child = subprocess.Popen([sys.executable, "-c", busy], stdin=subprocess.PIPE)
+    assert child.stdin is not None
+    time.sleep(0.5)
+    assert child.poll() is None
+    child.stdin.close()
+    assert child.wait(60) == 0
+
+
+def test_the_trainer_ends_when_its_agent_is_killed(copied):
+    folder = copied / "north"
+    (folder / "state").mkdir()
+    agent = (
+        "import sys, time; from pathlib import Path\n"
+        "from client.site_config import SpeedSection; from client.site_folder import SiteFolder\n"
+        "from client.trainer.process import TrainerProcess\n"
+        "TrainerProcess(SiteFolder(Path(sys.argv[1])), SpeedSection()).warm_up(); print('up', flush=True)\n"
+        "time.sleep(600)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", agent, str(folder)], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"up\n"
+    pid = int((folder / "state" / "trainer.pid").read_text())
+    assert is_alive(pid)
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    until(lambda: not is_alive(pid), "the trainer has ended")
+
+
+def test_the_trainer_opens_no_connection_and_leaves_no_core_file(trainer, study):
+    plan = study.plan
+    trainer.ask({"do": "open", "plan": plan.canonical(), "site": "north", "counts_multiplier": 1.0})
+    process = Path(f"/proc/{int(trainer._pid_file.read_text())}")
+    opened = [str(file.readlink()) for file in (process / "fd").iterdir()]
+    assert not [name for name in opened if name.startswith("socket:")]
+    (core,) = [line for line in (process / "limits").read_text().splitlines() if "core file" in line]
+    assert core.split()[4:6] == ["0", "0"]
+
+
+@pytest.mark.parametrize(
+    ("module", "must_not_load"),
+    [
+        ("client.agent.agent", {"torch"}),
+        ("client.trainer.__main__", {"flwr", "grpc", "dp_accounting", "httpx", "scipy"}),
+    ],
+)
+def test_agent_and_trainer_each_load_only_their_own_libraries(module, must_not_load):
+    code = f"import sys, {module}; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not must_not_load & set(loaded)
+
+
+def test_shapes_found_beside_the_agent_are_those_found_here(plan_document):
+    plan_document["phases"][0]["trainable"] = "head"
+    plan = parse_plan(plan_document, "plan")
+    shapes = ShapesBeside()
+    assert shapes(plan) == shapes_here(plan)
+    assert shapes(plan) is shapes(plan)
+
+
+def test_a_network_that_does_not_exist_is_the_same_error_beside_the_agent(plan_document):
+    plan_document["network"]["initialisation"] = "0" * 64
+    plan = parse_plan(plan_document, "plan")
+    with pytest.raises(errors.FedwardError) as here:
+        shapes_here(plan)
+    with pytest.raises(type(here.value)) as beside:
+        ShapesBeside()(plan)
+    assert str(beside.value) == str(here.value)
