@@ -53,6 +53,7 @@ def _looks(
     yield "disk", lambda: own_folder.disk(folder)
     if config:
         yield "device", lambda: machine.device(config.speed)
+        yield "fence", machine.fence
         yield "port", lambda: machine.ports(folder, config)
     yield "agent", lambda: machine.agent(folder)
     if config and kit and with_network:

@@ -1,15 +1,19 @@
-"""The machine: device of the training, ports on loopback."""
+"""The machine: device of the training and its fence, ports on loopback."""
 
 import errno
 import os
 import socket
 from collections.abc import Iterator
+from typing import Final
 
 import torch
 
 from client.doctor.findings import Finding, advice, fine, stop
 from client.site_config import SiteConfig, SpeedSection
 from client.site_folder import SiteFolder
+from client.trainer.fence import landlock_version
+
+FULL_FENCE: Final = 6  # version of Landlock (``client.trainer.fence``)
 
 
 def device(section: SpeedSection) -> Finding:
@@ -24,6 +28,17 @@ def device(section: SpeedSection) -> Finding:
     if section.device == "cpu" and torch.cuda.is_available():
         return advice("device", "cpu, though there is a GPU", 'set device = "cuda" in site.toml')
     return fine("device", section.device if section.device == "cpu" else torch.cuda.get_device_name(section.device))
+
+
+def fence() -> Finding:
+    """The kernel can keep the process that trains away from keys, records and the network."""
+    version = landlock_version()
+    if version >= FULL_FENCE:
+        return fine("fence", "the process that trains opens no key, no record and no connection")
+    remedy = "with Linux 6.12 or newer, and Landlock switched on, the kernel keeps it away from all of them"
+    if version == 0:
+        return advice("fence", "this kernel has no Landlock: only its own code keeps training from keys", remedy)
+    return advice("fence", f"Landlock {version}: training opens no key or record; connections are not fenced", remedy)
 
 
 def ports(folder: SiteFolder, config: SiteConfig) -> Iterator[Finding]:

@@ -14,6 +14,7 @@ from typing import Any, Final, Self
 from client.frames import ChannelClosedError, receive, send
 from client.site_config import SpeedSection
 from client.site_folder import SiteFolder
+from client.trainer import fence
 from common.errors import TrainerFailedError, TrainingStoppedError, error_of
 from common.files import replace_atomically
 from common.flower_environment import child_environment
@@ -113,7 +114,9 @@ class TrainerProcess:
 
     def _started(self) -> subprocess.Popen[bytes]:
         self._replies, child_end = os.pipe2(os.O_CLOEXEC)
-        command = (sys.executable, "-m", "client.trainer", str(child_end), str(self._folder.path.resolve()))
+        folder = str(self._folder.path.resolve())
+        fenced = (sys.executable, "-I", "-S", fence.__file__, folder)
+        command = (*fenced, sys.executable, "-m", "client.trainer", str(child_end), folder)
         try:
             process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, pass_fds=(child_end,), env=child_environment(), bufsize=0

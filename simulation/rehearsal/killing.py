@@ -37,6 +37,7 @@ VICTIMS: Final = (
     Victim("ServerApp", lambda cast: cast.coordinator / "state" / f"study-{STUDY}.pid"),
     Victim("SuperNode", lambda cast: cast.site(cast.sites[-1]) / "state" / "supernode.pid"),
     Victim("agent", lambda cast: cast.site(cast.sites[0]) / "state" / "agent.pid"),
+    Victim("trainer", lambda cast: cast.site(cast.sites[1]) / "state" / "trainer.pid"),
 )
 
 

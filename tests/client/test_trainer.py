@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from client.ledger_budget import EntryKind
 from client.shapes_beside import ShapesBeside
 from client.site_config import SpeedSection
 from client.site_folder import SiteFolder
+from client.trainer import fence
 from client.trainer.process import TrainerProcess
 from common import errors
 from common.plan.reading import parse_plan
@@ -226,3 +228,64 @@ def test_a_network_that_does_not_exist_is_the_same_error_beside_the_agent(plan_d
     with pytest.raises(type(here.value)) as beside:
         ShapesBeside()(plan)
     assert str(beside.value) == str(here.value)
+
+
+IN_THE_FENCE = """
+import os, socket, sys
+from pathlib import Path
+folder, outside, agent = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+
+def outcome(work):
+    try:
+        work()
+    except PermissionError:
+        return "denied"
+    except OSError as error:
+        return type(error).__name__
+    return "done"
+
+def listen():
+    with socket.socket() as door:
+        door.bind(("127.0.0.1", 0))
+
+def call():
+    socket.create_connection(("127.0.0.1", int(sys.argv[4])), timeout=5).close()
+
+for what, work in {
+    "read the cache": lambda: os.listdir(folder / "cache"),
+    "read the cache's secret": (folder / "site.secret").read_bytes,
+    "keep a teacher": lambda: (folder / "teachers" / "new").write_bytes(b"x"),
+    "write outside": lambda: outside.write_bytes(b"x"),
+    "read the site's key": (folder / "site.key").read_bytes,
+    "read the key through a link": (outside.parent / "link" / "site.key").read_bytes,
+    "read the ledger": (folder / "ledger.sqlite").read_bytes,
+    "list the site folder": lambda: os.listdir(folder),
+    "pause the site": lambda: (folder / "paused").write_bytes(b""),
+    "change the cache": lambda: (folder / "cache" / "new").write_bytes(b"x"),
+    "listen": listen,
+    "connect": call,
+    "look into the agent's memory": lambda: open(f"/proc/{agent}/mem", "rb").close(),
+    "look at what the agent has open": lambda: os.readlink(f"/proc/{agent}/fd/0"),
+    "end the agent": lambda: os.kill(agent, 0),
+}.items():
+    print(f"{what}: {outcome(work)}")
+"""
+MAY = {"read the cache", "read the cache's secret", "keep a teacher", "write outside"}
+
+
+def test_the_trainer_cannot_open_the_sites_keys_and_records_nor_reach_network_or_agent(copied, tmp_path):
+    version = fence.landlock_version()
+    if version < 6:
+        pytest.skip(f"the whole fence needs Landlock 6 (Linux 6.12); this kernel offers {version}")
+    folder, outside = copied / "north", tmp_path / "outside"
+    outside.mkdir()
+    (outside / "link").symlink_to(folder)
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        port = str(door.getsockname()[1])
+        words = (str(folder), str(outside / "file"), str(os.getpid()), port)
+        fenced = (sys.executable, "-I", "-S", fence.__file__, str(folder))
+        command = (*fenced, sys.executable, "-c", IN_THE_FENCE, *words)
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    outcomes = dict(line.split(": ") for line in said.splitlines())
+    assert {what for what, outcome in outcomes.items() if outcome == "done"} == MAY
+    assert {outcome for what, outcome in outcomes.items() if what not in MAY} == {"denied"}
