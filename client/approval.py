@@ -24,7 +24,8 @@ from common.plan.fitting import check_fit
 from common.plan.guarantee import Guarantee, check_guarantee
 from common.plan.plan import StudyPlan
 from common.plan.reading import read_plan
-from common.plan.shape import Shapes, ShapesOf, shapes_here
+from common.plan.shape import Shapes, ShapesOf
+from common.plan.shapes_here import shapes_here
 from common.plan.signing import signature_path, verify_plan
 from common.roster import Roster, read_roster
 

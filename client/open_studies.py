@@ -14,7 +14,8 @@ from client.policy import SitePolicyFile, read_policy
 from client.secagg_policy import SitePolicy
 from client.session_policy import session_policy
 from client.site_folder import SiteFolder
-from common.plan.shape import ShapesOf, shapes_here
+from common.plan.shape import ShapesOf
+from common.plan.shapes_here import shapes_here
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,14 +15,15 @@ from common.errors import ExitCode, FedwardError, TrainerFailedError, error_of
 from common.faults import fault_without_text
 from common.flower_environment import child_environment
 from common.plan.plan import StudyPlan
-from common.plan.shape import PhaseShape, Shapes, shapes_here
+from common.plan.shape import PhaseShape, Shapes
+from common.plan.shapes_here import shapes_here
 
 TIMEOUT_S: Final = 120.0
 KEPT: Final = 64  # plans
 
 
 class ShapesBeside:
-    """``shapes(plan)`` is ``common.plan.shape.shapes_here`` of a plan, and is remembered. Safe for several threads."""
+    """``shapes(plan)`` is ``common.plan.shapes_here`` of a plan, and is remembered. Safe for several threads."""
 
     def __init__(self) -> None:
         self._known: dict[str, Shapes] = {}

@@ -23,7 +23,8 @@ from client.secagg_journal import SiteJournal
 from client.site_folder import SiteFolder
 from common.errors import FedwardError, NotEnrolledError
 from common.identity import public_bytes, read_signing_key
-from common.plan.shape import ShapesOf, shapes_here
+from common.plan.shape import ShapesOf
+from common.plan.shapes_here import shapes_here
 from common.provenance import code_digest
 from common.roster import read_roster
 from common.secagg.keys import sign

@@ -14,7 +14,7 @@ from common.plan.plan import FORMAT, StudyPlan
 from common.plan.privacy import NoisePlacement
 from common.plan.reading import parse_plan
 from common.plan.selection import check_selection
-from common.plan.shape import shapes_here
+from common.plan.shapes_here import shapes_here
 from common.plan.start import SEEDED
 from simulation.scenario import MOST_ATTEMPTS, NOT_SET, Scenario
 

@@ -32,7 +32,8 @@ from common.errors import AgentUnavailableError, ExitCode, FedwardError
 from common.faults import fault_without_text
 from common.files import write_new
 from common.plan.plan import StudyPlan
-from common.plan.shape import ShapesOf, shapes_here
+from common.plan.shape import ShapesOf
+from common.plan.shapes_here import shapes_here
 from common.plan.signing import signature_path
 from common.terminal import fedward_version
 

@@ -26,13 +26,3 @@ class PhaseShape:
 
 Shapes = tuple[PhaseShape, ...]
 ShapesOf = Callable[[StudyPlan], Shapes]
-
-
-def shapes_here(plan: StudyPlan) -> Shapes:
-    """Return the shape of every phase of a plan, found in this process.
-
-    Raises: NetworkUnsuitableError, WeightsInvalidError.
-    """
-    from common.plan.start import phase_shapes  # noqa: PLC0415 (PyTorch comes with it)
-
-    return phase_shapes(plan)

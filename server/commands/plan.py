@@ -15,7 +15,7 @@ from common.plan.guarantee import check_guarantee
 from common.plan.plan import StudyPlan
 from common.plan.reading import read_plan
 from common.plan.selection import check_selection
-from common.plan.shape import shapes_here
+from common.plan.shapes_here import shapes_here
 from common.plan.signing import PlanSignature, sign_plan, verify_plan
 from common.plan.summary import summarise
 from common.roster import read_roster

@@ -21,7 +21,7 @@ from client.trainer import fence
 from client.trainer.process import TrainerProcess
 from common import errors
 from common.plan.reading import parse_plan
-from common.plan.shape import shapes_here
+from common.plan.shapes_here import shapes_here
 from common.secagg.messages import decode
 from common.secagg.refusals import Check
 from common.secagg.stages import SITE_SENDS, Kind

@@ -39,7 +39,7 @@ from common.plan.network import phase_layout, plan_network
 from common.plan.plan import StudyPlan
 from common.plan.reading import parse_plan
 from common.plan.schedule import count_layout, is_evaluated, version_before
-from common.plan.shape import shapes_here
+from common.plan.shapes_here import shapes_here
 from common.plan.signing import sign_plan
 from common.provenance import code_digest
 from common.roster import Roster, signed_roster

@@ -10,7 +10,7 @@ from common.plan.network import phase_layout, plan_network
 from common.plan.reading import parse_plan
 from common.plan.schedule import total_rounds
 from common.plan.selection import MOST_STANDARD_ERROR, check_selection, expected_standard_error
-from common.plan.shape import shapes_here
+from common.plan.shapes_here import shapes_here
 from common.plan.summary import summarise
 from server.checkpoint import same_state
 from server.events import RunState

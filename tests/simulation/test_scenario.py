@@ -12,7 +12,7 @@ from common.plan.guarantee import guarantee
 from common.plan.phases import Method
 from common.plan.privacy import NoisePlacement
 from common.plan.reading import parse_plan
-from common.plan.shape import shapes_here
+from common.plan.shapes_here import shapes_here
 from common.plan.summary import warnings
 from simulation.faults import Trouble
 from simulation.hospital_data import make_hospitals, planned_files

@@ -15,7 +15,7 @@ from common.plan.guarantee import (
     seen_by,
 )
 from common.plan.reading import parse_plan
-from common.plan.shape import shapes_here
+from common.plan.shapes_here import shapes_here
 from common.plan.summary import summarise
 
 
