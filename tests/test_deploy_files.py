@@ -45,6 +45,11 @@ def test_systemd_finds_no_fault_in_a_unit(name, tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_the_site_may_fence_its_training_off():
+    allowed = {name for value in values("fedward-site.service", "SystemCallFilter") for name in value.split()}
+    assert {"landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self"} <= allowed
+
+
 @needs_systemd
 @pytest.mark.parametrize("name", UNITS)
 def test_the_exposure_of_a_unit_is_what_the_page_says(name):
