@@ -6,7 +6,7 @@
     w  weights that depend on patient i's own record and on public values only
     C  clipping norm of the patient's stratum
 
-One interface (``engine.PrivateGradient``), three engines that agree in float64 to 1e-10: ``loop`` (the reference),
-``vmap`` (also compiled, if the site wants it), ``book_keeping``. Nothing but y leaves: no norm, no loss, no count. Read
-``engine`` first.
+One interface (``engine.PrivateGradient``), engines that agree in float64 to 1e-10: ``loop`` (the reference), ``vmap``
+(also compiled, if the site wants it), ``book_keeping``; for networks so large that patients come one at a time,
+``layer_by_layer``. Nothing but y leaves: no norm, no loss, no count. Read ``engine`` first.
 """

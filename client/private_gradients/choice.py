@@ -16,7 +16,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from client.private_gradients.clipping import patient_norms
+from client.private_gradients.clipping import LatticeSum, patient_norms
 from client.private_gradients.compiled import COMPILED
 from client.private_gradients.problem import Engine, Problem
 from client.private_gradients.stacks import PatientStack, public_example
@@ -48,6 +48,12 @@ class Way:
         problem = problem.with_autocast(self.autocast)
         for part in stack.parts(self.patients):
             yield self.engine(problem, part)
+
+    def add_to(self, total: LatticeSum, problem: Problem, stack: PatientStack, *, clipping_norm: float) -> None:
+        """Add the patients' gradients, each clipped, to ``total``."""
+        for gradients in self.gradients(problem, stack):
+            total.add(gradients, clipping_norm=clipping_norm)
+            del gradients  # its memory serves the next part
 
 
 @dataclass(frozen=True)

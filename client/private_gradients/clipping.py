@@ -15,11 +15,14 @@ Memory: one vector of 32-bit integers, whatever the number of patients; 64-bit o
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import torch
 from torch import Tensor
+
+from common.errors import TrainerFailedError
 
 MARGIN: Final = 1e-4
 BLOCK: Final = 4096  # values whose squares are added in float32
@@ -36,6 +39,18 @@ def finest_step(clipping_norm: float, num_parameters: int) -> float:
     """
     _require(clipping_norm)
     return float(2.0 ** math.floor(math.log2(clipping_norm * 2.0**-FINEST_BITS / math.sqrt(max(1, num_parameters)))))
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Consecutive values of one patient's gradient, from place ``offset`` of the vector on.
+
+    ``parts()`` walks through them: each part (values,), float32 or wider, follows the one before.
+    It can be called twice and gives the same bits; what the second walk gives may be overwritten.
+    """
+
+    offset: int
+    parts: Callable[[], Iterator[Tensor]]
 
 
 class LatticeSum:
@@ -71,16 +86,51 @@ class LatticeSum:
         Raises: ValueError unless 0 < clipping_norm < inf.
         """
         _require(clipping_norm)
-        factors, finite = _factors(gradients, clipping_norm * (1 - MARGIN))
+        factors, finite = _factors(patient_norms(gradients), clipping_norm * (1 - MARGIN))
         if not bool(finite.all()):  # 0 * NaN is NaN: such rows must go, not only be scaled by 0
             gradients[~finite] = 0
         self._make_room(len(gradients) * (clipping_norm / self.step + 1))
-        scales = (factors / self.step).to(gradients.dtype)[:, None]
+        self._add_scaled(gradients, factors / self.step, 0)
+
+    def add_pieces(self, pieces: list[Piece], *, clipping_norm: float) -> None:
+        """Clip and add one patient's gradient that is never whole in memory; ``pieces`` is emptied as they are used.
+
+        Pieces must not overlap; places without a piece are zero. They are walked through twice: for the norm, then to
+        scale and add. A norm bounds only what it was taken of, so each part must have the same norm again, to the bit.
+        Raises: ValueError unless 0 < clipping_norm < inf; TrainerFailedError if a part has another norm the second
+        time (a processor that does not repeat itself): the sum is then incomplete and must not be used.
+        """
+        _require(clipping_norm)
+        norms = [[_norm(part) for part in piece.parts()] for piece in pieces]
+        norm = math.hypot(*(part for parts in norms for part in parts))
+        factors, finite = _factors(torch.tensor([norm], dtype=torch.float64), clipping_norm * (1 - MARGIN))
+        if not bool(finite):
+            pieces.clear()
+            return
+        self._make_room(clipping_norm / self.step + 1)
+        while pieces:
+            self._add_piece(pieces.pop(), (factors / self.step).to(self.values.device), norms.pop())
+
+    def _add_piece(self, piece: Piece, scales: Tensor, norms: list[float]) -> None:
+        """Scale and add the parts of a piece, each of which must have the norm that was found for it."""
+        start = piece.offset
+        for part, norm in zip(piece.parts(), norms, strict=True):
+            if _norm(part) != norm:
+                raise TrainerFailedError(
+                    "a gradient came out different when it was computed again; this processor cannot train so large "
+                    "a network privately with engine 'auto', set the engine to 'loop'"
+                )
+            self._add_scaled(part[None], scales, start)
+            start += len(part)
+
+    def _add_scaled(self, gradients: Tensor, scales: Tensor, start: int) -> None:
+        """Scale, round and add the rows of ``gradients`` (patients, values), overwritten, at place ``start`` on."""
+        scales = scales.to(gradients.dtype)[:, None]
         columns = GPU_COLUMNS if gradients.is_cuda else CPU_COLUMNS
-        for start in range(0, len(self.values), columns):
-            part = slice(start, start + columns)
-            units = gradients[:, part].mul_(scales).round_().to(self.values.dtype)
-            self.values[part] += units.sum(0, dtype=self.values.dtype)
+        for first in range(0, gradients.shape[1], columns):
+            block = gradients[:, first : first + columns]
+            units = block.mul_(scales).round_().to(self.values.dtype)
+            self.values[start + first : start + first + block.shape[1]] += units.sum(0, dtype=self.values.dtype)
 
     def _make_room(self, units: float) -> None:
         """Go over to 64-bit integers before a sum could leave 32 bits."""
@@ -89,9 +139,8 @@ class LatticeSum:
             self.values = self.values.long()
 
 
-def _factors(gradients: Tensor, bound: float) -> tuple[Tensor, Tensor]:
+def _factors(norms: Tensor, bound: float) -> tuple[Tensor, Tensor]:
     """Return (factors, finite), both (patients,), float64 and bool: min(1, bound / norm), and whether it is finite."""
-    norms = patient_norms(gradients)
     finite = torch.isfinite(norms)
     return torch.where(finite, (bound / norms).clamp(max=1.0), 0.0), finite
 
@@ -111,6 +160,11 @@ def patient_norms(gradients: Tensor) -> Tensor:
     rest = torch.linalg.vector_norm(gradients[:, whole:], dim=1, keepdim=True)
     norms: Tensor = torch.linalg.vector_norm(torch.cat([blocks, rest], dim=1).double(), dim=1)
     return norms
+
+
+def _norm(values: Tensor) -> float:
+    """Return the norm of some values of one patient (values,), with the care of ``patient_norms``."""
+    return float(patient_norms(values[None]))
 
 
 def as_rows(gradients: Sequence[Tensor]) -> Tensor:

@@ -9,10 +9,11 @@ from typing import Any, Final
 import torch
 from torch import nn
 
-from client.private_gradients.book_keeping import book_keeping_gradients
+from client.private_gradients.book_keeping import book_keeping_gradients, unsupported_layers
 from client.private_gradients.choice import Way, choose
 from client.private_gradients.clipping import LatticeSum, finest_step
 from client.private_gradients.compiled import COMPILED, CompiledGradients
+from client.private_gradients.layer_by_layer import LayerByLayer
 from client.private_gradients.loop import loop_gradients
 from client.private_gradients.problem import Criterion, Engine, Problem
 from client.private_gradients.stacks import PatientStack
@@ -45,7 +46,7 @@ class SpeedSettings:
     """The site's own settings: they change time and memory, never the clip or the guarantee.
 
     engine: ``auto`` times all sound engines on random data of the first stack's shape and keeps the fastest; with one
-    patient at a time it is the loop.
+    patient at a time it is the loop, on a processor without a whole gradient in memory (``layer_by_layer``).
     autocast: bfloat16 forward and backward where that keeps patients apart (``choice``), float32 elsewhere; gradients,
     norms and sums are float32 or wider in any case.
     compile: also try ``torch.compile`` of the gradients, and keep it if it is sound and faster; it takes a minute for
@@ -73,7 +74,7 @@ class PrivateGradient:
     def __init__(self, network: nn.Module, order: Layout, settings: SpeedSettings | None = None) -> None:
         self._network, self._order = network, order
         self._settings = settings or SpeedSettings()
-        self._chosen: dict[tuple[object, ...], Way] = {}
+        self._chosen: dict[tuple[object, ...], Way | LayerByLayer] = {}
         self._architecture = (_name(type(network)), str(network), order.digest)
         train_only(network, order)
 
@@ -106,19 +107,25 @@ class PrivateGradient:
             step = finest_step(clipping_norm, self._order.num_parameters)
             total = LatticeSum(self._order.num_parameters, step=step, device=problem.device)
         for stack in stacks:
-            for gradients in self._way(problem, stack).gradients(problem, stack.silenced()):
-                total.add(gradients, clipping_norm=clipping_norm)
-                del gradients  # its memory serves the next part
+            self._way(problem, stack).add_to(total, problem, stack.silenced(), clipping_norm=clipping_norm)
         return total
 
-    def _way(self, problem: Problem, stack: PatientStack) -> Way:
+    def _way(self, problem: Problem, stack: PatientStack) -> Way | LayerByLayer:
         """Return the way to the gradients for this criterion and shape; sees no patient."""
         key = (problem.criterion, stack.inputs.shape, stack.inputs.dtype)
         if key not in self._chosen:
-            self._chosen[key] = (
-                self._compared(problem, stack) if self._settings.compile else self._known(problem, stack)
-            )
+            if self._layer_by_layer(problem, stack):
+                self._chosen[key] = LayerByLayer()
+            elif self._settings.compile:
+                self._chosen[key] = self._compared(problem, stack)
+            else:
+                self._chosen[key] = self._known(problem, stack)
         return self._chosen[key]
+
+    def _layer_by_layer(self, problem: Problem, stack: PatientStack) -> bool:
+        """Say whether memory decides: one patient at a time on a processor, and layers that can be done one by one."""
+        free = self._settings == SpeedSettings(EngineName.AUTO)
+        return free and stack.patients == 1 and problem.device.type == "cpu" and not unsupported_layers(problem)
 
     def _known(self, problem: Problem, stack: PatientStack) -> Way:
         """Return the choice that this process made for such a network, or make it."""

@@ -76,19 +76,23 @@ def transposed_convolution(layer: Any, x: Tensor, g: Tensor, patients: int) -> B
 
 def _convolution_weight(layer: Any, x: Tensor, g: Tensor, patients: int) -> list[Tensor]:
     """Choose the fastest of three exact ways; the tests check them against each other."""
-    dimensions = len(layer.kernel_size)
-    padding = layer.padding if layer.padding_mode == "zeros" and not isinstance(layer.padding, str) else None
-    if padding is None:  # make the padding part of the input, exactly as the layer does
-        mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-        x = functional.pad(x, layer._reversed_padding_repeated_twice, mode=mode)  # noqa: SLF001 (the layer's own rule)
-        padding = (0,) * dimensions
+    x, padding = padded(layer, x)
     positions = math.prod(g.shape[2:])
     unfolded_bytes = x.shape[0] * x.shape[1] * math.prod(layer.kernel_size) * positions * x.element_size()
     if math.prod(layer.kernel_size) == 1 or (x.is_cuda and unfolded_bytes <= GPU_UNFOLDED_BYTES):
-        return _unfolded(layer, x, g, patients, padding=list(padding))
+        return _unfolded(layer, x, g, patients, padding=padding)
     if layer.weight.numel() <= CPU_GROUPED_WEIGHTS and positions <= CPU_GROUPED_POSITIONS:
-        return _grouped(layer, x, g, patients, padding=list(padding))
-    return _one_by_one(layer, x, g, patients, padding=list(padding), transposed=False)
+        return _grouped(layer, x, g, patients, padding=padding)
+    return _one_by_one(layer, x, g, patients, padding=padding, transposed=False)
+
+
+def padded(layer: Any, x: Tensor) -> tuple[Tensor, list[int]]:
+    """Return the convolution's input and the zero padding still to be done; other modes become part of the input."""
+    if layer.padding_mode == "zeros" and not isinstance(layer.padding, str):
+        return x, list(layer.padding)
+    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+    sides = layer._reversed_padding_repeated_twice  # noqa: SLF001 (the layer's own rule)
+    return functional.pad(x, sides, mode=mode), [0] * len(layer.kernel_size)
 
 
 def _grouped(layer: Any, x: Tensor, g: Tensor, patients: int, *, padding: list[int]) -> list[Tensor]:

@@ -1,10 +1,11 @@
-"""Three engines, one answer: in float64 they agree to 1e-10 for every kind of layer, and with Opacus where it can."""
+"""Several engines, one answer: in float64 they agree to 1e-10 for every kind of layer, and with Opacus where it can."""
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from client.private_gradients import forward_in_parts, layer_by_layer
 from client.private_gradients.book_keeping import unsupported_layers
 from client.private_gradients.choice import choose
 from client.private_gradients.clipping import LatticeSum
@@ -13,11 +14,19 @@ from client.private_gradients.layer_gradients import _grouped, _one_by_one, _unf
 from client.private_gradients.problem import Problem
 from client.private_gradients.stacks import PatientRows, public_example, stack_patients
 from common.errors import NetworkUnsuitableError
-from common.networks.registry import build_network
+from common.networks.registry import NETWORK_NAMES, build_network
 from common.parameters import layout, train_only
 
 LOOP = ENGINES[EngineName.LOOP]
 BATCHED = [EngineName.VMAP, EngineName.BOOK_KEEPING]
+
+# part bytes, positions a tap up to which a product is taken, whether all weights' gradients are computed again
+ONE_AT_A_TIME = {
+    "as it chooses": (forward_in_parts.PART_BYTES, forward_in_parts.PRODUCT_POSITIONS, False),
+    "small parts, as products": (40, 10**9, True),
+    "small parts, as convolutions": (40, 0, True),
+    "one part, computed again": (1 << 20, 0, True),
+}
 
 
 def cross_entropy(outputs: Tensor, classes: Tensor) -> Tensor:
@@ -156,6 +165,27 @@ def summed(engine: EngineName, network: nn.Module, patients, criterion) -> Tenso
     return gradient.clipped_sum(stacks, criterion, clipping_norm=0.7, total=total).vector
 
 
+def one_at_a_time(network: nn.Module, patients, criterion, *, trainable="all") -> Tensor:
+    """The same with stacks of one patient, which are done layer by layer."""
+    order = layout(network, trainable)
+    gradient = PrivateGradient(network, order)
+    rows = max(len(patient.weights) for patient in patients)
+    stacks = stack_patients(patients, patients_per_stack=1, rows_per_patient=rows)
+    total = gradient.clipped_sum(stacks, criterion, clipping_norm=0.7, total=fine_sum(order.num_parameters))
+    assert gradient.engine_names == ["layer_by_layer"]
+    return total.vector
+
+
+@pytest.fixture(params=ONE_AT_A_TIME)
+def one_way(request, monkeypatch):
+    """Each way to a layer's gradient, forced on layers that are too small to need it."""
+    part_bytes, product_positions, again = ONE_AT_A_TIME[request.param]
+    monkeypatch.setattr(forward_in_parts, "PART_BYTES", part_bytes)
+    monkeypatch.setattr(forward_in_parts, "PRODUCT_POSITIONS", product_positions)
+    if again:
+        monkeypatch.setattr(layer_by_layer, "_computed_again", lambda layer, x, g: layer_by_layer._divisible(layer))
+
+
 def assert_equal(found: Tensor, expected: Tensor) -> None:
     assert found.dtype == torch.float64
     assert float(expected.norm()) > 1e-3
@@ -181,6 +211,26 @@ def test_batched_engines_agree_with_the_loop_for_the_networks_of_the_project(nam
     expected = gradients(EngineName.LOOP, network, patients, spread)
     for engine in BATCHED:
         assert_equal(gradients(engine, network, patients, spread), expected)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("rows", [[1, 1, 1, 1], [3, 1, 2, 3]], ids=["one scan each", "ragged"])
+def test_layer_by_layer_agrees_with_the_loop_for(name, rows, one_way):
+    network, dimensions = LAYERS[name]
+    network = network.double()
+    patients = records((5,) * dimensions, rows)
+    expected = gradients(EngineName.LOOP, network, patients, spread)
+    assert_equal(one_at_a_time(network, patients, spread), expected)
+
+
+@pytest.mark.parametrize("name", NETWORK_NAMES)
+@pytest.mark.parametrize("trainable", ["all", "head"])
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_layer_by_layer_agrees_with_the_loop_for_the_networks_of_the_project(name, trainable, dimensions, one_way):
+    network = build_network(name, dimensions=dimensions, classes=3, width=4, zero_head=False).double()
+    patients = records((8,) * dimensions, [2, 1, 3], channels=1)
+    expected = gradients(EngineName.LOOP, network, patients, spread, trainable=trainable)
+    assert_equal(one_at_a_time(network, patients, spread, trainable=trainable), expected)
 
 
 def test_a_phase_that_trains_the_head_only_gets_the_head_s_part_and_nothing_else():
