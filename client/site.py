@@ -13,7 +13,6 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from client.open_studies import OpenStudies, OpenStudy
 from client.outbox import HELLO, Outbox
@@ -21,6 +20,7 @@ from client.round_work import StudyWork
 from client.secagg import SiteSession
 from client.secagg_journal import SiteJournal
 from client.site_folder import SiteFolder
+from client.speed import Speed
 from common.errors import FedwardError, NotEnrolledError
 from common.identity import public_bytes, read_signing_key
 from common.plan.shape import ShapesOf
@@ -34,9 +34,6 @@ from common.secagg.refusals import TABLE, Check, RefusedError
 from common.secagg.stages import SITE_RECEIVES, SITE_SENDS, Kind
 from common.secagg.statements import refusal_statement
 from common.secagg.wire import WireError
-
-if TYPE_CHECKING:
-    from client.speed import Speed
 
 _log = logging.getLogger("fedward.site")
 _UNSIGNED = bytes(64)
@@ -77,10 +74,9 @@ class Site:
         self._active: bytes | None = None
 
     @classmethod
-    def open(cls, path: Path, *, speed: "Speed | None" = None) -> "Site":
+    def open(cls, path: Path, *, speed: Speed | None = None) -> "Site":
         """Open the site at ``path``, training in this process. ``speed``: settings that change nothing but time."""
-        from client.speed import Speed  # noqa: PLC0415 (PyTorch comes with both: an agent leaves it to its trainer)
-        from client.study_training import local_work  # noqa: PLC0415
+        from client.study_training import local_work  # noqa: PLC0415 (PyTorch: an agent leaves it to its trainer)
 
         chosen = speed or Speed()
         return cls(

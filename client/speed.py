@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from client.private_gradients.engine import EngineName, SpeedSettings
+from client.private_gradients.settings import EngineName, SpeedSettings
 from client.site_config import SpeedSection
 
 

@@ -29,7 +29,8 @@ from client.lessons import Batch, Lesson, lesson_for
 from client.noise import LARGEST_NORMAL
 from client.patients import Patients, PatientScans
 from client.private_gradients.clipping import LatticeSum, finest_step
-from client.private_gradients.engine import PrivateGradient, SpeedSettings, patients_that_fit
+from client.private_gradients.engine import PrivateGradient, patients_that_fit
+from client.private_gradients.settings import SpeedSettings
 from client.private_gradients.stacks import PatientStack, stack_patients
 from client.round_randomness import RoundRandomness
 from client.teacher import Teacher, good_enough

@@ -2,8 +2,6 @@
 
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, Final
 
 import torch
@@ -16,19 +14,10 @@ from client.private_gradients.compiled import COMPILED, CompiledGradients
 from client.private_gradients.layer_by_layer import LayerByLayer
 from client.private_gradients.loop import loop_gradients
 from client.private_gradients.problem import Criterion, Engine, Problem
+from client.private_gradients.settings import EngineName, SpeedSettings
 from client.private_gradients.stacks import PatientStack
 from client.private_gradients.vectorised import vmap_gradients
 from common.parameters import Layout, train_only
-
-
-class EngineName(StrEnum):
-    """Which engine computes the gradients. A setting of speed: the result is the same to rounding."""
-
-    AUTO = "auto"
-    LOOP = "loop"
-    VMAP = "vmap"
-    BOOK_KEEPING = "book_keeping"
-
 
 ENGINES: dict[str, Engine] = {
     EngineName.LOOP: loop_gradients,
@@ -39,23 +28,6 @@ ENGINES: dict[str, Engine] = {
 # What the gradients of one stack may take, whatever the site asked for: a choice of engine holds a few such matrices.
 CPU_GRADIENT_BYTES: Final = 128 << 20
 GPU_GRADIENT_BYTES: Final = 8 << 30
-
-
-@dataclass(frozen=True)
-class SpeedSettings:
-    """The site's own settings: they change time and memory, never the clip or the guarantee.
-
-    engine: ``auto`` times all sound engines on random data of the first stack's shape and keeps the fastest; with one
-    patient at a time it is the loop, on a processor without a whole gradient in memory (``layer_by_layer``).
-    autocast: bfloat16 forward and backward where that keeps patients apart (``choice``), float32 elsewhere; gradients,
-    norms and sums are float32 or wider in any case.
-    compile: also try ``torch.compile`` of the gradients, and keep it if it is sound and faster; it takes a minute for
-    each phase and stratum.
-    """
-
-    engine: EngineName = EngineName.AUTO
-    autocast: bool = False
-    compile: bool = False
 
 
 _log = logging.getLogger("fedward.site")

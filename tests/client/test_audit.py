@@ -22,7 +22,7 @@ from torch import nn
 from client.noise import PrivacyRandomness
 from client.patients import ArrayPatients
 from client.private_gradients.clipping import LatticeSum
-from client.private_gradients.engine import SpeedSettings
+from client.private_gradients.settings import SpeedSettings
 from client.training import PhaseTraining
 from client.training_settings import Task, TrainingSettings
 from common.accounting import SampledGaussian, epsilon

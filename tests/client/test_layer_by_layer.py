@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from client.private_gradients import forward_in_parts, layer_by_layer, loop
 from client.private_gradients.clipping import LatticeSum, Piece, finest_step
-from client.private_gradients.engine import EngineName, PrivateGradient, SpeedSettings
+from client.private_gradients.engine import PrivateGradient
 from client.private_gradients.problem import Problem
+from client.private_gradients.settings import EngineName, SpeedSettings
 from client.private_gradients.stacks import PatientRows, stack_patients
 from common.errors import TrainerFailedError
 from common.networks.registry import build_network
@@ -257,7 +258,8 @@ def test_the_loop_clears_what_the_loss_does_not_reach_in_memory_that_was_used_be
 PROGRAM = """
 import re, sys, torch
 from client.private_gradients.clipping import LatticeSum
-from client.private_gradients.engine import PrivateGradient, SpeedSettings
+from client.private_gradients.engine import PrivateGradient
+from client.private_gradients.settings import SpeedSettings
 from client.private_gradients.stacks import PatientRows, stack_patients
 from common.networks.registry import build_network
 from common.parameters import layout

@@ -5,7 +5,7 @@ import pytest
 
 from client.patients import UNKNOWN, ArrayPatients
 from client.phase_settings import phase_settings
-from client.private_gradients.engine import SpeedSettings
+from client.private_gradients.settings import SpeedSettings
 from client.round_randomness import RoundRandomness
 from client.training import PhaseTraining
 from common.errors import PlanInvalidError

@@ -17,7 +17,8 @@ from client.dicom.record import Stratum
 from client.patients import UNKNOWN, ArrayPatients, PatientScans
 from client.private_gradients import engine as engine_module
 from client.private_gradients.choice import Way
-from client.private_gradients.engine import ENGINES, SpeedSettings
+from client.private_gradients.engine import ENGINES
+from client.private_gradients.settings import SpeedSettings
 from client.round_randomness import RoundRandomness
 from client.training import PhaseTraining
 from client.training_settings import Method, Placement, Task, TrainingSettings

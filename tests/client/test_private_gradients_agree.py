@@ -9,9 +9,10 @@ from client.private_gradients import forward_in_parts, layer_by_layer
 from client.private_gradients.book_keeping import unsupported_layers
 from client.private_gradients.choice import choose
 from client.private_gradients.clipping import LatticeSum
-from client.private_gradients.engine import ENGINES, EngineName, PrivateGradient, SpeedSettings
+from client.private_gradients.engine import ENGINES, PrivateGradient
 from client.private_gradients.layer_gradients import _grouped, _one_by_one, _unfolded, unfold
 from client.private_gradients.problem import Problem
+from client.private_gradients.settings import EngineName, SpeedSettings
 from client.private_gradients.stacks import PatientRows, public_example, stack_patients
 from common.errors import NetworkUnsuitableError
 from common.networks.registry import NETWORK_NAMES, build_network

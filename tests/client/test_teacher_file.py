@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from client.patients import UNKNOWN, ArrayPatients
-from client.private_gradients.engine import SpeedSettings
+from client.private_gradients.settings import SpeedSettings
 from client.round_randomness import RoundRandomness
 from client.teacher_file import keep_teacher, recall_teacher
 from client.training import PhaseTraining

@@ -8,7 +8,7 @@ from client.dicom.record import Stratum
 from client.noise import PrivacyRandomness
 from client.patients import UNKNOWN, ArrayPatients
 from client.private_gradients.clipping import LatticeSum
-from client.private_gradients.engine import SpeedSettings
+from client.private_gradients.settings import SpeedSettings
 from client.round_randomness import RoundRandomness
 from client.training import PhaseTraining, PublicImages
 from client.training_settings import Method, Placement, Task, TrainingSettings

@@ -24,7 +24,7 @@ import common.files
 import simulation.running
 import simulation.site_building
 from client.noise import PrivacyRandomness
-from client.private_gradients.engine import EngineName, SpeedSettings
+from client.private_gradients.settings import EngineName, SpeedSettings
 from client.round_randomness import RoundRandomness
 from client.round_work import StudyWork
 from server.journal import Journal

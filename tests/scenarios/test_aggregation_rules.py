@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from client.approval import approve
 from client.dicom.cache import Cache
-from client.private_gradients.engine import EngineName, SpeedSettings
+from client.private_gradients.settings import EngineName, SpeedSettings
 from client.site import Site
 from client.site_folder import SiteFolder
 from client.speed import Speed
