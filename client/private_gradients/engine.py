@@ -28,6 +28,8 @@ ENGINES: dict[str, Engine] = {
 # What the gradients of one stack may take, whatever the site asked for: a choice of engine holds a few such matrices.
 CPU_GRADIENT_BYTES: Final = 128 << 20
 GPU_GRADIENT_BYTES: Final = 8 << 30
+# From here on one patient's gradient is not held whole on a processor: below, little memory would be saved, for time.
+CPU_WHOLE_GRADIENT_BYTES: Final = 16 << 20
 
 
 _log = logging.getLogger("fedward.site")
@@ -95,9 +97,10 @@ class PrivateGradient:
         return self._chosen[key]
 
     def _layer_by_layer(self, problem: Problem, stack: PatientStack) -> bool:
-        """Say whether memory decides: one patient at a time on a processor, and layers that can be done one by one."""
-        free = self._settings == SpeedSettings(EngineName.AUTO)
-        return free and stack.patients == 1 and problem.device.type == "cpu" and not unsupported_layers(problem)
+        """Say whether memory decides: one patient at a time, large gradients, a processor, and only known layers."""
+        free = self._settings == SpeedSettings(EngineName.AUTO) and problem.device.type == "cpu"
+        large = 4 * self._order.num_parameters >= CPU_WHOLE_GRADIENT_BYTES
+        return free and large and stack.patients == 1 and not unsupported_layers(problem)
 
     def _known(self, problem: Problem, stack: PatientStack) -> Way:
         """Return the choice that this process made for such a network, or make it."""

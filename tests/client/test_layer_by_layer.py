@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from client.private_gradients import engine as engines
 from client.private_gradients import forward_in_parts, layer_by_layer, loop
 from client.private_gradients.clipping import LatticeSum, Piece, finest_step
 from client.private_gradients.engine import PrivateGradient
@@ -46,6 +47,14 @@ def gradient(engine: EngineName = EngineName.AUTO) -> PrivateGradient:
 def values(one: PrivateGradient, patients: list[PatientRows]) -> Tensor:
     stacks = stack_patients(patients, patients_per_stack=1, rows_per_patient=3)
     return one.clipped_sum(stacks, loss, clipping_norm=C).values.long()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_gradients_too():
+    """The networks of these tests are small."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engines, "CPU_WHOLE_GRADIENT_BYTES", 0)
+        yield
 
 
 @pytest.fixture
@@ -251,6 +260,14 @@ def test_the_loop_clears_what_the_loss_does_not_reach_in_memory_that_was_used_be
     assert bool(torch.isfinite(found).all())
     assert not bool(found[0, :6].any())
     assert bool(found[0, 6:].any())
+
+
+def test_small_gradients_are_left_to_the_loop_which_is_faster(monkeypatch):
+    one = gradient()
+    size = 4 * layout(build_network("residual", dimensions=2, classes=2, width=8)).num_parameters
+    monkeypatch.setattr(engines, "CPU_WHOLE_GRADIENT_BYTES", size + 1)
+    values(one, [patient(0)])
+    assert one.engine_names == ["loop"]
 
 
 # --- memory -----------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from client.private_gradients import engine as engines
 from client.private_gradients import forward_in_parts, layer_by_layer
 from client.private_gradients.book_keeping import unsupported_layers
 from client.private_gradients.choice import choose
@@ -181,6 +182,7 @@ def one_at_a_time(network: nn.Module, patients, criterion, *, trainable="all") -
 def one_way(request, monkeypatch):
     """Each way to a layer's gradient, forced on layers that are too small to need it."""
     part_bytes, product_positions, again = ONE_AT_A_TIME[request.param]
+    monkeypatch.setattr(engines, "CPU_WHOLE_GRADIENT_BYTES", 0)
     monkeypatch.setattr(forward_in_parts, "PART_BYTES", part_bytes)
     monkeypatch.setattr(forward_in_parts, "PRODUCT_POSITIONS", product_positions)
     if again:
