@@ -102,6 +102,16 @@ def test_a_patient_s_gradient_is_the_same_to_the_last_bit_beside_other_neighbour
         assert torch.equal(torch.cat(list(way.gradients(problem, stacked(*patients))))[place], alone)
 
 
+@pytest.mark.parametrize(("dimensions", "takes_bfloat16"), [(2, True), (3, False)])
+def test_bfloat16_is_never_tried_where_it_is_known_to_be_wrong_now_and_then(dimensions, takes_bfloat16):
+    network = build_network("residual", dimensions=dimensions, classes=2, width=4, zero_head=False)
+    size = (8,) * dimensions
+    stack = next(stack_patients([patient(size, rows=2, seed=9)], patients_per_stack=CHUNK, rows_per_patient=ROWS))
+    problem = Problem(network, layout(network), loss, autocast=True)
+    engines = {EngineName.LOOP: ENGINES[EngineName.LOOP]}
+    assert choose(engines, problem, stack, reference=ENGINES[EngineName.LOOP]).autocast is takes_bfloat16
+
+
 @pytest.mark.parametrize(("name", "engine"), itertools.product(SIZES, ENGINES))
 @pytest.mark.parametrize("poison", POISONED)
 def test_a_poisoned_scan_silences_its_patient_and_touches_nobody_else(name, engine, poison):
