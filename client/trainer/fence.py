@@ -56,7 +56,7 @@ def fence(folder: Path) -> bool:
     for path in neighbours(folder):
         _allow(ruleset, path, rights)
     for name in READ:
-        _allow(ruleset, folder / name, _READ_FILE | _READ_DIR)
+        _allow(ruleset, (folder / name).resolve(), _READ_FILE | _READ_DIR)  # a cache may be a link to a larger disk
     for name in WRITE:
         (folder / name).mkdir(mode=0o700, exist_ok=True)
         _allow(ruleset, folder / name, rights)

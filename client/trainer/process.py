@@ -21,6 +21,7 @@ from common.flower_environment import child_environment
 
 LOOK_EVERY_S: Final = 0.1  # whether training may go on
 PATIENCE_S: Final = 1.0  # for an orderly end
+KILLED_S: Final = 10.0  # for the kernel to take a killed process away
 REPLY_S: Final = 300.0  # from the first byte of an answer to its last
 _log = logging.getLogger("fedward.agent")
 
@@ -145,9 +146,12 @@ class TrainerProcess:
             process.wait(patience_s)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.wait()
+            with suppress(subprocess.TimeoutExpired):  # one that hangs in the kernel (a driver) is left
+                process.wait(KILLED_S)
         self._pid_file.unlink(missing_ok=True)
         status = process.returncode
+        if status is None:
+            return "killed, and still there"
         return f"signal {-status}" if status < 0 else f"exit status {status}"
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from client.round_work import Assignment
 from client.secagg_state import Contribution
 from client.trainer.process import TrainerProcess
-from common.errors import TrainerFailedError
+from common.errors import FedwardError, TrainerFailedError
 from common.plan.plan import StudyPlan
 from common.plan.privacy import NoisePlacement
 from common.plan.schedule import count_layout
@@ -60,6 +60,12 @@ class RemoteTraining:
     def _open(self) -> None:
         """Tell the trainer of the study, unless it knows; one that was started since then does not."""
         self._trainer.warm_up()
-        if self._opened_in != self._trainer.starts:
+        if self._opened_in == self._trainer.starts:
+            return
+        try:
             self._trainer.ask(self._opening)
-            self._opened_in = self._trainer.starts
+        except FedwardError:
+            # what was made since the trainer started (a cache, public images) is beyond its fence: another may see it
+            self._trainer.close()
+            self._trainer.ask(self._opening)
+        self._opened_in = self._trainer.starts

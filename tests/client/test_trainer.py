@@ -157,6 +157,24 @@ def test_a_study_that_cannot_be_opened_is_the_same_error_as_without_a_process_be
         trainer.ask(question)
 
 
+@pytest.mark.parametrize("how", ["the cache is a link to another disk", "the cache came after the trainer"])
+def test_a_cache_that_lies_elsewhere_or_came_later_is_read(rounds, study, everybody, how, tmp_path):
+    north, cache = everybody["north"], everybody["north"].folder.cache
+    if how == "the cache is a link to another disk":
+        north.close()  # started with the agent, before the link was made
+        cache.rename(tmp_path / "disk")
+        cache.symlink_to(tmp_path / "disk")
+    else:
+        cache.rename(cache.with_name("kept"))
+        north.close()
+        north._trainer.warm_up()
+        until(lambda: b"client.trainer" in Path(f"/proc/{pid_of(north)}/cmdline").read_bytes().split(b"\0")[2], "fenced")
+        cache.with_name("kept").rename(cache)
+    rounds.run(rounds.begin(study), everybody)
+    assert rounds.spending(north)[0].attempts == {1: EntryKind.SPENT}
+    assert north._trainer.starts == (2 if "link" in how else 3)  # what came later needs another fence
+
+
 def test_the_trainer_ends_with_its_agent_even_at_work(copied):
     """The agent is killed, so nobody tells the trainer; the end of its standard input does."""
     busy = "from client.trainer.__main__ import end_with_the_agent; end_with_the_agent()\nwhile True: pass"
