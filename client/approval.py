@@ -17,7 +17,7 @@ from client.dicom.cache import Cache
 from client.policy import check_policy, read_policy
 from client.public_images import read_public_images
 from client.site_folder import SiteFolder
-from common.errors import FedwardError, NotEnrolledError, PlanInvalidError
+from common.errors import FedwardError, NotEnrolledError, PlanInvalidError, TrainerFailedError
 from common.files import replace_atomically
 from common.identity import public_bytes, read_secret_file, read_signing_key
 from common.plan.fitting import check_fit
@@ -124,7 +124,7 @@ def approved_plans(folder: SiteFolder, shapes_of: ShapesOf = shapes_here) -> dic
     """Return every approved plan that still passes all checks, by digest.
 
     A plan that no longer passes (policy tightened, roster changed, file edited) is left out: the site fails closed.
-    Raises: ChainBrokenError when the audit log was changed.
+    Raises: ChainBrokenError when the audit log was changed; TrainerFailedError when no process could look at a network.
     """
     standing = standing_approvals(folder)
     found: dict[str, CheckedPlan] = {}
@@ -134,6 +134,8 @@ def approved_plans(folder: SiteFolder, shapes_of: ShapesOf = shapes_here) -> dic
             continue
         try:
             checked = check_for_site(folder, plan_file, shapes_of=shapes_of)
+        except TrainerFailedError:
+            raise  # nobody looked at the network, which says nothing of the plan: to be tried again
         except FedwardError as error:
             _log.warning("approved plan %s no longer passes (code %d) and is left out", digest[:12], error.exit_code)
             continue

@@ -11,6 +11,7 @@ no key (``client.trainer``).
 Source: privacy.md sections 2 and 4, secure-aggregation.md section 6.0.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -28,11 +29,15 @@ from common.secagg.order import Order
 
 @dataclass(frozen=True)
 class Assignment:
-    """What an order asks of the training. ``evaluated``: the model that comes with it is also scored."""
+    """What an order asks of the training.
+
+    ``evaluated``: the model that comes with it is also scored. ``deadline_unix_s``: when nobody waits any more.
+    """
 
     phase: int
     round_number: int
     evaluated: bool
+    deadline_unix_s: float = math.inf
 
 
 class Training(Protocol):
@@ -104,4 +109,4 @@ class StudyWork:
         phase = self._plan.phases[order.phase]
         self._reserved = self._charges.reserve(phase, order.attempt, evaluated=evaluated)
         self._has_begun = True
-        return Assignment(order.phase, order.round_number, evaluated)
+        return Assignment(order.phase, order.round_number, evaluated, order.deadline_unix_s)

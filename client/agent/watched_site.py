@@ -1,6 +1,7 @@
 """The site as the agent keeps it open: it says what it does, and a pause or a withdrawal ends what is under way."""
 
 from client.agent.progress import ProgressFeed
+from client.audit_log import standing_approvals
 from client.open_studies import OpenStudy
 from client.round_work import StudyWork
 from client.site import Site
@@ -38,7 +39,9 @@ class WatchedSite(Site):
     def __init__(self, folder: SiteFolder, speed: SpeedSection, feed: ProgressFeed, shapes_of: ShapesOf) -> None:
         self._feed = feed
         self._plan, self._round = "", 0
-        self._trainer = TrainerProcess(folder, speed, may_go_on=self._may_go_on)
+        self._audit_seen: object = None
+        self._is_approved = True
+        self._trainer = TrainerProcess(folder, speed, ended_by_staff=self._ended_by_staff)
         super().__init__(folder, self._work, threads=speed.threads, shapes_of=shapes_of)
         if self._studies.current():
             self._trainer.warm_up()
@@ -73,6 +76,17 @@ class WatchedSite(Site):
         code = answer.code if isinstance(answer, Refusal) else 0
         self._feed.publish(STEPS[sent], plan_digest=self._plan, round_number=self._round, code=code)
         return packet
+
+    def _ended_by_staff(self) -> bool:
+        """Paused, or the approval taken back: decisions of people, and nothing else. Raises: ChainBrokenError."""
+        if self.folder.paused.exists():
+            return True
+        state = self.folder.audit.stat()
+        seen = (self._plan, state.st_ino, state.st_size, state.st_mtime_ns)
+        if seen != self._audit_seen:
+            self._is_approved = self._plan in standing_approvals(self.folder)
+            self._audit_seen = seen
+        return not self._is_approved
 
     def _may_go_on(self) -> bool:
         """Not paused, and the approval not withdrawn since the order came."""

@@ -38,7 +38,9 @@ def fence() -> Finding:
     remedy = "with Linux 6.12 or newer, and Landlock switched on, the kernel keeps it away from all of them"
     if version == 0:
         return advice("fence", "this kernel has no Landlock: only its own code keeps training from keys", remedy)
-    return advice("fence", f"Landlock {version}: training opens no key or record; connections are not fenced", remedy)
+    return advice(
+        "fence", f"Landlock {version}: training opens no key or record; other processes are not fenced off", remedy
+    )
 
 
 def ports(folder: SiteFolder, config: SiteConfig) -> Iterator[Finding]:

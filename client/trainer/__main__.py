@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -62,7 +63,8 @@ def serve(trainer: Trainer, replies: int) -> None:
         model = memoryview(body)
         del body  # from here on it goes when the training lets go of the view
         _answer(replies, lambda question=question, model=model: _work(trainer, question, model))  # type: ignore[misc]
-        model.release()
+        with suppress(BufferError):  # something of a failed training still looks at it
+            model.release()
 
 
 def _work(trainer: Trainer, question: dict[str, Any], model: memoryview) -> list[memoryview]:

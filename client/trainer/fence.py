@@ -1,20 +1,26 @@
 """Start a program that cannot open this site's keys, ledger and records: ``fence.py FOLDER PROGRAM [ARGUMENT...]``.
 
-Linux's Landlock (Documentation/userspace-api/landlock.rst): a process gives up rights for itself and all that it
-starts, without privileges and for good. Here:
+Linux's Landlock and seccomp (Documentation/userspace-api/landlock.rst, seccomp_filter.rst): a process gives up rights
+for itself and all that it starts, without privileges and for good. Here:
 
     of the site folder     the cache, its secret and public images may be read, teachers written; nothing else opened
     outside of it          as before: file modes decide
-    network                no TCP, neither out nor in (Linux 6.7 and newer)
-    other processes        none may be looked into or (6.12 and newer) signalled
+    sockets                none of any kind, so no network and no local service
+    owner, mode of files   stay as they are (but for what is open already)
+    other processes        none may be looked into or (Linux 6.12 and newer) signalled
+    memory                 where it ends, this process goes first
 
-Landlock has no "all but": every neighbour of each folder on the way to the site folder is allowed, the way itself is
-not, so what appears there later is out of reach. On a kernel without Landlock the program starts all the same, and
-``fedward-site check`` says so. Imports nothing of ours: this is a launcher, and it must be quick.
+Landlock has no "all but": every neighbour of each folder on the way to the site folder is allowed, the way itself may
+only be listed, so what appears there later is out of reach, and so is a neighbour that cannot be looked at. On a kernel
+without Landlock the program starts all the same, and ``fedward-site check`` says so. Imports nothing of ours: this is a
+launcher, and it must be quick.
 """
 
+import contextlib
 import ctypes
+import errno
 import os
+import stat
 import struct
 import sys
 from collections.abc import Iterator
@@ -22,13 +28,22 @@ from pathlib import Path
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # system calls, the same on every processor
 _PATH_BENEATH = 1
-_NO_NEW_PRIVS = 38
+_PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _NO_NEW_PRIVS = 1, 22, 38
+_SIGKILL = 9
 _READ_FILE, _READ_DIR = 1 << 2, 1 << 3
 _OF_A_FILE = 1 << 1 | _READ_FILE | 1 << 14  # write, read, truncate
 _ALL_BUT_EXECUTE = (1 << 13) - 2
 _RENAME, _TRUNCATE = 1 << 13, 1 << 14  # kernels that know Landlock 2, 3
 _TCP = 0b11  # bind, connect: Landlock 4
 _SCOPES = 0b11  # abstract Unix sockets, signals: Landlock 6
+
+# What is refused: socket, io_uring_setup, chmod, fchmodat, fchmodat2, chown and its kin, setxattr and its kin. seccomp
+# names calls by number: machine -> (its name for seccomp, numbers).
+_REFUSED = {
+    "x86_64": (0xC000003E, (41, 425, 90, 268, 452, 92, 94, 260, 188, 189)),
+    "aarch64": (0xC00000B7, (198, 425, 53, 452, 54, 5, 6)),
+}
+_SECOND_NUMBERS = 0x40000000  # x86-64 has each call under a second number from here on
 
 READ = ("cache", "site.secret", "public")
 WRITE = ("teachers",)
@@ -53,6 +68,8 @@ def fence(folder: Path) -> bool:
     attributes = struct.pack("=QQQ", rights, _TCP, _SCOPES)[: 8 if version < 4 else 16 if version < 6 else 24]
     ruleset = _called(_CREATE_RULESET, attributes, len(attributes), 0)
     folder = folder.resolve(strict=True)
+    for ancestor in folder.parents:
+        _allow(ruleset, ancestor, _READ_DIR)  # Python lists folders to find modules
     for path in neighbours(folder):
         _allow(ruleset, path, rights)
     for name in READ:
@@ -67,17 +84,32 @@ def fence(folder: Path) -> bool:
     return True
 
 
+def refuse_calls() -> bool:
+    """Have the kernel answer EPERM to the calls of ``_REFUSED``; tell whether it can. For threads as ``fence``."""
+    machine, numbers = _REFUSED.get(os.uname().machine, (0, ()))
+    if not machine:
+        return False
+    refuse = len(numbers) + 1  # how far it is from the first comparison of a number to the refusal
+    steps = [
+        (0x20, 0, 0, 4),  # load the machine's name
+        (0x15, 0, refuse + 2, machine),  # another: refuse
+        (0x20, 0, 0, 0),  # load the call's number
+        (0x35, refuse, 0, _SECOND_NUMBERS),
+        *((0x15, refuse - 1 - place, 0, number) for place, number in enumerate(numbers)),
+        (0x06, 0, 0, 0x7FFF0000),  # allow
+        (0x06, 0, 0, 0x00050000 | errno.EPERM),
+    ]
+    code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in steps))
+    program = struct.pack("@HP", len(steps), ctypes.addressof(code))
+    _libc.prctl(_NO_NEW_PRIVS, 1, 0, 0, 0)
+    return bool(_libc.prctl(_PR_SET_SECCOMP, 2, program, 0, 0) == 0)
+
+
 def neighbours(folder: Path) -> Iterator[Path]:
     """Yield what lies beside ``folder`` and beside each folder above it; links are left out, their targets count."""
     for inner in (folder, *folder.parents[:-1]):
-        try:
-            names = os.listdir(inner.parent)  # noqa: PTH208 (pathlib would load what a launcher need not)
-        except PermissionError:
-            continue
-        for name in names:
-            path = inner.parent / name
-            if name != inner.name and not path.is_symlink():
-                yield path
+        with contextlib.suppress(OSError), os.scandir(inner.parent) as entries:
+            yield from (Path(entry.path) for entry in entries if entry.name != inner.name and not entry.is_symlink())
 
 
 def _allow(ruleset: int, path: Path, rights: int) -> None:
@@ -86,11 +118,10 @@ def _allow(ruleset: int, path: Path, rights: int) -> None:
         descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
         return
-    try:
-        allowed = rights if path.is_dir() else rights & _OF_A_FILE
+    with contextlib.suppress(OSError):  # a dead mount, for one
+        allowed = rights if stat.S_ISDIR(os.fstat(descriptor).st_mode) else rights & _OF_A_FILE
         _called(_ADD_RULE, ruleset, _PATH_BENEATH, struct.pack("=Qi", allowed, descriptor), 0)
-    finally:
-        os.close(descriptor)
+    os.close(descriptor)
 
 
 def _called(number: int, *arguments: int | bytes) -> int:
@@ -101,5 +132,9 @@ def _called(number: int, *arguments: int | bytes) -> int:
 
 
 if __name__ == "__main__":
+    _libc.prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     fence(Path(sys.argv[1]))
+    refuse_calls()
     os.execv(sys.argv[2], sys.argv[2:])  # noqa: S606 (its arguments are our own)

@@ -6,6 +6,7 @@ import select
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
@@ -15,14 +16,15 @@ from client.frames import ChannelClosedError, receive, send
 from client.site_config import SpeedSection
 from client.site_folder import SiteFolder
 from client.trainer import fence
-from common.errors import TrainerFailedError, TrainingStoppedError, error_of
+from common.errors import FedwardError, TrainerFailedError, TrainingStoppedError, error_of
 from common.files import replace_atomically
 from common.flower_environment import child_environment
 
 LOOK_EVERY_S: Final = 0.1  # whether training may go on
+ANSWER_S: Final = 600.0  # to a question without a deadline of its own
 PATIENCE_S: Final = 1.0  # for an orderly end
 KILLED_S: Final = 10.0  # for the kernel to take a killed process away
-REPLY_S: Final = 300.0  # from the first byte of an answer to its last
+REPLY_S: Final = 60.0  # from the first byte of an answer to its last
 _log = logging.getLogger("fedward.agent")
 
 Answer = tuple[dict[str, Any], bytearray]
@@ -31,18 +33,19 @@ Answer = tuple[dict[str, Any], bytearray]
 class TrainerProcess:
     """The process that trains for one site; a dead one is replaced at the next question.
 
-    ``may_go_on``: asked while the trainer works; once it says no, the process is killed. ``pid_file``: for scripts.
+    ``ended_by_staff``: asked while the trainer works; once it says yes, the process is killed.
     Safe for several threads: questions are answered one after the other. Use as a context manager, or ``close`` it.
     """
 
     def __init__(
-        self, folder: SiteFolder, speed: SpeedSection, *, may_go_on: Callable[[], bool] = lambda: True
+        self, folder: SiteFolder, speed: SpeedSection, *, ended_by_staff: Callable[[], bool] = lambda: False
     ) -> None:
-        self._folder, self._speed, self._may_go_on = folder, speed, may_go_on
+        self._folder, self._speed, self._ended_by_staff = folder, speed, ended_by_staff
         self._pid_file = folder.state / "trainer.pid"
         self._process: subprocess.Popen[bytes] | None = None
         self._replies = -1
         self._turn = threading.Lock()
+        self._deadline_unix_s = 0.0
         self.starts = 0
 
     def warm_up(self) -> None:
@@ -50,12 +53,21 @@ class TrainerProcess:
         with self._turn:
             self._running()
 
-    def ask(self, question: dict[str, Any], body: memoryview | None = None, *, max_body_bytes: int = 0) -> Answer:
+    def ask(
+        self,
+        question: dict[str, Any],
+        body: memoryview | None = None,
+        *,
+        max_body_bytes: int = 0,
+        deadline_unix_s: float | None = None,
+    ) -> Answer:
         """Return the trainer's answer. ``body``: flat bytes; comes back released, because it may be large.
 
-        Raises: the trainer's own FedwardError; TrainerFailedError when it ended or met a fault; TrainingStoppedError
-        when ``may_go_on`` said no.
+        ``deadline_unix_s``: when nobody wants the answer any more; ten minutes from now if not given.
+        Raises: the trainer's own FedwardError; TrainerFailedError when it ended, met a fault or was late;
+        TrainingStoppedError when ``ended_by_staff`` said so, before the deadline.
         """
+        self._deadline_unix_s = time.time() + ANSWER_S if deadline_unix_s is None else deadline_unix_s
         with self._turn:
             process = self._running()
             try:
@@ -67,8 +79,7 @@ class TrainerProcess:
                 self._end(patience_s=0)  # what it computes now, nobody waits for
                 raise
         if "failed" in head:
-            sentence = str(head.get("sentence", ""))
-            raise error_of(int(head["failed"]), sentence) or TrainerFailedError(f"the trainer met {sentence}")
+            raise _told(head)
         return head, reply
 
     def close(self) -> None:
@@ -95,14 +106,23 @@ class TrainerProcess:
         with memoryview(b"") if body is None else body as content:
             send(questions, question, content, wait=lambda: self._wait(questions, select.POLLOUT))
         self._wait(self._replies, select.POLLIN)
-        return receive(self._replies, max_body_bytes=max_body_bytes, timeout_s=REPLY_S)
+        try:
+            return receive(self._replies, max_body_bytes=max_body_bytes, timeout_s=REPLY_S)
+        except TimeoutError:
+            raise TrainerFailedError("the process that trains stopped in the middle of its answer") from None
 
     def _wait(self, descriptor: int, event: int) -> None:
-        """Wait until the trainer reads or writes. Raises: TrainingStoppedError when it shall not go on."""
+        """Wait until the trainer reads or writes.
+
+        The deadline comes first: whoever pauses because a round hangs gives no reason that is independent of the data.
+        Raises: TrainerFailedError past the deadline; TrainingStoppedError when the staff ended it before.
+        """
         poller = select.poll()
         poller.register(descriptor, event)
         while not poller.poll(LOOK_EVERY_S * 1000):
-            if not self._may_go_on():
+            if time.time() >= self._deadline_unix_s:
+                raise TrainerFailedError("the process that trains was not done in time")
+            if self._ended_by_staff():
                 raise TrainingStoppedError("training was ended: the site was paused, or the approval withdrawn")
 
     def _running(self) -> subprocess.Popen[bytes]:
@@ -111,6 +131,7 @@ class TrainerProcess:
         if self._process is None:
             self._process = self._started()
             self.starts += 1
+            self._introduce(self._process)
         return self._process
 
     def _started(self) -> subprocess.Popen[bytes]:
@@ -127,12 +148,18 @@ class TrainerProcess:
             raise TrainerFailedError(f"no process can be started to train ({error.strerror})") from None
         finally:
             os.close(child_end)
-        replace_atomically(self._pid_file, f"{process.pid}\n".encode(), 0o600)
+        return process
+
+    def _introduce(self, process: subprocess.Popen[bytes]) -> None:
+        """Tell scripts of the process, and the process of its settings."""
+        try:
+            replace_atomically(self._pid_file, f"{process.pid}\n".encode(), 0o600)
+        except (OSError, FedwardError):
+            _log.warning("trainer.pid cannot be written; is the disk full?")
         assert process.stdin is not None  # noqa: S101
         os.set_blocking(process.stdin.fileno(), False)
         with suppress(ChannelClosedError):  # whoever asks finds out
             send(process.stdin.fileno(), {"speed": self._speed.model_dump_json()})
-        return process
 
     def _end(self, patience_s: float = PATIENCE_S) -> str:
         """End the process and return how it ended, in words."""
@@ -161,3 +188,13 @@ def _has_ended(process: subprocess.Popen[bytes]) -> bool:
     poller = select.poll()
     poller.register(process.stdin.fileno(), 0)  # nothing but errors: the other end is closed
     return process.poll() is not None or bool(poller.poll(0))
+
+
+def _told(head: dict[str, Any]) -> FedwardError:
+    """Return the error that the trainer tells of. It cannot say that a person ended it: that gives budget back."""
+    sentence = str(head.get("sentence", ""))
+    code = head["failed"] if type(head["failed"]) is int else -1
+    known = error_of(code, sentence)
+    if known is None or isinstance(known, TrainingStoppedError):
+        return TrainerFailedError(f"the trainer met {sentence}")
+    return known

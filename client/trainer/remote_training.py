@@ -51,7 +51,9 @@ class RemoteTraining:
             "round": assignment.round_number,
             "evaluated": assignment.evaluated,
         }
-        _, found = self._trainer.ask(question, model, max_body_bytes=expected)
+        _, found = self._trainer.ask(
+            question, model, max_body_bytes=expected, deadline_unix_s=assignment.deadline_unix_s
+        )
         if len(found) != expected:
             raise TrainerFailedError(f"the trainer gave {len(found)} bytes; {expected} were expected")
         meta = np.frombuffer(found, np.uint64, self._meta_words)

@@ -13,6 +13,7 @@ import pytest
 
 from client.agent.progress import ProgressFeed
 from client.agent.watched_site import WatchedSite
+from client.approval import withdraw_approval
 from client.ledger_budget import EntryKind
 from client.shapes_beside import ShapesBeside
 from client.site_config import SpeedSection
@@ -97,9 +98,9 @@ def test_a_trainer_that_dies_at_work_costs_its_order_only(rounds, study, everybo
     def killed_after_a_while():
         if next(looks) == 2:
             os.kill(frozen, signal.SIGKILL)
-        return True
+        return False
 
-    monkeypatch.setattr(north._trainer, "_may_go_on", killed_after_a_while)
+    monkeypatch.setattr(north._trainer, "_ended_by_staff", killed_after_a_while)
     assert rounds.refused_by(rounds.order_for(study, everybody, "north", attempt=2)) is Check.R0_CONTRIBUTION
     # why it died nobody knows, so what was reserved stays spent
     assert rounds.spending(north)[0].attempts == {1: EntryKind.SPENT, 2: EntryKind.RESERVED}
@@ -113,21 +114,76 @@ def test_training_under_way_ends_at_once_when_staff_say_so(rounds, study, everyb
     rounds.run(rounds.begin(study), everybody)
     frozen = pid_of(north)
     os.kill(frozen, signal.SIGSTOP)  # training that takes for ever
-    asked = north._may_go_on
+    asked, looks = north._ended_by_staff, iter(range(100))
 
     def says_so_meanwhile():
-        if how == "pause":
-            north.folder.paused.touch()
-        else:
-            north.folder.plan(study.plan.digest()).unlink(missing_ok=True)
+        if next(looks) == 2:
+            if how == "pause":
+                north.folder.paused.touch()
+            else:
+                withdraw_approval(north.folder, study.plan.digest(), approver="Dr North")
         return asked()
 
-    monkeypatch.setattr(north._trainer, "_may_go_on", says_so_meanwhile)
+    monkeypatch.setattr(north._trainer, "_ended_by_staff", says_so_meanwhile)
     assert rounds.refused_by(rounds.order_for(study, everybody, "north", attempt=2)) is Check.R0_CONTRIBUTION
     assert not is_alive(frozen)
     assert not (north.folder.state / "trainer.pid").exists()
     # a person's reason, not the data's: what was reserved is given back
     assert rounds.spending(north)[0].attempts == {1: EntryKind.SPENT, 2: EntryKind.VOID}
+
+
+def test_a_trainer_that_hangs_is_killed_at_the_deadline_and_stays_charged(rounds, study, everybody, monkeypatch):
+    north = everybody["north"]
+    rounds.run(rounds.begin(study), everybody)
+    frozen = pid_of(north)
+    os.kill(frozen, signal.SIGSTOP)
+    ask = north._trainer.ask
+    soon = {"deadline_unix_s": time.time() + 1.0}
+    monkeypatch.setattr(north._trainer, "ask", lambda *given, **named: ask(*given, **{**named, **soon}))
+    assert rounds.refused_by(rounds.order_for(study, everybody, "north", attempt=2)) is Check.R0_CONTRIBUTION
+    assert not is_alive(frozen)
+    north.folder.paused.touch()  # too late to be a reason
+    assert rounds.spending(north)[0].attempts == {1: EntryKind.SPENT, 2: EntryKind.RESERVED}
+
+
+@pytest.mark.parametrize("file", ["policy", "roster"])
+def test_a_file_that_cannot_be_read_for_a_moment_is_no_persons_decision(rounds, study, everybody, file, monkeypatch):
+    north = everybody["north"]
+    asked, looks = north._ended_by_staff, []
+
+    def broken_meanwhile():
+        looks.append(getattr(north.folder, file).write_text("half a file"))
+        return asked()
+
+    monkeypatch.setattr(north._trainer, "_ended_by_staff", broken_meanwhile)
+    rounds.order_for(study, everybody, "north")
+    assert looks, "training took longer than a look"
+    assert rounds.spending(north)[0].attempts == {1: EntryKind.RESERVED}
+
+
+def test_a_trainer_cannot_say_that_a_person_ended_it(trainer, monkeypatch):
+    code = int(errors.TrainingStoppedError.exit_code)
+    monkeypatch.setattr(trainer, "_asked", lambda *_: ({"failed": code, "sentence": "a person"}, bytearray()))
+    monkeypatch.setattr(errors.TrainerFailedError, "exit_code", -1)  # so that the code means the other one
+    with pytest.raises(errors.TrainerFailedError):
+        trainer.ask({"do": "open"})
+
+
+def test_a_full_disk_leaves_no_trainer_behind(copied, monkeypatch):
+    folder = SiteFolder(copied / "north")
+    folder.state.mkdir()
+
+    def full(*_):
+        raise errors.FileUnreadableError("no space left")
+
+    monkeypatch.setattr("client.trainer.process.replace_atomically", full)
+    process = TrainerProcess(folder, SpeedSection())
+    process.warm_up()
+    child = process._process
+    process.warm_up()
+    assert process._process is child
+    process.close()
+    assert child.poll() is not None
 
 
 def test_a_model_that_does_not_fit_is_the_same_error_as_without_a_process_between(rounds, study, north):
@@ -168,7 +224,9 @@ def test_a_cache_that_lies_elsewhere_or_came_later_is_read(rounds, study, everyb
         cache.rename(cache.with_name("kept"))
         north.close()
         north._trainer.warm_up()
-        until(lambda: b"client.trainer" in Path(f"/proc/{pid_of(north)}/cmdline").read_bytes().split(b"\0")[2], "fenced")
+        until(
+            lambda: b"client.trainer" in Path(f"/proc/{pid_of(north)}/cmdline").read_bytes().split(b"\0")[2], "fenced"
+        )
         cache.with_name("kept").rename(cache)
     rounds.run(rounds.begin(study), everybody)
     assert rounds.spending(north)[0].attempts == {1: EntryKind.SPENT}
@@ -282,13 +340,19 @@ for what, work in {
     "change the cache": lambda: (folder / "cache" / "new").write_bytes(b"x"),
     "listen": listen,
     "connect": call,
+    "connect by another protocol": lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262).close(),
+    "listen without an address": lambda: socket.socket().listen(),
+    "send a datagram": lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"x", ("127.0.0.1", 9)),
+    "talk to a local service": lambda: socket.socket(socket.AF_UNIX).connect(str(folder / "agent.sock")),
+    "let others read the key": lambda: os.chmod(folder / "site.key", 0o644),
+    "let others read the key, by its folder": lambda: os.chmod("site.key", 0o644, dir_fd=os.open(folder, os.O_PATH)),
     "look into the agent's memory": lambda: open(f"/proc/{agent}/mem", "rb").close(),
     "look at what the agent has open": lambda: os.readlink(f"/proc/{agent}/fd/0"),
     "end the agent": lambda: os.kill(agent, 0),
 }.items():
     print(f"{what}: {outcome(work)}")
 """
-MAY = {"read the cache", "read the cache's secret", "keep a teacher", "write outside"}
+MAY = {"read the cache", "read the cache's secret", "keep a teacher", "write outside", "list the site folder"}
 
 
 def test_the_trainer_cannot_open_the_sites_keys_and_records_nor_reach_network_or_agent(copied, tmp_path):
