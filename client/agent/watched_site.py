@@ -78,7 +78,7 @@ class WatchedSite(Site):
         return packet
 
     def _ended_by_staff(self) -> bool:
-        """Paused, or the approval taken back: decisions of people, and nothing else. Raises: ChainBrokenError."""
+        """Paused, or approval taken back: decisions of people, nothing else. Raises: ChainBrokenError, OSError."""
         if self.folder.paused.exists():
             return True
         state = self.folder.audit.stat()

@@ -12,12 +12,12 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from client.child_process import end
 from client.dicom.facts import Facts, checked
 from client.dicom.limits import FILE_WALL_S, MIB
 from client.dicom.pseudonyms import derive
@@ -150,15 +150,8 @@ class WorkerProcess:
         if self._process is None:
             return
         process, self._process = self._process, None
-        assert process.stdin is not None  # noqa: S101
-        process.stdin.close()
         os.close(self._replies)
-        try:
-            process.wait(patience_s)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(1.0)
+        end(process, patience_s=patience_s, killed_s=1.0)
 
 
 class Pool:

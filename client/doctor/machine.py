@@ -11,7 +11,7 @@ import torch
 from client.doctor.findings import Finding, advice, fine, stop
 from client.site_config import SiteConfig, SpeedSection
 from client.site_folder import SiteFolder
-from client.trainer.fence import landlock_version
+from client.trainer.fence import can_refuse_calls, landlock_version
 
 FULL_FENCE: Final = 6  # version of Landlock (``client.trainer.fence``)
 
@@ -33,14 +33,13 @@ def device(section: SpeedSection) -> Finding:
 def fence() -> Finding:
     """The kernel can keep the process that trains away from keys, records and the network."""
     version = landlock_version()
-    if version >= FULL_FENCE:
+    if version >= FULL_FENCE and can_refuse_calls():
         return fine("fence", "the process that trains opens no key, no record and no connection")
-    remedy = "with Linux 6.12 or newer, and Landlock switched on, the kernel keeps it away from all of them"
+    remedy = "Linux 6.12 or newer with Landlock, on x86-64 or aarch64 with seccomp, keeps it away from all of them"
     if version == 0:
         return advice("fence", "this kernel has no Landlock: only its own code keeps training from keys", remedy)
-    return advice(
-        "fence", f"Landlock {version}: training opens no key or record; other processes are not fenced off", remedy
-    )
+    lack = "sockets" if version >= FULL_FENCE else "other processes"
+    return advice("fence", f"Landlock {version}: training opens no key or record; {lack} are not fenced off", remedy)
 
 
 def ports(folder: SiteFolder, config: SiteConfig) -> Iterator[Finding]:

@@ -12,8 +12,8 @@ for itself and all that it starts, without privileges and for good. Here:
 
 Landlock has no "all but": every neighbour of each folder on the way to the site folder is allowed, the way itself may
 only be listed, so what appears there later is out of reach, and so is a neighbour that cannot be looked at. On a kernel
-without Landlock the program starts all the same, and ``fedward-site check`` says so. Imports nothing of ours: this is a
-launcher, and it must be quick.
+without one of the two the program starts all the same; its log and ``fedward-site check`` say so. Imports nothing of
+ours: this is a launcher, and it must be quick.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ from pathlib import Path
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # system calls, the same on every processor
 _PATH_BENEATH = 1
-_PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _NO_NEW_PRIVS = 1, 22, 38
+_PR_SET_PDEATHSIG, _PR_GET_SECCOMP, _PR_SET_SECCOMP, _NO_NEW_PRIVS = 1, 21, 22, 38
 _SIGKILL = 9
 _READ_FILE, _READ_DIR = 1 << 2, 1 << 3
 _OF_A_FILE = 1 << 1 | _READ_FILE | 1 << 14  # write, read, truncate
@@ -77,18 +77,22 @@ def fence(folder: Path) -> bool:
     for name in WRITE:
         (folder / name).mkdir(mode=0o700, exist_ok=True)
         _allow(ruleset, folder / name, rights)
-    if _libc.prctl(_NO_NEW_PRIVS, 1, 0, 0, 0):
-        raise OSError(ctypes.get_errno(), "PR_SET_NO_NEW_PRIVS")
+    _controlled(_NO_NEW_PRIVS, 1)
     _called(_RESTRICT_SELF, ruleset, 0)
     os.close(ruleset)
     return True
 
 
+def can_refuse_calls() -> bool:
+    """Tell whether kernel and machine are such that ``refuse_calls`` works."""
+    return os.uname().machine in _REFUSED and _libc.prctl(_PR_GET_SECCOMP, 0, 0, 0, 0) >= 0
+
+
 def refuse_calls() -> bool:
-    """Have the kernel answer EPERM to the calls of ``_REFUSED``; tell whether it can. For threads as ``fence``."""
-    machine, numbers = _REFUSED.get(os.uname().machine, (0, ()))
-    if not machine:
+    """Have the kernel answer EPERM to the calls of ``_REFUSED``; tell whether it can. Threads and errors: ``fence``."""
+    if not can_refuse_calls():
         return False
+    machine, numbers = _REFUSED[os.uname().machine]
     refuse = len(numbers) + 1  # how far it is from the first comparison of a number to the refusal
     steps = [
         (0x20, 0, 0, 4),  # load the machine's name
@@ -101,8 +105,9 @@ def refuse_calls() -> bool:
     ]
     code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in steps))
     program = struct.pack("@HP", len(steps), ctypes.addressof(code))
-    _libc.prctl(_NO_NEW_PRIVS, 1, 0, 0, 0)
-    return bool(_libc.prctl(_PR_SET_SECCOMP, 2, program, 0, 0) == 0)
+    _controlled(_NO_NEW_PRIVS, 1)
+    _controlled(_PR_SET_SECCOMP, 2, program)
+    return True
 
 
 def neighbours(folder: Path) -> Iterator[Path]:
@@ -131,10 +136,17 @@ def _called(number: int, *arguments: int | bytes) -> int:
     return result
 
 
+def _controlled(option: int, value: int, program: bytes | int = 0) -> None:
+    if _libc.prctl(option, value, program, 0, 0):
+        raise OSError(ctypes.get_errno(), f"the kernel refused prctl {option}")
+
+
 if __name__ == "__main__":
     _libc.prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
-    fence(Path(sys.argv[1]))
-    refuse_calls()
+    if not fence(Path(sys.argv[1])):
+        sys.stderr.write("this kernel has no Landlock: keys and records are not fenced off from training\n")
+    if not refuse_calls():
+        sys.stderr.write("no seccomp for this machine: sockets are not fenced off from training\n")
     os.execv(sys.argv[2], sys.argv[2:])  # noqa: S606 (its arguments are our own)

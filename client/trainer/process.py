@@ -5,13 +5,12 @@ import os
 import select
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
+from client.child_process import end
 from client.frames import ChannelClosedError, receive, send
 from client.site_config import SpeedSection
 from client.site_folder import SiteFolder
@@ -34,7 +33,7 @@ class TrainerProcess:
     """The process that trains for one site; a dead one is replaced at the next question.
 
     ``ended_by_staff``: asked while the trainer works; once it says yes, the process is killed.
-    Safe for several threads: questions are answered one after the other. Use as a context manager, or ``close`` it.
+    For one thread that stays until the end: the kernel ends the process with it. ``close`` it.
     """
 
     def __init__(
@@ -44,14 +43,12 @@ class TrainerProcess:
         self._pid_file = folder.state / "trainer.pid"
         self._process: subprocess.Popen[bytes] | None = None
         self._replies = -1
-        self._turn = threading.Lock()
         self._deadline_unix_s = 0.0
         self.starts = 0
 
     def warm_up(self) -> None:
         """Start the process if there is none, without waiting for it: loading PyTorch takes seconds."""
-        with self._turn:
-            self._running()
+        self._running()
 
     def ask(
         self,
@@ -68,31 +65,22 @@ class TrainerProcess:
         TrainingStoppedError when ``ended_by_staff`` said so, before the deadline.
         """
         self._deadline_unix_s = time.time() + ANSWER_S if deadline_unix_s is None else deadline_unix_s
-        with self._turn:
-            process = self._running()
-            try:
-                head, reply = self._asked(process, question, body, max_body_bytes)
-            except ChannelClosedError:
-                status = self._end()
-                raise TrainerFailedError(f"the process that trains ended ({status}) at work") from None
-            except BaseException:
-                self._end(patience_s=0)  # what it computes now, nobody waits for
-                raise
+        process = self._running()
+        try:
+            head, reply = self._asked(process, question, body, max_body_bytes)
+        except ChannelClosedError:
+            status = self._end()
+            raise TrainerFailedError(f"the process that trains ended ({status}) at work") from None
+        except BaseException:
+            self._end(patience_s=0)  # what it computes now, nobody waits for
+            raise
         if "failed" in head:
             raise _told(head)
         return head, reply
 
     def close(self) -> None:
-        """End the process; it holds nothing worth keeping. Does not wait for a question that is being answered."""
+        """End the process; it holds nothing worth keeping."""
         self._end(patience_s=0)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _asked(
         self,
@@ -166,15 +154,8 @@ class TrainerProcess:
         process, self._process = self._process, None
         if process is None:
             return "not running"
-        assert process.stdin is not None  # noqa: S101
-        process.stdin.close()
         os.close(self._replies)
-        try:
-            process.wait(patience_s)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            with suppress(subprocess.TimeoutExpired):  # one that hangs in the kernel (a driver) is left
-                process.wait(KILLED_S)
+        end(process, patience_s=patience_s, killed_s=KILLED_S)
         self._pid_file.unlink(missing_ok=True)
         status = process.returncode
         if status is None:

@@ -7,7 +7,7 @@ import numpy as np
 from client.round_work import Assignment
 from client.secagg_state import Contribution
 from client.trainer.process import TrainerProcess
-from common.errors import FedwardError, TrainerFailedError
+from common.errors import FedwardError, TrainerFailedError, TrainingStoppedError
 from common.plan.plan import StudyPlan
 from common.plan.privacy import NoisePlacement
 from common.plan.schedule import count_layout
@@ -66,6 +66,8 @@ class RemoteTraining:
             return
         try:
             self._trainer.ask(self._opening)
+        except TrainingStoppedError:
+            raise
         except FedwardError:
             # what was made since the trainer started (a cache, public images) is beyond its fence: another may see it
             self._trainer.close()

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ import pytest
 from client.agent.progress import ProgressFeed
 from client.agent.watched_site import WatchedSite
 from client.approval import withdraw_approval
+from client.doctor import machine
+from client.doctor.findings import Level
 from client.ledger_budget import EntryKind
 from client.shapes_beside import ShapesBeside
 from client.site_config import SpeedSection
@@ -65,7 +68,7 @@ def everybody(sites, north):
 def trainer(copied):
     folder = SiteFolder(copied / "north")
     folder.state.mkdir()
-    with TrainerProcess(folder, SpeedSection()) as process:
+    with closing(TrainerProcess(folder, SpeedSection())) as process:
         yield process
 
 
@@ -142,7 +145,6 @@ def test_a_trainer_that_hangs_is_killed_at_the_deadline_and_stays_charged(rounds
     monkeypatch.setattr(north._trainer, "ask", lambda *given, **named: ask(*given, **{**named, **soon}))
     assert rounds.refused_by(rounds.order_for(study, everybody, "north", attempt=2)) is Check.R0_CONTRIBUTION
     assert not is_alive(frozen)
-    north.folder.paused.touch()  # too late to be a reason
     assert rounds.spending(north)[0].attempts == {1: EntryKind.SPENT, 2: EntryKind.RESERVED}
 
 
@@ -371,3 +373,20 @@ def test_the_trainer_cannot_open_the_sites_keys_and_records_nor_reach_network_or
     outcomes = dict(line.split(": ") for line in said.splitlines())
     assert {what for what, outcome in outcomes.items() if outcome == "done"} == MAY
     assert {outcome for what, outcome in outcomes.items() if what not in MAY} == {"denied"}
+
+
+@pytest.mark.parametrize(
+    ("version", "refuses_calls", "level", "says"),
+    [
+        (7, True, Level.OK, "no key, no record and no connection"),
+        (7, False, Level.ADVICE, "sockets are not fenced off"),
+        (4, True, Level.ADVICE, "other processes are not fenced off"),
+        (0, True, Level.ADVICE, "no Landlock"),
+    ],
+)
+def test_check_says_how_far_the_kernel_can_fence_training_off(version, refuses_calls, level, says, monkeypatch):
+    monkeypatch.setattr(machine, "landlock_version", lambda: version)
+    monkeypatch.setattr(machine, "can_refuse_calls", lambda: refuses_calls)
+    found = machine.fence()
+    assert says in found.text
+    assert found.level is level
