@@ -27,7 +27,7 @@ COMMANDS = {
     "resume": ("client.commands.pause:resume", "Take part again."),
     "agent": ("client.commands.agent:agent", "Work on tasks (started by `up`)."),
     "restored": ("client.commands.restored:restored", "After restoring a backup: refuse the attempts it forgot."),
-    "keys": ("common.keys_command:keys_app", "Make keys and show fingerprints."),
+    "keys": ("common.trust.keys_command:keys_app", "Make keys and show fingerprints."),
 }
 
 app = new_application("fedward-site", HELP, COMMANDS)

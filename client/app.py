@@ -16,8 +16,8 @@ from flwr.clientapp import ClientApp
 
 from client.open_sites import site_at
 from common.faults import fault_without_text
-from common.flower_messages import Hello, from_content, hello_answer, read_hello_question, to_content
-from common.flower_objects import LARGEST_ARRAY_BYTES
+from common.flower.messages import Hello, from_content, hello_answer, read_hello_question, to_content
+from common.flower.objects import LARGEST_ARRAY_BYTES
 from common.secagg.stages import Kind
 
 SITE_FOLDER = "site-folder"  # key of the node's configuration

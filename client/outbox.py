@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from common.errors import OutboxRefusedError
-from common.hash_chain import ChainLink, HashChain
+from common.errors import ExitCode, FedwardError
 from common.secagg.messages import Packet
 from common.secagg.stages import Kind
 from common.secagg.wire import MAX_MESSAGE_BYTES
+from common.trust.hash_chain import ChainLink, HashChain
 
 NAME: Final = "outbox"
 HELLO: Final = "hello"  # who is there and which code runs; before any round
@@ -26,6 +26,12 @@ KINDS: Final = frozenset(
     {HELLO, Kind.KEYS, Kind.SHARES, Kind.MASKED, Kind.CONSISTENT, Kind.UNMASK, Kind.RECORDED, Kind.REFUSAL}
 )
 MAX_HELLO_BYTES: Final = 4096
+
+
+class OutboxRefusedError(FedwardError):
+    """Something tried to leave the site that is not on the outbox's list, or is too large."""
+
+    exit_code = ExitCode.OUTBOX_REFUSED
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@
     spend        SPENT, durable, before the masked vector leaves
     abandon      VOID, only when the session ended before that for a reason outside the site's data
 
-The training itself (``client.study_training``) is handed in: an agent has it done by a process of its own, which knows
-no key (``client.trainer``).
+The training itself (``client.trainer.study_training``) is handed in: an agent has it done by a process of its own,
+which knows no key (``client.trainer``).
 Source: privacy.md sections 2 and 4, secure-aggregation.md section 6.0.
 """
 
@@ -15,12 +15,12 @@ import math
 from dataclasses import dataclass
 from typing import Protocol, Self
 
-from client.ledger import Ledger, Reservation
-from client.open_studies import OpenStudy
-from client.secagg_state import Contribution
-from client.site_folder import SiteFolder
-from client.study_charges import StudyCharges
-from common.errors import TrainingStoppedError
+from client.consent.open_studies import OpenStudy
+from client.errors import TrainingStoppedError
+from client.installation.folder import SiteFolder
+from client.ledger.ledger import Ledger, Reservation
+from client.ledger.study_charges import StudyCharges
+from client.secagg.state import Contribution
 from common.plan.plan import StudyPlan
 from common.plan.schedule import is_evaluated, version_before
 from common.plan.sizes import largest_payload_bytes
@@ -51,7 +51,7 @@ class Training(Protocol):
 
 
 class StudyWork:
-    """Charging of one study, and its training (``client.secagg_steps.RoundWork``).
+    """Charging of one study, and its training (``client.secagg.steps.RoundWork``).
 
     ``payload_bytes``: bytes of the largest masked vector of this study, which the outbox lets through.
     """

@@ -14,19 +14,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.open_studies import OpenStudies, OpenStudy
+from client.consent.open_studies import OpenStudies, OpenStudy
+from client.installation.errors import NotEnrolledError
+from client.installation.folder import SiteFolder
+from client.learning.speed import Speed
 from client.outbox import HELLO, Outbox
 from client.round_work import StudyWork
-from client.secagg import SiteSession
-from client.secagg_journal import SiteJournal
-from client.site_folder import SiteFolder
-from client.speed import Speed
-from common.errors import FedwardError, NotEnrolledError
-from common.identity import public_bytes, read_signing_key
+from client.secagg.journal import SiteJournal
+from client.secagg.session import SiteSession
+from common.errors import FedwardError
 from common.plan.shape import ShapesOf
 from common.plan.shapes_here import shapes_here
-from common.provenance import code_digest
-from common.roster import read_roster
 from common.secagg.keys import sign
 from common.secagg.messages import Packet, Refusal, SignedOrder, decode, encode
 from common.secagg.order import decode_order
@@ -34,6 +32,9 @@ from common.secagg.refusals import TABLE, Check, RefusedError
 from common.secagg.stages import SITE_RECEIVES, SITE_SENDS, Kind
 from common.secagg.statements import refusal_statement
 from common.secagg.wire import WireError
+from common.trust.identity import public_bytes, read_signing_key
+from common.trust.provenance import code_digest
+from common.trust.roster import read_roster
 
 _log = logging.getLogger("fedward.site")
 _UNSIGNED = bytes(64)
@@ -76,7 +77,7 @@ class Site:
     @classmethod
     def open(cls, path: Path, *, speed: Speed | None = None) -> "Site":
         """Open the site at ``path``, training in this process. ``speed``: settings that change nothing but time."""
-        from client.study_training import local_work  # noqa: PLC0415 (PyTorch: an agent leaves it to its trainer)
+        from client.trainer.study_training import local_work  # noqa: PLC0415 (PyTorch: an agent leaves it to its trainer)
 
         chosen = speed or Speed()
         return cls(

@@ -11,7 +11,7 @@ COMMANDS = {
     "init": ("server.commands.init:init", "Make a federation folder: keys, certificates, settings."),
     "admit": ("server.commands.admit:admit", "Admit a hospital whose fingerprint was compared."),
     "dismiss": ("server.commands.admit:dismiss", "Take a hospital out of the next roster."),
-    "keys": ("common.keys_command:keys_app", "Make keys and show fingerprints."),
+    "keys": ("common.trust.keys_command:keys_app", "Make keys and show fingerprints."),
     "roster": ("server.commands.roster:roster_app", "Sign and show the roster of a federation."),
     "kit": ("server.commands.kit:kit", "Write what every hospital needs to join."),
     "study": ("server.commands.study:study_app", "Make and sign the studies of a federation."),

@@ -13,15 +13,15 @@ os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from common.errors import StudyFolderInvalidError, StudyStoppedError
-from server.channel import Channel
-from server.events import RunEnd, RunState
-from server.live_status import LiveFile
-from server.progress import open_journal
-from server.run_options import RunOptions, options_for
+from server.attempts.channel import Channel
+from server.attempts.run_options import RunOptions, options_for
+from server.attempts.study_run import StudyRun
+from server.errors import StudyFolderInvalidError, StudyStoppedError
 from server.strategy import FedwardStrategy
-from server.study_folder import StudyLock, open_study, read_order_key
-from server.study_run import StudyRun
+from server.study.events import RunEnd, RunState
+from server.study.folder import StudyLock, open_study, read_order_key
+from server.study.live_status import LiveFile
+from server.study.progress import open_journal
 
 FOLDER_KEY = "study-folder"
 FOLDER_VARIABLE = "FEDWARD_STUDY"

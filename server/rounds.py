@@ -1,19 +1,20 @@
 """The rounds of a study, from the public start to the final model; read ``run_round`` from top to bottom.
 
-What this page may not do: see one site's vector (``server.secagg`` holds sums only), let one site stop the others (each
-answer stands alone, ``server.exchange``), or number an attempt twice (``server.journal``).
+What this page may not do: see one site's vector (``server.secagg.session`` holds sums only), let one site stop the
+others (each answer stands alone, ``server.attempts.exchange``), or number an attempt twice (``server.study.journal``).
 
-Memory: the state's vectors lie on disk (``server.progress.stored_state``), so a stage holds at most two vectors of the
-model's size: the model and its message, the sum and the vector that is being added, or the sum and the next model.
+Memory: the state's vectors lie on disk (``server.study.progress.stored_state``), so a stage holds at most two vectors
+of the model's size: the model and its message, the sum and the vector that is being added, or the sum and the next
+model.
 """
 
 from common.secagg.refusals import RoundAbortedError
 from common.secagg.stages import Kind
-from server.blocks import Weights
-from server.events import RunEnd, RunState
-from server.model_state import StateOf
-from server.progress import resume
-from server.study_run import StudyRun
+from server.attempts.study_run import StudyRun
+from server.model.blocks import Weights
+from server.model.state import StateOf
+from server.study.events import RunEnd, RunState
+from server.study.progress import resume
 
 
 def run_rounds(run: StudyRun) -> RunEnd:

@@ -16,17 +16,17 @@ from flwr.serverapp.strategy import Result, Strategy
 
 from common.secagg.refusals import RoundAbortedError
 from common.secagg.stages import Kind
-from server.attempt import Attempt
-from server.blocks import Vector, whole
-from server.evaluation import Evaluation
-from server.events import RunEnd, RunState
-from server.history import scores_by_version
-from server.phase_facts import named_parameters
-from server.progress import current_state, resume, stored_state
+from server.attempts.attempt import Attempt
+from server.attempts.stage import Stage
+from server.attempts.study_run import StudyRun
+from server.model.blocks import Vector, whole
+from server.model.evaluation import Evaluation
+from server.model.phase_facts import named_parameters
 from server.rounds import run_rounds
-from server.stage import Stage
-from server.study_folder import Study
-from server.study_run import StudyRun
+from server.study.events import RunEnd, RunState
+from server.study.folder import Study
+from server.study.history import scores_by_version
+from server.study.progress import current_state, resume, stored_state
 
 _log = logging.getLogger("fedward.strategy")
 

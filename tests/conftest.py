@@ -9,13 +9,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from hypothesis import HealthCheck, settings
 
-from client.site_folder import SiteFolder
+from client.installation.folder import SiteFolder
 from common.files import write_new
-from common.identity import create_secret_file
 from common.plan.reading import read_plan
 from common.plan.signing import sign_plan
-from common.roster import Roster, signed_roster
-from server.plan_template import new_plan_text
+from common.trust.identity import create_secret_file
+from common.trust.roster import Roster, signed_roster
+from server.study.plan_template import new_plan_text
 
 # Machines are shared: how long an example takes says nothing.
 settings.register_profile("fedward", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -22,12 +22,12 @@ import pydicom
 import pytest
 
 from client.__main__ import COMMANDS as SITE_COMMANDS
-from common.enrolment import read_enrolment
-from common.identity import fingerprint, read_public_key
 from common.plan.reading import read_plan
+from common.trust.enrolment import read_enrolment
+from common.trust.identity import fingerprint, read_public_key
 from server.__main__ import COMMANDS as SERVER_COMMANDS
-from server.study_folder import open_study
-from server.study_status import read_journal, require_started
+from server.study.folder import open_study
+from server.study.status import read_journal, require_started
 from simulation.rehearsal.cast import free_ports
 from simulation.rehearsal.settings_files import change
 

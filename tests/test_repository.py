@@ -12,7 +12,7 @@ import server
 import simulation
 
 PACKAGES = ("common", "client", "server", "simulation")
-ONE_PAGE = {("client/training.py", 80), ("server/rounds.py", 80)}  # read top to bottom
+ONE_PAGE = {("client/learning/training.py", 80), ("server/rounds.py", 80)}  # read top to bottom
 FORBIDDEN_NAMES = {"utils", "helpers", "misc", "manager", "handler", "base"}
 
 

@@ -3,7 +3,7 @@
 Importing anything of it silences Flower and demands the one version it was tested with, before Flower is imported.
 """
 
-from common.flower_environment import require_flower, silence_flower
+from common.flower.environment import require_flower, silence_flower
 
 silence_flower()
 require_flower()

@@ -15,17 +15,17 @@ from typing import Final
 
 from client.agent.control import SUPERNODE, ControlServer, SiteControl
 from client.agent.flower_runtime import Runtime
+from client.agent.pace import Pace
 from client.agent.progress import ProgressFeed
 from client.agent.task_loop import TaskLoop
 from client.agent.watched_site import WatchedSite
+from client.installation.config import read_site_config
+from client.installation.folder import SiteFolder
 from client.open_sites import keep_open
-from client.pace import Pace
-from client.shapes_beside import ShapesBeside
-from client.site_config import read_site_config
-from client.site_folder import SiteFolder
+from client.processes.shapes_beside import ShapesBeside
 from common.control.site_control_pb2 import Connection
-from common.folder_lock import hold
-from common.identity import read_secret_file
+from common.processes.folder_lock import hold
+from common.trust.identity import read_secret_file
 
 EXPIRE_EVERY_S: Final = 5.0
 

@@ -19,16 +19,17 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import HealthServicer
 
-from client import approval, pausing
+from client.agent.control_client import EXIT_CODE_KEY
+from client.agent.control_socket import require_socket_path
+from client.agent.errors import AgentUnavailableError
 from client.agent.progress import ProgressFeed
 from client.agent.task_loop import TaskLoop
-from client.control_client import EXIT_CODE_KEY
-from client.control_socket import require_socket_path
-from client.open_studies import OpenStudies
-from client.site_folder import SiteFolder
+from client.consent import approval, pausing
+from client.consent.open_studies import OpenStudies
+from client.installation.folder import SiteFolder
 from common.control import site_control_pb2 as api
 from common.control import site_control_pb2_grpc as service
-from common.errors import AgentUnavailableError, ExitCode, FedwardError
+from common.errors import ExitCode, FedwardError
 from common.faults import fault_without_text
 from common.files import write_new
 from common.plan.plan import StudyPlan

@@ -8,9 +8,10 @@ from typing import Final, Self
 
 import grpc
 
+from client.agent.errors import AgentUnavailableError
 from common.control import site_control_pb2 as api
 from common.control import site_control_pb2_grpc as service
-from common.errors import AgentUnavailableError, FedwardError, error_of
+from common.errors import FedwardError, error_of
 
 TIMEOUT_S: Final = 20.0  # approving a plan checks everything again, which takes seconds
 EXIT_CODE_KEY: Final = "fedward-exit-code"  # trailing metadata of a refusal

@@ -5,7 +5,7 @@ import stat
 from pathlib import Path
 from typing import Final
 
-from common.errors import AgentUnavailableError
+from client.agent.errors import AgentUnavailableError
 
 MAX_SOCKET_PATH_BYTES: Final = 107  # sun_path of Linux, without its final zero (unix(7))
 

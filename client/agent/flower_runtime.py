@@ -6,7 +6,7 @@ of Flower. What it takes from ``flwr`` it uses as ``flwr-clientapp`` does, with 
 * nothing here ends the process: Flower's own retrying sends SIGINT to itself on 401, and its heartbeat does when the
   SuperNode forgot the task (``flwr.supercore.retry.http_retry``, ``flwr.supercore.heartbeat``);
 * a message whose objects are still on their way is asked for again after 50 ms, not after a second;
-* a model costs its own size once while it comes and goes (``common.flower_objects``);
+* a model costs its own size once while it comes and goes (``common.flower.objects``);
 * only CLIENT_APP tasks are ever asked for: no agent apps, connectors or models.
 
 A reply must be pushed before the task is finished: the SuperNode looks for nothing else until it has one.
@@ -35,7 +35,7 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supernode.runtime import run_clientapp
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
-from common.flower_objects import ReleasedResponses, spare_memory
+from common.flower.objects import ReleasedResponses, spare_memory
 
 RETRY_FOR_S: Final = 60.0  # the SuperNode forgets a task that it has not heard of for so long
 OBJECT_WAIT_S: Final = 0.05

@@ -5,12 +5,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from client.audit_log import standing_approvals
-from client.control_client import ControlClient
-from client.site_config import read_site_config
-from client.site_folder import SiteFolder
+from client.agent.control_client import ControlClient
+from client.agent.errors import AgentUnavailableError
+from client.installation.audit_log import standing_approvals
+from client.installation.config import read_site_config
+from client.installation.folder import SiteFolder
 from common.control import site_control_pb2 as api
-from common.errors import AgentUnavailableError
 
 RUNNING: Final = "running"
 AWAY: Final = "away"

@@ -1,11 +1,11 @@
-"""Start Flower's own SuperNode for a site folder: ``python -m client.supernode FOLDER``.
+"""Start Flower's own SuperNode for a site folder: ``python -m client.agent.supernode FOLDER``.
 
 The SuperNode is the hospital's only way out, and it is given nothing: the node key, the coordinator's address and
 certificate, and a loopback port at which the agent fetches tasks that are opaque to it. It runs with ``--isolation
 process``, so it never starts a program, and with a secret between it and the agent.
 
 Changed in Flower's code while it runs here, all about time (one version of Flower is demanded):
-* pauses: 3 s when idle become ``client.pace``'s, 0.5 s while the agent works become 20 ms;
+* pauses: 3 s when idle become ``client.agent.pace``'s, 0.5 s while the agent works become 20 ms;
 * a message is announced before its parts have arrived: asked again after 50 ms, not after a second;
 * a message whose run ends while it is fetched is forgotten, as Flower forgets messages that fail otherwise;
 * a lost coordinator is looked for every 3 s at least, not every 20, also when it is the proxy that says so;
@@ -14,7 +14,7 @@ Changed in Flower's code while it runs here, all about time (one version of Flow
 """
 # ruff: noqa: E402 (Flower reads its environment, and its version is checked, before it is imported)
 
-from common.flower_environment import require_flower, silence_flower
+from common.flower.environment import require_flower, silence_flower
 
 silence_flower()
 require_flower()
@@ -37,15 +37,15 @@ from flwr.supercore.run import RunNotRunningException
 from flwr.supernode import fleet_http_connection, start_client_internal
 from flwr.supernode.cli import flower_supernode
 
-from client.pace import Pace
-from client.site_config import read_site_config
-from client.site_folder import SiteFolder
-from common.errors import RuntimeUnsuitableError
+from client.agent.pace import Pace
+from client.installation.config import read_site_config
+from client.installation.folder import SiteFolder
 from common.faults import fault_without_text
 from common.files import replace_atomically
-from common.flower_pointer import FLOWER_VERSION
-from common.kit import Kit, read_kit
+from common.flower.errors import RuntimeUnsuitableError
+from common.flower.pointer import FLOWER_VERSION
 from common.terminal import run
+from common.trust.kit import Kit, read_kit
 
 LONGEST_RETRY_S: Final = 3
 OBJECT_WAIT_S: Final = 0.05

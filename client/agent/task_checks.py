@@ -12,8 +12,8 @@ import hmac
 from enum import IntEnum
 from typing import Final
 
-from common.flower_messages import HELLO_TYPE, MESSAGE_TYPES
-from common.flower_pointer import pointer_digest
+from common.flower.messages import HELLO_TYPE, MESSAGE_TYPES
+from common.flower.pointer import pointer_digest
 
 KNOWN_TYPES: Final = frozenset({HELLO_TYPE, *MESSAGE_TYPES.values()})
 

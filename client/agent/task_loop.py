@@ -20,10 +20,10 @@ from flwr.app import Context, Error, Message, RecordDict
 
 from client.agent.claim import Claim, drop_claim, read_claim, write_claim
 from client.agent.flower_runtime import PulledTask, Runtime, RuntimeAwayError, RuntimeRefusedError, RuntimeTask
+from client.agent.pace import Pace
 from client.agent.progress import ProgressFeed
 from client.agent.task_checks import Rejection, check_task
 from client.app import FAULT_CODE, SITE_FOLDER, app
-from client.pace import Pace
 from common.control.site_control_pb2 import Connection, Step
 from common.faults import fault_without_text
 

@@ -1,12 +1,12 @@
 """The site as the agent keeps it open: it says what it does, and a pause or a withdrawal ends what is under way."""
 
 from client.agent.progress import ProgressFeed
-from client.audit_log import standing_approvals
-from client.open_studies import OpenStudy
+from client.consent.open_studies import OpenStudy
+from client.installation.audit_log import standing_approvals
+from client.installation.config import SpeedSection
+from client.installation.folder import SiteFolder
 from client.round_work import StudyWork
 from client.site import Site
-from client.site_config import SpeedSection
-from client.site_folder import SiteFolder
 from client.trainer.process import TrainerProcess
 from client.trainer.remote_training import RemoteTraining
 from common.control.site_control_pb2 import Step

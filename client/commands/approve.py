@@ -8,11 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
-from client.approval import approve, check_for_site, require_name, withdraw_approval
-from client.audit_log import audit, standing_approvals
-from client.plan_page import plan_facts, print_plan
-from client.site_folder import SiteFolder
-from common.errors import NotConfirmedError, NotEnrolledError
+from client.commands.errors import NotConfirmedError
+from client.consent.approval import approve, check_for_site, require_name, withdraw_approval
+from client.consent.plan_page import plan_facts, print_plan
+from client.installation.audit_log import audit, standing_approvals
+from client.installation.errors import NotEnrolledError
+from client.installation.folder import SiteFolder
 from common.terminal import JsonOption, errors, output, print_json
 
 SHORTEST_DIGEST = 8

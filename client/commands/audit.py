@@ -7,10 +7,10 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from client.audit_log import audit_links
-from client.site_folder import SiteFolder
-from common.hash_chain import START, ChainLink
+from client.installation.audit_log import audit_links
+from client.installation.folder import SiteFolder
 from common.terminal import PRINTABLE, JsonOption, output, print_json
+from common.trust.hash_chain import START, ChainLink
 
 SHORT_DIGEST = 12
 

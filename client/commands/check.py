@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
+from client.commands.errors import CheckFailedError
 from client.doctor.examination import examine, stopping
 from client.doctor.findings import Finding, Level
-from client.site_folder import SiteFolder
-from common.errors import CheckFailedError
+from client.installation.folder import SiteFolder
 from common.terminal import PRINTABLE, JsonOption, errors, output, print_json
 
 MARKS = {Level.OK: "[green]ok  [/]", Level.ADVICE: "[yellow]look[/]", Level.STOP: "[bold red]STOP[/]"}

@@ -5,12 +5,12 @@ from typing import Annotated
 
 import typer
 
-from client.site_folder import SiteFolder
-from client.site_setup import enrolment
-from common.enrolment import signed_enrolment
+from client.installation.folder import SiteFolder
+from client.installation.setup import enrolment
 from common.files import write_new
-from common.identity import read_signing_key
 from common.terminal import JsonOption, output, print_json
+from common.trust.enrolment import signed_enrolment
+from common.trust.identity import read_signing_key
 
 
 def enrol(

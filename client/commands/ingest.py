@@ -18,10 +18,11 @@ from client.commands.site_options import (
     settings_from,
 )
 from client.dicom.cache_folder import HEADER, open_folder
+from client.dicom.errors import NothingUsableError
 from client.dicom.ingest import ingest as run_ingest
 from client.dicom.report import IngestReport, Progress
 from client.dicom.settings import IngestSettings
-from common.errors import NothingUsableError, PlanInvalidError
+from common.plan.errors import PlanInvalidError
 from common.terminal import JsonOption, errors, output, print_json
 
 

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from client.site_folder import SiteFolder
-from client.site_setup import set_up
+from client.installation.folder import SiteFolder
+from client.installation.setup import set_up
 from common.terminal import JsonOption, output, print_json
 
 NEXT_STEPS = """\

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from client.joining import Joined, join
-from client.site_folder import SiteFolder
-from common.errors import NotConfirmedError
+from client.commands.errors import NotConfirmedError
+from client.installation.folder import SiteFolder
+from client.installation.joining import Joined, join
 from common.terminal import JsonOption, errors, output, print_json
 
 

@@ -7,13 +7,14 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from client.ledger import Ledger
-from client.ledger_budget import Spending
-from client.ledger_report import LedgerReport, report, verify
-from client.policy import read_policy
-from client.site_folder import SiteFolder
-from common.errors import AccountingError, LedgerInvalidError
+from client.consent.policy import read_policy
+from client.installation.folder import SiteFolder
+from client.ledger.budget import Spending
+from client.ledger.errors import LedgerInvalidError
+from client.ledger.ledger import Ledger
+from client.ledger.report import LedgerReport, report, verify
 from common.files import write_new
+from common.privacy.errors import AccountingError
 from common.terminal import JsonOption, errors, output, print_json
 
 
@@ -87,7 +88,7 @@ def _checks(spending: list[Spending]) -> list[dict[str, Any]]:
 
 
 def _write_chart(path: Path, spending: list[Spending], ceiling: float) -> None:
-    from client.ledger_chart import chart  # noqa: PLC0415 (matplotlib takes a second; most calls draw nothing)
+    from client.ledger.chart import chart  # noqa: PLC0415 (matplotlib takes a second; most calls draw nothing)
 
     write_new(path, chart(spending, ceiling=ceiling))
 

@@ -13,19 +13,20 @@ from rich.progress import Progress as ProgressBar
 from rich.progress import track
 from rich.table import Table
 
-from client.cached_patients import CachedPatients
 from client.commands.ingest import watching
 from client.dicom.cache import Cache
 from client.dicom.census import SMALL_CELL
+from client.dicom.errors import NothingUsableError
 from client.final_model.predicting import RESEARCH_ONLY, Predictions, predict
 from client.final_model.receiving import FinalModel, open_model, receive
 from client.final_model.scoring import ClassScore, Interval, Score, score
-from client.site_config import read_site_config
-from client.site_folder import SiteFolder
-from common.errors import FileUnreadableError, NothingUsableError, OutputExistsError
+from client.installation.config import read_site_config
+from client.installation.folder import SiteFolder
+from client.learning.cached_patients import CachedPatients
+from common.errors import FileUnreadableError, OutputExistsError
 from common.files import write_new
-from common.identity import read_secret_file
 from common.terminal import JsonOption, errors, output, print_json
+from common.trust.identity import read_secret_file
 
 SiteFolderOption = Annotated[Path, typer.Option("--site-folder", help="Folder of this site's installation.")]
 ModelOption = Annotated[str, typer.Option("--model", help="First digits of a model's digest; default: the newest.")]

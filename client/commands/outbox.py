@@ -8,11 +8,11 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from client.installation.errors import NotEnrolledError
+from client.installation.folder import SiteFolder
 from client.outbox import NAME
-from client.site_folder import SiteFolder
-from common.errors import NotEnrolledError
-from common.hash_chain import HashChain
 from common.terminal import JsonOption, output, print_json
+from common.trust.hash_chain import HashChain
 
 SHORT_DIGEST = 12
 

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from client.site_config import read_site_config
-from client.site_folder import SiteFolder
-from common.errors import SiteConfigInvalidError
+from client.installation.config import read_site_config
+from client.installation.errors import SiteConfigInvalidError
+from client.installation.folder import SiteFolder
 from common.terminal import JsonOption, output, print_json
 from common.web.door import page_address
 from common.web.page_token import FILE_NAME, page_token

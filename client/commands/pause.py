@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from client.control_client import ControlClient
-from client.pausing import pause as pause_folder
-from client.pausing import resume as resume_folder
-from client.site_folder import SiteFolder
-from common.errors import AgentUnavailableError
+from client.agent.control_client import ControlClient
+from client.agent.errors import AgentUnavailableError
+from client.consent.pausing import pause as pause_folder
+from client.consent.pausing import resume as resume_folder
+from client.installation.folder import SiteFolder
 from common.terminal import JsonOption, output, print_json
 
 FolderOption = Annotated[Path, typer.Option("--site-folder", help="The site folder.")]

@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from client.audit_log import audit, standing_approvals
-from client.secagg_journal import SiteJournal
-from client.site_folder import SiteFolder
-from common.errors import NotEnrolledError
+from client.installation.audit_log import audit, standing_approvals
+from client.installation.errors import NotEnrolledError
+from client.installation.folder import SiteFolder
+from client.secagg.journal import SiteJournal
 from common.terminal import JsonOption, output, print_json
 
 

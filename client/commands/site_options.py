@@ -8,11 +8,12 @@ import typer
 from pydantic import ValidationError
 
 from client.dicom.settings import IngestSettings, settings_for
-from client.site_folder import SiteFolder
-from common.errors import FileUnreadableError, NotTomlError, PlanInvalidError
+from client.installation.folder import SiteFolder
+from common.errors import FileUnreadableError, NotTomlError
 from common.files import read_text
-from common.identity import read_secret_file
+from common.plan.errors import PlanInvalidError
 from common.plan.task import Image, Task
+from common.trust.identity import read_secret_file
 
 MAX_PLAN_BYTES = 1 << 20
 

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from client.control_client import ControlClient
-from client.site_folder import SiteFolder
-from client.site_status import RUNNING, SiteStatus, site_status, step_name
+from client.agent.control_client import ControlClient
+from client.agent.site_status import RUNNING, SiteStatus, site_status, step_name
+from client.installation.folder import SiteFolder
 from common.terminal import JsonOption, output, print_json
 
 

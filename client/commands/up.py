@@ -9,14 +9,14 @@ from typing import Annotated
 
 import typer
 
-from client.control_socket import require_socket_path
-from client.site_config import SiteConfig, read_site_config
-from client.site_folder import SiteFolder
-from common.errors import NotEnrolledError
-from common.flower_environment import child_environment, require_flower
-from common.kit import Kit, read_kit
-from common.supervision import Child, Supervisor
+from client.agent.control_socket import require_socket_path
+from client.installation.config import SiteConfig, read_site_config
+from client.installation.errors import NotEnrolledError
+from client.installation.folder import SiteFolder
+from common.flower.environment import child_environment, require_flower
+from common.processes.supervision import Child, Supervisor
 from common.terminal import output
+from common.trust.kit import Kit, read_kit
 
 
 def up(
@@ -46,7 +46,7 @@ def site_children(folder: SiteFolder, config: SiteConfig) -> list[Child]:
     children = [
         Child(
             name="supernode",
-            command=(sys.executable, "-m", "client.supernode", str(folder.path)),
+            command=(sys.executable, "-m", "client.agent.supernode", str(folder.path)),
             environment=child_environment(flower_home=folder.flower, https_proxy=network.https_proxy),
             log=folder.logs / "supernode.log",
             death_signal=signal.SIGTERM,  # it takes its leave; killed, it would be refused for a minute

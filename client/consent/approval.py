@@ -12,14 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from client.audit_log import audit, standing_approvals
+from client.consent.policy import check_policy, read_policy
 from client.dicom.cache import Cache
-from client.policy import check_policy, read_policy
-from client.public_images import read_public_images
-from client.site_folder import SiteFolder
-from common.errors import FedwardError, NotEnrolledError, PlanInvalidError, TrainerFailedError
+from client.errors import TrainerFailedError
+from client.installation.audit_log import audit, standing_approvals
+from client.installation.errors import NotEnrolledError
+from client.installation.folder import SiteFolder
+from client.installation.public_images import read_public_images
+from common.errors import FedwardError
 from common.files import replace_atomically
-from common.identity import public_bytes, read_secret_file, read_signing_key
+from common.plan.errors import PlanInvalidError
 from common.plan.fitting import check_fit
 from common.plan.guarantee import Guarantee, check_guarantee
 from common.plan.plan import StudyPlan
@@ -27,7 +29,8 @@ from common.plan.reading import read_plan
 from common.plan.shape import Shapes, ShapesOf
 from common.plan.shapes_here import shapes_here
 from common.plan.signing import signature_path, verify_plan
-from common.roster import Roster, read_roster
+from common.trust.identity import public_bytes, read_secret_file, read_signing_key
+from common.trust.roster import Roster, read_roster
 
 MAX_NAME_CHARACTERS: Final = 100
 

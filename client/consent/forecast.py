@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from client.ledger import Ledger
-from client.ledger_budget import Affordable, Spending, Stratum
-from client.site_folder import SiteFolder
-from common.accounting import SampledGaussian
+from client.installation.folder import SiteFolder
+from client.ledger.budget import Affordable, Spending, Stratum
+from client.ledger.ledger import Ledger
 from common.plan.guarantee import evaluation_noise_multiplier, evaluations, labelled_events, unlabelled_events
 from common.plan.plan import StudyPlan
+from common.privacy.accounting import SampledGaussian
 
 
 @dataclass(frozen=True)

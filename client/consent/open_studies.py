@@ -9,11 +9,11 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from client.approval import CheckedPlan, approved_plans
-from client.policy import SitePolicyFile, read_policy
-from client.secagg_policy import SitePolicy
-from client.session_policy import session_policy
-from client.site_folder import SiteFolder
+from client.consent.approval import CheckedPlan, approved_plans
+from client.consent.policy import SitePolicyFile, read_policy
+from client.consent.session_policy import session_policy
+from client.installation.folder import SiteFolder
+from client.secagg.rules import SitePolicy
 from common.plan.shape import ShapesOf
 from common.plan.shapes_here import shapes_here
 

@@ -2,8 +2,8 @@
 
 import time
 
-from client.audit_log import audit
-from client.site_folder import SiteFolder
+from client.installation.audit_log import audit
+from client.installation.folder import SiteFolder
 from common.files import replace_atomically
 
 

@@ -5,18 +5,18 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
-from client.approval import CheckedPlan
+from client.consent.approval import CheckedPlan
+from client.consent.forecast import Forecast, forecast
+from client.consent.policy import read_policy
 from client.dicom.cache import Cache
 from client.dicom.census import SMALL_CELL, take_census
+from client.dicom.errors import CacheInvalidError
 from client.dicom.settings import settings_for
-from client.ledger_forecast import Forecast, forecast
-from client.policy import read_policy
-from client.site_folder import SiteFolder
-from common.errors import CacheInvalidError
-from common.identity import fingerprint, read_secret_file
+from client.installation.folder import SiteFolder
 from common.plan.fitting import check_fit
 from common.plan.summary import summarise
 from common.terminal import PRINTABLE
+from common.trust.identity import fingerprint, read_secret_file
 
 OBSERVERS: Final = {
     "outsider": "somebody who sees the model and all published sums",

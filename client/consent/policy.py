@@ -10,7 +10,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from common.errors import PolicyInvalidError, PolicyRefusedError
+from client.consent.errors import PolicyInvalidError, PolicyRefusedError
 from common.plan.guarantee import Guarantee
 from common.plan.part import PlanPart
 from common.plan.plan import StudyPlan

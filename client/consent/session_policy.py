@@ -1,15 +1,15 @@
 """From an approved plan to what a session of secure aggregation checks each order against."""
 
-from client.approval import CheckedPlan
-from client.policy import SitePolicyFile
-from client.secagg_policy import PhaseRules, SecondAttempt, SitePolicy
-from common.canonical import decode_base64
-from common.identity import public_bytes
+from client.consent.approval import CheckedPlan
+from client.consent.policy import SitePolicyFile
+from client.secagg.rules import PhaseRules, SecondAttempt, SitePolicy
 from common.plan.plan import StudyPlan
 from common.plan.privacy import NoisePlacement
 from common.plan.protocol import privacy_digest, task_digest
 from common.plan.schedule import count_layout, last_round
 from common.plan.shape import Shapes
+from common.trust.canonical import decode_base64
+from common.trust.identity import public_bytes
 
 BYTES_PER_WEIGHT = 4
 SECOND_ATTEMPT = {

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from client.dicom.cache_folder import CacheFolder, open_folder
+from client.dicom.errors import CacheInvalidError
 from client.dicom.intensity import FULL_SCALE
 from client.dicom.label_table import LabelTable
 from client.dicom.record import RecordInfo
@@ -27,7 +28,6 @@ from client.dicom.splits import resolved
 from client.dicom.studies import StudyManifest, load_manifest, make_manifest, save_manifest
 from client.dicom.vault import OVERHEAD_BYTES
 from client.dicom.withdrawals import load_withdrawn
-from common.errors import CacheInvalidError
 
 
 class Cache:

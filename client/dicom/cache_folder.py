@@ -19,9 +19,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from client.dicom.errors import CacheInvalidError
 from client.dicom.settings import IngestSettings
 from client.dicom.vault import CACHE_ID_BYTES, Vault
-from common.errors import CacheInvalidError, FileUnreadableError
+from common.errors import FileUnreadableError
 from common.files import read_bounded, write_new
 
 FORMAT = "fedward-cache/1"

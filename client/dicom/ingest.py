@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from client.dicom.cache_folder import HEADER, CacheFolder, locked, open_folder, open_or_create
+from client.dicom.errors import CacheInvalidError
 from client.dicom.images import read_images
 from client.dicom.index import Index
 from client.dicom.label_table import LabelTable
@@ -27,7 +28,7 @@ from client.dicom.stacks import read_stacks
 from client.dicom.store import Readers, Store
 from client.dicom.walk import walk
 from client.dicom.withdrawals import erase, load_withdrawn
-from common.errors import CacheInvalidError, FileUnreadableError
+from common.errors import FileUnreadableError
 
 
 def ingest(

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from client.dicom.facts import Facts
-from client.dicom.packing import packed, unpacked
 from client.dicom.record import Label
 from client.dicom.vault import Vault
+from client.processes.packing import packed, unpacked
 from common.files import replace_atomically
 
 FILE_NAME = "labels.sealed"

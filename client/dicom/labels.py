@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from client.dicom.errors import LabelsInvalidError
 from client.dicom.label_table import EXCLUDED, UNLABELLED, LabelTable, label_names
 from client.dicom.pseudonyms import Pseudonyms
 from client.dicom.record import Label, RecordInfo
 from client.dicom.settings import IngestSettings
-from common.errors import LabelsInvalidError
 from common.files import read_bounded
 from common.plan.task import TaskKind
 

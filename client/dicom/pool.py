@@ -17,14 +17,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from client.child_process import end
+from client.dicom.errors import WorkerStartError
 from client.dicom.facts import Facts, checked
 from client.dicom.limits import FILE_WALL_S, MIB
 from client.dicom.pseudonyms import derive
 from client.dicom.reject import RejectCode, Rejected
 from client.dicom.settings import IngestSettings
-from client.frames import ChannelClosedError, receive, send
-from common.errors import WorkerStartError
+from client.processes.child_process import end
+from client.processes.frames import ChannelClosedError, receive, send
 
 FILES_BEFORE_RENEWAL = 4096
 START_WALL_S = 120.0

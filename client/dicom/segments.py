@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from client.dicom.errors import CacheInvalidError
 from client.dicom.index import SCHEMA, FileEntry, Index, StackEntry
-from client.dicom.packing import packed, unpacked
 from client.dicom.record import RecordInfo
 from client.dicom.vault import Buffer, Vault
-from common.errors import CacheInvalidError
+from client.processes.packing import packed, unpacked
 from common.files import replace_atomically, sync_folder
 
 COMMIT_BYTES = 64 << 20

@@ -6,9 +6,9 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from common.canonical import canonical_bytes
 from common.plan.part import PlanPart
 from common.plan.task import Image, Intensity, Modality, Task, TaskKind
+from common.trust.canonical import canonical_bytes
 
 # Goes up whenever the same file would give other numbers: an old cache is then refused instead of mixed.
 PIPELINE_VERSION = 1

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from client.dicom.cache_folder import CacheFolder
-from client.dicom.packing import packed, unpacked
+from client.dicom.errors import CacheInvalidError
 from client.dicom.record import Label, RecordInfo, Split, Stratum
-from common.errors import CacheInvalidError
+from client.processes.packing import packed, unpacked
 from common.files import sync_folder, write_new
 
 DIGEST = re.compile(r"[0-9a-f]{64}")

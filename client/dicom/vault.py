@@ -14,8 +14,8 @@ import secrets
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from client.dicom.errors import CacheInvalidError
 from client.dicom.pseudonyms import derive
-from common.errors import CacheInvalidError
 
 NONCE_BYTES = 12
 TAG_BYTES = 16

@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from client.dicom.cache_folder import CacheFolder, locked
-from client.dicom.packing import packed, unpacked
 from client.dicom.record import RecordInfo
 from client.dicom.segments import (
     SegmentWriter,
@@ -18,6 +17,7 @@ from client.dicom.segments import (
     remove_segments,
 )
 from client.dicom.vault import Vault
+from client.processes.packing import packed, unpacked
 from common.files import replace_atomically
 
 FILE_NAME = "withdrawn.sealed"

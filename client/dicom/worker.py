@@ -19,7 +19,7 @@ import numpy.typing as npt
 from client.dicom.limits import fence_worker
 from client.dicom.pseudonyms import Pseudonyms
 from client.dicom.settings import IngestSettings
-from client.frames import ChannelClosedError, receive, send
+from client.processes.frames import ChannelClosedError, receive, send
 
 Reply = tuple[dict[str, Any], npt.NDArray[Any] | None]
 

@@ -6,7 +6,7 @@ from typing import Final
 
 from client.doctor.findings import Finding, advice, fine, stop
 from client.doctor.probe import Answer, ProbeFailedError, Trouble, ask_coordinator, proxy_for
-from common.kit import Kit
+from common.trust.kit import Kit
 
 # Flower's node authentication takes a time stamp from 5 s ahead to 305 s behind the coordinator (node_auth.py, 1.41).
 MOST_AHEAD_S: Final = 5.0

@@ -4,17 +4,18 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from client.audit_log import standing_approvals
 from client.dicom.cache import Cache
 from client.dicom.cache_folder import HEADER
 from client.dicom.census import SMALL_CELL, take_census
+from client.dicom.errors import CacheInvalidError
 from client.dicom.labels import read_labels
 from client.dicom.pseudonyms import Pseudonyms
 from client.doctor.findings import Finding, advice, fine, stop
-from client.site_config import DataSection
-from client.site_folder import SiteFolder
-from common.errors import CacheInvalidError, FedwardError
-from common.identity import read_secret_file
+from client.installation.audit_log import standing_approvals
+from client.installation.config import DataSection
+from client.installation.folder import SiteFolder
+from common.errors import FedwardError
+from common.trust.identity import read_secret_file
 
 
 def scans(folder: SiteFolder, section: DataSection) -> Finding:

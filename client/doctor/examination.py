@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterator
 
 from client.doctor import connection, data, machine, membership, own_folder
 from client.doctor.findings import Finding, Level, examined
-from client.site_config import SiteConfig, read_site_config
-from client.site_folder import SiteFolder
-from common.errors import FedwardError, NotEnrolledError
-from common.kit import Kit, read_kit
+from client.installation.config import SiteConfig, read_site_config
+from client.installation.errors import NotEnrolledError
+from client.installation.folder import SiteFolder
+from common.errors import FedwardError
+from common.trust.kit import Kit, read_kit
 
 
 def examine(folder: SiteFolder, *, with_network: bool = True) -> Iterator[Finding]:

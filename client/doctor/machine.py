@@ -9,8 +9,8 @@ from typing import Final
 import torch
 
 from client.doctor.findings import Finding, advice, fine, stop
-from client.site_config import SiteConfig, SpeedSection
-from client.site_folder import SiteFolder
+from client.installation.config import SiteConfig, SpeedSection
+from client.installation.folder import SiteFolder
 from client.trainer.fence import can_refuse_calls, landlock_version
 
 FULL_FENCE: Final = 6  # version of Landlock (``client.trainer.fence``)

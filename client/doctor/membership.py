@@ -3,15 +3,15 @@
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 
-from client.approval import check_for_site
-from client.audit_log import standing_approvals
+from client.consent.approval import check_for_site
 from client.doctor.findings import Finding, advice, fine, stop
-from client.site_folder import SiteFolder
+from client.installation.audit_log import standing_approvals
+from client.installation.folder import SiteFolder
 from common.errors import FedwardError
-from common.flower_pointer import pointer_digest
-from common.identity import public_bytes, read_signing_key
-from common.kit import Kit, read_kit
-from common.roster import read_roster
+from common.flower.pointer import pointer_digest
+from common.trust.identity import public_bytes, read_signing_key
+from common.trust.kit import Kit, read_kit
+from common.trust.roster import read_roster
 
 
 def kit(folder: SiteFolder) -> Finding:

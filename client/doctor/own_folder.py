@@ -6,16 +6,16 @@ import stat
 from collections.abc import Iterator
 from typing import Final
 
-from client.audit_log import AUDIT_NAME, audit_links
+from client.consent.policy import read_policy
 from client.doctor.findings import Finding, advice, fine, stop
-from client.ledger import Ledger
+from client.installation.audit_log import AUDIT_NAME, audit_links
+from client.installation.config import read_site_config
+from client.installation.folder import SiteFolder
+from client.installation.setup import node_key_line, public_half
+from client.ledger.ledger import Ledger
 from client.outbox import NAME as OUTBOX_NAME
-from client.policy import read_policy
-from client.site_config import read_site_config
-from client.site_folder import SiteFolder
-from client.site_setup import node_key_line, public_half
-from common.hash_chain import HashChain
-from common.identity import fingerprint, read_secret_file, read_signing_key
+from common.trust.hash_chain import HashChain
+from common.trust.identity import fingerprint, read_secret_file, read_signing_key
 
 LEAST_FREE_BYTES: Final = 1 << 30
 ADVISED_FREE_BYTES: Final = 10 << 30

@@ -17,7 +17,7 @@ from enum import StrEnum
 from typing import Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from common.kit import Kit
+from common.trust.kit import Kit
 
 TIMEOUT_S: Final = 10.0
 EXPIRED, NOT_YET_VALID, OTHER_NAME, OTHER_ADDRESS = 10, 9, 62, 64  # X509_V_ERR_* of OpenSSL, x509_vfy.h

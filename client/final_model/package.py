@@ -4,9 +4,10 @@ import zipfile
 from pathlib import Path
 from typing import Final, Protocol
 
-from common.errors import FileUnreadableError, ReleaseInvalidError
+from common.errors import FileUnreadableError
 from common.files import read_bounded
-from common.release import CARD, MAX_FILE_BYTES, NETWORK, READABLE, SIGNATURE, WEIGHTS
+from common.trust.errors import ReleaseInvalidError
+from common.trust.release import CARD, MAX_FILE_BYTES, NETWORK, READABLE, SIGNATURE, WEIGHTS
 
 NAMES: Final = (CARD, SIGNATURE, WEIGHTS, NETWORK, READABLE)
 MAX_ENTRIES: Final = 16

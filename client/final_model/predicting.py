@@ -31,9 +31,9 @@ from client.dicom.store import Store
 from client.dicom.walk import FoundFile, walk
 from client.final_model.scoring import predicted
 from common.errors import FileUnreadableError
-from common.identity import SECRET_BYTES
 from common.plan.plan import StudyPlan
 from common.plan.task import TaskKind
+from common.trust.identity import SECRET_BYTES
 
 RESEARCH_ONLY: Final = "Research use only, not a medical device: do not base a diagnosis or treatment on these figures."
 CUBIC_MM_PER_ML: Final = 1000.0

@@ -23,16 +23,18 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
-from client.audit_log import audit, standing_approvals
 from client.final_model.package import FolderPackage, Package, open_package
-from client.site_folder import SiteFolder
-from common.errors import NotEnrolledError, ReleaseInvalidError, WeightsInvalidError
+from client.installation.audit_log import audit, standing_approvals
+from client.installation.errors import NotEnrolledError
+from client.installation.folder import SiteFolder
 from common.files import sync_folder, write_new
+from common.networks.errors import WeightsInvalidError
 from common.plan.plan import StudyPlan
 from common.plan.reading import read_plan
 from common.plan.signing import verify_plan
 from common.plan.start import start_network
-from common.release import (
+from common.trust.errors import ReleaseInvalidError
+from common.trust.release import (
     CARD,
     MAX_CARD_BYTES,
     MAX_SIGNATURE_BYTES,
@@ -43,7 +45,7 @@ from common.release import (
     verify_card,
     verify_file,
 )
-from common.roster import read_roster
+from common.trust.roster import read_roster
 
 MAX_HEADER_BYTES: Final = 1 << 20  # of a safetensors file: names and shapes
 MAX_READABLE_BYTES: Final = 1 << 20

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from client.dicom.census import SMALL_CELL
-from client.patients import UNKNOWN, PatientScans
-from common.intervals import NORMAL_95, wilson_bounds
-from common.metrics import auc_standard_error, calibration_error
+from client.learning.patients import UNKNOWN, PatientScans
 from common.plan.task import Task, TaskKind
+from common.privacy.intervals import NORMAL_95, wilson_bounds
+from common.privacy.metrics import auc_standard_error, calibration_error
 
 CONFIDENCE_BINS: Final = 10
 SCANS_AT_ONCE: Final = 16

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import Final
 
-from client.site_folder import SiteFolder
-from common.hash_chain import ChainLink, HashChain
+from client.installation.folder import SiteFolder
+from common.trust.hash_chain import ChainLink, HashChain
 
 AUDIT_NAME: Final = "audit"
 

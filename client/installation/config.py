@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, field_validator
 
-from common.errors import SiteConfigInvalidError
+from client.installation.errors import SiteConfigInvalidError
 from common.plan.part import PlanPart
 from common.settings_file import read_settings
 
@@ -42,7 +42,7 @@ class NetworkSection(PlanPart):
 
 
 class SpeedSection(PlanPart):
-    """How fast to work; results are the same to rounding (``client.speed.Speed``).
+    """How fast to work; results are the same to rounding (``client.learning.speed.Speed``).
 
     ``device``: "cpu", "cuda" or "cuda:N". ``patients_at_once``: bounds memory. ``threads``: of masking.
     ``engine``, ``autocast``, ``compile``: of the private gradients.

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.errors import NotEnrolledError
+from client.installation.errors import NotEnrolledError
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.audit_log import audit
-from client.site_folder import SiteFolder
-from common.errors import KitInvalidError, NotEnrolledError, RosterInvalidError
+from client.installation.audit_log import audit
+from client.installation.errors import NotEnrolledError
+from client.installation.folder import SiteFolder
 from common.files import read_bounded, replace_atomically
-from common.identity import public_bytes, read_signing_key
-from common.kit import MAX_KIT_BYTES, Kit, checked_kit, read_kit
-from common.roster import Roster, read_roster
+from common.trust.errors import KitInvalidError, RosterInvalidError
+from common.trust.identity import public_bytes, read_signing_key
+from common.trust.kit import MAX_KIT_BYTES, Kit, checked_kit, read_kit
+from common.trust.roster import Roster, read_roster
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from client.site_folder import SiteFolder
-from common.errors import NotEnrolledError, PlanInvalidError
+from client.installation.errors import NotEnrolledError
+from client.installation.folder import SiteFolder
 from common.files import read_bounded
+from common.plan.errors import PlanInvalidError
 from common.plan.plan import StudyPlan
 
 MAX_BYTES: Final = 64 * 1024 * 1024

@@ -16,14 +16,16 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_private_key,
 )
 
-from client.ledger import Ledger
-from client.policy_template import POLICY_TEMPLATE
-from client.site_config import default_site_config, read_site_config
-from client.site_folder import SiteFolder
-from common.enrolment import Enrolment, check_node_key
-from common.errors import FileUnreadableError, KeyInvalidError, OutputExistsError, SiteConfigInvalidError
+from client.installation.config import default_site_config, read_site_config
+from client.installation.errors import SiteConfigInvalidError
+from client.installation.folder import SiteFolder
+from client.installation.policy_template import POLICY_TEMPLATE
+from client.ledger.ledger import Ledger
+from common.errors import FileUnreadableError, OutputExistsError
 from common.files import write_new
-from common.identity import (
+from common.trust.enrolment import Enrolment, check_node_key
+from common.trust.errors import KeyInvalidError
+from common.trust.identity import (
     MAX_KEY_BYTES,
     create_secret_file,
     create_signing_key,
@@ -31,7 +33,7 @@ from common.identity import (
     read_signing_key,
     write_public_key,
 )
-from common.roster import NAME
+from common.trust.roster import NAME
 
 
 def set_up(folder: SiteFolder, name: str) -> Enrolment:

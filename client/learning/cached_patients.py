@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 from client.dicom.cache import Cache
+from client.dicom.errors import CacheInvalidError
 from client.dicom.record import RecordInfo, Split, Stratum
-from client.patients import UNKNOWN, PatientScans
-from common.errors import CacheInvalidError
+from client.learning.patients import UNKNOWN, PatientScans
 from common.plan.plan import StudyPlan
 from common.plan.task import TaskKind
 
 
 class CachedPatients:
-    """Training patients of one study (``client.patients.Patients``), and the held-out ones (``held_out``).
+    """Training patients of one study (``client.learning.patients.Patients``), and the held-out ones (``held_out``).
 
     ``cache``: the study's frozen view. Raises: CacheInvalidError when it was made for other images than the plan's.
     """

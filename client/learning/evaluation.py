@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from client.patients import UNKNOWN, PatientScans
-from common.metrics import UNITS_PER_PATIENT, CountKind, CountLayout, Counts
+from client.learning.patients import UNKNOWN, PatientScans
+from common.privacy.metrics import UNITS_PER_PATIENT, CountKind, CountLayout, Counts
 
 
 def count_patients(network: nn.Module, patients: Iterable[PatientScans], counts: CountLayout) -> Counts:

@@ -4,7 +4,8 @@
     its gradient with respect to (spread, shift) = (y^2 - 1, y) / sqrt(F)
 
 ``spread`` and ``shift`` stand for scale and shift of ``feature_norm``: they are never changed here, the server turns
-the noised mean of the gradient into both (``common.standardisation``). No label is used: every patient may take part.
+the noised mean of the gradient into both (``common.networks.standardisation``). No label is used: every patient may
+take part.
 """
 
 import math
@@ -13,8 +14,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from common.errors import NetworkUnsuitableError
-from common.parameters import Entry, Layout
+from common.networks.errors import NetworkUnsuitableError
+from common.networks.parameters import Entry, Layout
 
 
 class FeatureMoments(nn.Module):

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from client import losses, pseudo_labels
 from client.dicom.record import Stratum
-from client.patients import PatientScans, labelled_scans
-from client.private_gradients.stacks import PatientRows
-from client.teacher import Teacher
-from client.training_settings import Method, Placement, Task, TrainingSettings
-from client.views import (
+from client.learning import losses, pseudo_labels
+from client.learning.patients import PatientScans, labelled_scans
+from client.learning.teacher import Teacher
+from client.learning.training_settings import Method, Placement, Task, TrainingSettings
+from client.learning.views import (
     STRONG,
     WEAK,
     ViewDraws,
@@ -28,6 +27,7 @@ from client.views import (
     joined,
     view,
 )
+from client.private_gradients.stacks import PatientRows
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from client.patients import UNKNOWN
+from client.learning.patients import UNKNOWN
 
 ScanLoss = Callable[[Tensor, Tensor], Tensor]
 
@@ -72,5 +72,5 @@ def reconstruction(outputs: Tensor, images: Tensor) -> Tensor:
 
 
 def as_given(outputs: Tensor, _: Tensor) -> Tensor:
-    """Return (scans,) outputs as they are: the network already gives each scan's loss (``client.feature_moments``)."""
+    """Return (scans,) outputs as they are: the network gives each scan's loss (``client.learning.feature_moments``)."""
     return outputs

@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 from torch import Tensor
 
-from common.errors import NoiseError
+from client.learning.errors import NoiseError
 
 Entropy = Callable[[int], bytes]
 BLOCK: Final = 1 << 16  # values drawn at a time: they stay in the cache, and memory does not grow with the vector
@@ -34,7 +34,7 @@ _LOW_53_BITS: Final = (1 << 53) - 1
 
 
 class PrivacyRandomness:
-    """The noise that privacy rests on. Patients are sampled by ``client.round_randomness``.
+    """The noise that privacy rests on. Patients are sampled by ``client.learning.round_randomness``.
 
     ``entropy`` (number of bytes -> bytes) is ``os.urandom``. Only a test passes another; no setting reaches it.
     Guarantee: independent between calls, objects, processes and forks (each block has a fresh key from ``entropy``);

@@ -1,6 +1,6 @@
 """From a phase of the plan to what one site's training needs: every number public, none from the site's data."""
 
-from client.training_settings import Method, Placement, Task, TrainingSettings
+from client.learning.training_settings import Method, Placement, Task, TrainingSettings
 from common.plan.phases import Phase
 from common.plan.plan import Site, StudyPlan
 

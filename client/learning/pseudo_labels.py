@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from client.patients import UNKNOWN
+from client.learning.patients import UNKNOWN
 
 
 @dataclass(frozen=True)

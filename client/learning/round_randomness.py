@@ -3,7 +3,7 @@
 Everything is derived from one fresh 32-byte key through HMAC-SHA-256, a pseudo-random function, with the patient in
 the message. So each patient's draws are independent of every other patient's, and a replay with one patient less
 changes nothing for the rest (neighbour replay). The key never leaves this object and is never used twice: a repeated
-attempt makes a new object. Noise does not come from here (``client.noise``).
+attempt makes a new object. Noise does not come from here (``client.learning.noise``).
 """
 
 import hmac

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from client.installation.config import SpeedSection
 from client.private_gradients.settings import EngineName, SpeedSettings
-from client.site_config import SpeedSection
 
 
 @dataclass(frozen=True, kw_only=True)

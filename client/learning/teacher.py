@@ -10,7 +10,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from common.parameters import Layout
+from common.networks.parameters import Layout
 
 BLOCK: Final = 16
 

@@ -12,11 +12,11 @@ from typing import Final
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from client.training import PhaseTraining
+from client.learning.training import PhaseTraining
 from common.errors import FedwardError
 from common.files import read_bounded, replace_atomically
-from common.parameters import flatten, layout
-from common.parameters import load as put
+from common.networks.parameters import flatten, layout
+from common.networks.parameters import load as put
 
 _OVERHEAD_BYTES: Final = 64 * 1024
 _log = logging.getLogger("fedward.site")

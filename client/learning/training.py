@@ -24,19 +24,19 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from client.dicom.record import Stratum
-from client.feature_moments import FeatureMoments
-from client.lessons import Batch, Lesson, lesson_for
-from client.noise import LARGEST_NORMAL
-from client.patients import Patients, PatientScans
+from client.learning.feature_moments import FeatureMoments
+from client.learning.lessons import Batch, Lesson, lesson_for
+from client.learning.noise import LARGEST_NORMAL
+from client.learning.patients import Patients, PatientScans
+from client.learning.round_randomness import RoundRandomness
+from client.learning.teacher import Teacher, good_enough
+from client.learning.training_settings import Method, Placement, TrainingSettings
 from client.private_gradients.clipping import LatticeSum, finest_step
 from client.private_gradients.engine import PrivateGradient, patients_that_fit
 from client.private_gradients.settings import SpeedSettings
 from client.private_gradients.stacks import PatientStack, stack_patients
-from client.round_randomness import RoundRandomness
-from client.teacher import Teacher, good_enough
-from client.training_settings import Method, Placement, TrainingSettings
-from common.errors import PlanWeakPrivacyError
-from common.parameters import flatten, layout, load
+from common.networks.parameters import flatten, layout, load
+from common.plan.errors import PlanWeakPrivacyError
 
 NOISE_BLOCK: Final = 1 << 20  # values that are noised at a time: beside the sum there is no second vector
 

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from client.dicom.record import Stratum
-from common.errors import PlanInvalidError
+from common.plan.errors import PlanInvalidError
 
 NO_CLIP = 1e6  # where nothing is promised, gradients are summed as they are
 
 
 class Task(StrEnum):
-    """What the network answers; decides the shape of labels (``client.patients.PatientScans``) and the loss."""
+    """What the network answers; decides the shape of labels (``patients.PatientScans``) and the loss."""
 
     CLASSIFICATION = "classification"
     MULTI_LABEL = "multi_label"

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
-from common.accounting import COARSE_INTERVAL, FINE_INTERVAL, SampledGaussian, epsilon, exceeds, merge
-from common.errors import LedgerInvalidError
+from client.ledger.errors import LedgerInvalidError
+from common.privacy.accounting import COARSE_INTERVAL, FINE_INTERVAL, SampledGaussian, epsilon, exceeds, merge
 
 MOST_CHOICES: Final = 27  # histories judged one by one; beyond, the oldest studies count with all strata at once
 GROWTHS: Final = (16.0, 2.0, 1.25, 1.05, 1.0)  # look ahead so far, so that not every step pays for the accountant

@@ -5,8 +5,8 @@ from io import BytesIO
 
 from matplotlib.figure import Figure
 
-from client.ledger_budget import Spending, Stratum
-from client.ledger_report import curve
+from client.ledger.budget import Spending, Stratum
+from client.ledger.report import curve
 
 COLOURS = ("#1f5c99", "#b35900", "#2d7d46")  # labelled, unlabelled, validation: apart for colour-blind eyes too
 STYLES = ("-", "--", ":", "-.")

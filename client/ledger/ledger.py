@@ -6,7 +6,7 @@
                reason that does not depend on data. After a crash a reservation stays spent.
 
 Rules: an attempt of a study is charged once, ever. A charge that would lift any patient above the site's ceiling is
-refused. Events, not epsilon, are stored: epsilon is computed from them each time (``client.ledger_budget``).
+refused. Events, not epsilon, are stored: epsilon is computed from them each time (``client.ledger.budget``).
 Source: privacy.md section 4; secure-aggregation.md section 6.0, points 2 and 4.
 """
 
@@ -17,10 +17,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from client.ledger_budget import Affordable, Charge, EntryKind, Spending, Stratum, Tally, add_up
-from client.ledger_store import LedgerStore, Row, study_start
-from common.accounting import SampledGaussian, require_delta, require_number
-from common.errors import AccountingError, BudgetExhaustedError, LedgerInvalidError
+from client.ledger.budget import Affordable, Charge, EntryKind, Spending, Stratum, Tally, add_up
+from client.ledger.errors import BudgetExhaustedError, LedgerInvalidError
+from client.ledger.store import LedgerStore, Row, study_start
+from common.privacy.accounting import SampledGaussian, require_delta, require_number
+from common.privacy.errors import AccountingError
 
 MAX_STUDY_CHARACTERS: Final = 128
 

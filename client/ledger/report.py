@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from client.ledger_budget import Affordable, EntryKind, Spending, Stratum
-from common.accounting import COARSE_INTERVAL, epsilon, merge
-from common.accounting_check import CrossCheck, epsilon_cross_check
+from client.ledger.budget import Affordable, EntryKind, Spending, Stratum
+from common.privacy.accounting import COARSE_INTERVAL, epsilon, merge
+from common.privacy.accounting_check import CrossCheck, epsilon_cross_check
 
 MOST_ATTEMPTS_AHEAD: Final = 4096
 CHART_POINTS: Final = 16

@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from common.canonical import canonical_bytes
-from common.errors import LedgerBusyError, LedgerInvalidError, OutputExistsError
+from client.ledger.errors import LedgerBusyError, LedgerInvalidError
+from common.errors import OutputExistsError
 from common.files import read_bounded, replace_atomically, sync_folder
+from common.trust.canonical import canonical_bytes
 
 APPLICATION_ID: Final = 0x46574C47  # "FWLG" in the file's header: another SQLite file is not a ledger
 FORMAT: Final = 1

@@ -1,7 +1,7 @@
 """What one attempt of a plan costs each stratum, and the ledger that is told before anything happens."""
 
-from client.ledger import Ledger, Reservation, charge
-from client.ledger_budget import Charge, Stratum
+from client.ledger.budget import Charge, Stratum
+from client.ledger.ledger import Ledger, Reservation, charge
 from common.plan.guarantee import evaluation_noise_multiplier
 from common.plan.phases import Phase
 from common.plan.plan import StudyPlan

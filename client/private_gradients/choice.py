@@ -21,7 +21,7 @@ from client.private_gradients.clipping import LatticeSum, patient_norms
 from client.private_gradients.compiled import COMPILED
 from client.private_gradients.problem import Engine, Problem
 from client.private_gradients.stacks import PatientStack, public_example
-from common.errors import NetworkUnsuitableError
+from common.networks.errors import NetworkUnsuitableError
 
 REPETITIONS: Final = 3
 TIMINGS: Final = 5

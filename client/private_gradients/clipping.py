@@ -22,7 +22,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from common.errors import TrainerFailedError
+from client.errors import TrainerFailedError
 
 MARGIN: Final = 1e-4
 BLOCK: Final = 4096  # values whose squares are added in float32

@@ -17,7 +17,7 @@ from client.private_gradients.problem import Criterion, Engine, Problem
 from client.private_gradients.settings import EngineName, SpeedSettings
 from client.private_gradients.stacks import PatientStack
 from client.private_gradients.vectorised import vmap_gradients
-from common.parameters import Layout, train_only
+from common.networks.parameters import Layout, train_only
 
 ENGINES: dict[str, Engine] = {
     EngineName.LOOP: loop_gradients,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from client.private_gradients.stacks import PatientRows, PatientStack
-from common.parameters import Layout
+from common.networks.parameters import Layout
 
 # criterion(outputs (rows, ...), *targets (rows, ...)) -> losses (rows,). One row never looks at another: no mean over
 # the batch, no batch statistic. Must consist of differentiable torch operations that torch.func can vectorise.

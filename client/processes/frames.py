@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from client.dicom.packing import packed, unpacked
+from client.processes.packing import packed, unpacked
 
 PREFIX = struct.Struct(">IQ")
 MAX_HEAD_BYTES = 1 << 20

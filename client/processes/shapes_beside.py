@@ -1,4 +1,4 @@
-"""``python -m client.shapes_beside``: what a plan's network makes of its phases, found beside the agent's own process.
+"""``python -m client.processes.shapes_beside``: what a plan's network makes of its phases, found beside the agent.
 
 Finding it needs PyTorch, which takes 200 MB for as long as a process lives; the agent needs a few numbers, once for
 each plan, so a child finds them. It runs also while the trainer is busy for hours.
@@ -11,9 +11,10 @@ import sys
 import threading
 from typing import Final
 
-from common.errors import ExitCode, FedwardError, TrainerFailedError, error_of
+from client.errors import TrainerFailedError
+from common.errors import ExitCode, FedwardError, error_of
 from common.faults import fault_without_text
-from common.flower_environment import child_environment
+from common.flower.environment import child_environment
 from common.plan.plan import StudyPlan
 from common.plan.shape import PhaseShape, Shapes
 from common.plan.shapes_here import shapes_here
@@ -46,7 +47,7 @@ class ShapesBeside:
 def _asked(plan: StudyPlan) -> Shapes:
     try:
         child = subprocess.run(
-            (sys.executable, "-m", "client.shapes_beside"),
+            (sys.executable, "-m", "client.processes.shapes_beside"),
             input=plan.canonical(),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -6,10 +6,10 @@ The facts come from the site's own policy, journal and state; a message only eve
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from client.secagg_journal import SiteJournal
-from client.secagg_policy import PhaseRules, SecondAttempt, SitePolicy
-from client.secagg_state import ConsistentState, KeyedState, MaskedState, SharedState
-from common.errors import VectorRefusedError
+from client.secagg.journal import SiteJournal
+from client.secagg.rules import PhaseRules, SecondAttempt, SitePolicy
+from client.secagg.state import ConsistentState, KeyedState, MaskedState, SharedState
+from common.secagg.errors import VectorRefusedError
 from common.secagg.keys import is_signed
 from common.secagg.messages import Certificate, Forward, Keylist, SignedOrder, Survivors
 from common.secagg.order import Order, decode_order, model_digest

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from common.errors import PlanWeakThresholdError
+from common.plan.errors import PlanWeakThresholdError
 from common.secagg.keys import KEY_BYTES
 from common.secagg.thresholds import SMALLEST_SUM, least_survivors
 

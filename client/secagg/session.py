@@ -21,9 +21,9 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from client.secagg_journal import SiteJournal
-from client.secagg_policy import SitePolicy
-from client.secagg_state import (
+from client.secagg.journal import SiteJournal
+from client.secagg.rules import SitePolicy
+from client.secagg.state import (
     ConsistentState,
     IdleState,
     KeyedState,
@@ -34,7 +34,7 @@ from client.secagg_state import (
     reference_of,
     wipe,
 )
-from client.secagg_steps import (
+from client.secagg.steps import (
     RoundWork,
     SiteContext,
     answer_certificate,

@@ -1,7 +1,8 @@
 """What a site does at each stage, in the order of the protocol: check, work, answer.
 
 Each function takes the state and a message and returns the next state and the answer; it changes nothing else but the
-journal and the ledger, and raises RefusedError instead of answering. ``client.secagg`` wraps them into a session.
+journal and the ledger, and raises RefusedError instead of answering. ``client.secagg.session`` wraps them into a
+session.
 """
 
 import hashlib
@@ -12,7 +13,7 @@ from typing import Protocol
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from client.secagg_checks import (
+from client.secagg.checks import (
     check_agreement,
     check_certificate,
     check_cohort,
@@ -27,9 +28,9 @@ from client.secagg_checks import (
     check_vector,
     read_order,
 )
-from client.secagg_journal import SiteJournal
-from client.secagg_policy import PhaseRules, SitePolicy
-from client.secagg_state import (
+from client.secagg.journal import SiteJournal
+from client.secagg.rules import PhaseRules, SitePolicy
+from client.secagg.state import (
     ConsistentState,
     Contribution,
     KeyedState,
@@ -120,7 +121,7 @@ class RoundWork(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SiteContext:
-    """What a session of this site has throughout its life. See ``client.secagg.SiteSession`` for each."""
+    """What a session of this site has throughout its life. See ``client.secagg.session.SiteSession`` for each."""
 
     policy: SitePolicy
     identity: Ed25519PrivateKey

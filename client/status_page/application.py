@@ -10,15 +10,16 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from client.approval import MAX_NAME_CHARACTERS
-from client.control_client import ControlClient
-from client.pausing import pause, resume
-from client.site_config import read_site_config
-from client.site_folder import SiteFolder
+from client.agent.control_client import ControlClient
+from client.agent.errors import AgentUnavailableError
+from client.consent.approval import MAX_NAME_CHARACTERS
+from client.consent.pausing import pause, resume
+from client.installation.config import read_site_config
+from client.installation.folder import SiteFolder
 from client.status_page.facts import SiteReader
 from client.status_page.metrics import site_metrics
 from client.status_page.page import site_page
-from common.errors import AgentUnavailableError, FedwardError
+from common.errors import FedwardError
 from common.web.page_token import FILE_NAME, page_token, same
 from common.web.prometheus import CONTENT_TYPE, exposition
 from common.web.shell import asset_routes

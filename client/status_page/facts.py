@@ -10,18 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from client.approval import CheckedPlan, approved_plans
-from client.audit_log import AUDIT_NAME
-from client.control_client import ControlClient
-from client.ledger import Ledger
-from client.ledger_report import LedgerReport, report
+from client.agent.control_client import ControlClient
+from client.agent.errors import AgentUnavailableError
+from client.consent.approval import CheckedPlan, approved_plans
+from client.consent.policy import read_policy
+from client.installation.audit_log import AUDIT_NAME
+from client.installation.folder import SiteFolder
+from client.ledger.ledger import Ledger
+from client.ledger.report import LedgerReport, report
 from client.outbox import NAME as OUTBOX_NAME
-from client.policy import read_policy
-from client.site_folder import SiteFolder
 from client.status_page.background import Background, Known
 from common.control.site_control_pb2 import StatusReply
-from common.errors import AgentUnavailableError, FedwardError
-from common.hash_chain import HashChain
+from common.errors import FedwardError
+from common.trust.hash_chain import HashChain
 from common.web.freshness import Mark, mark_of
 
 LAST_LINES: Final = 12

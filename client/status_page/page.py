@@ -4,8 +4,8 @@ import time
 from collections import Counter
 from typing import Any, Final
 
-from client.approval import CheckedPlan
-from client.ledger_report import LedgerReport, StratumReport
+from client.consent.approval import CheckedPlan
+from client.ledger.report import LedgerReport, StratumReport
 from client.status_page.facts import SiteFacts
 from common.control.site_control_pb2 import Connection, Step
 from common.terminal import fedward_version

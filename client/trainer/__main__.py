@@ -16,13 +16,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from client.frames import ChannelClosedError, receive, send
+from client.installation.config import SpeedSection
+from client.installation.folder import SiteFolder
+from client.learning.speed import Speed, speed_of
+from client.processes.frames import ChannelClosedError, receive, send
 from client.round_work import Assignment
-from client.secagg_state import Contribution
-from client.site_config import SpeedSection
-from client.site_folder import SiteFolder
-from client.speed import Speed, speed_of
-from client.study_training import StudyTraining
+from client.secagg.state import Contribution
+from client.trainer.study_training import StudyTraining
 from common.errors import ExitCode, FedwardError
 from common.faults import fault_without_text
 from common.plan.plan import StudyPlan

@@ -10,14 +10,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
-from client.child_process import end
-from client.frames import ChannelClosedError, receive, send
-from client.site_config import SpeedSection
-from client.site_folder import SiteFolder
+from client.errors import TrainerFailedError, TrainingStoppedError
+from client.installation.config import SpeedSection
+from client.installation.folder import SiteFolder
+from client.processes.child_process import end
+from client.processes.frames import ChannelClosedError, receive, send
 from client.trainer import fence
-from common.errors import FedwardError, TrainerFailedError, TrainingStoppedError, error_of
+from common.errors import FedwardError, error_of
 from common.files import replace_atomically
-from common.flower_environment import child_environment
+from common.flower.environment import child_environment
 
 LOOK_EVERY_S: Final = 0.1  # whether training may go on
 ANSWER_S: Final = 600.0  # to a question without a deadline of its own

@@ -4,10 +4,11 @@ from typing import Any, Final
 
 import numpy as np
 
+from client.errors import TrainerFailedError, TrainingStoppedError
 from client.round_work import Assignment
-from client.secagg_state import Contribution
+from client.secagg.state import Contribution
 from client.trainer.process import TrainerProcess
-from common.errors import FedwardError, TrainerFailedError, TrainingStoppedError
+from common.errors import FedwardError
 from common.plan.plan import StudyPlan
 from common.plan.privacy import NoisePlacement
 from common.plan.schedule import count_layout
@@ -20,7 +21,8 @@ VALUE_BYTES: Final = 4
 class RemoteTraining:
     """The training of one study, in the process of ``trainer`` (``client.round_work.Training``).
 
-    Raises (on opening): what ``client.study_training.StudyTraining.open`` raises, and as ``TrainerProcess.ask``.
+    Raises (on opening): what ``client.trainer.study_training.StudyTraining.open`` raises, and as
+    ``TrainerProcess.ask``.
     """
 
     def __init__(

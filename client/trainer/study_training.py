@@ -11,22 +11,20 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from client.cached_patients import CachedPatients
+from client.consent.open_studies import OpenStudy
 from client.dicom.cache import Cache
-from client.evaluation import count_patients, lattice_noise_stddev, on_lattice
-from client.noise import PrivacyRandomness
-from client.open_studies import OpenStudy
-from client.phase_settings import phase_settings
-from client.public_images import read_public_images
+from client.installation.folder import SiteFolder
+from client.installation.public_images import read_public_images
+from client.learning.cached_patients import CachedPatients
+from client.learning.evaluation import count_patients, lattice_noise_stddev, on_lattice
+from client.learning.noise import PrivacyRandomness
+from client.learning.phase_settings import phase_settings
+from client.learning.speed import Speed
+from client.learning.teacher_file import keep_teacher, recall_teacher
+from client.learning.training import LatticeUpdate, PhaseTraining, PublicImages
 from client.round_work import Assignment, StudyWork
-from client.secagg_state import Contribution
-from client.site_folder import SiteFolder
-from client.speed import Speed
-from client.teacher_file import keep_teacher, recall_teacher
-from client.training import LatticeUpdate, PhaseTraining, PublicImages
-from common.freed_memory import give_back
-from common.identity import read_secret_file
-from common.parameters import load
+from client.secagg.state import Contribution
+from common.networks.parameters import load
 from common.plan.fitting import lattice_limit, lattice_step
 from common.plan.guarantee import evaluation_noise_multiplier
 from common.plan.network import travelling_layout
@@ -36,6 +34,8 @@ from common.plan.privacy import NoisePlacement
 from common.plan.protocol import site_weight
 from common.plan.schedule import count_layout
 from common.plan.start import start_network
+from common.processes.freed_memory import give_back
+from common.trust.identity import read_secret_file
 
 
 class StudyTraining:
@@ -154,7 +154,7 @@ class StudyTraining:
 
 
 class _LatticeUnits:
-    """The noise of ``client.noise`` in units of the lattice, as the training asks for it."""
+    """The noise of ``client.learning.noise`` in units of the lattice, as the training asks for it."""
 
     def __init__(self, randomness: PrivacyRandomness) -> None:
         self._randomness = randomness

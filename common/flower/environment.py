@@ -2,7 +2,7 @@
 
 Flower reads these variables while it is imported, so ``silence_flower`` comes before the first import of ``flwr``:
 
-    from common.flower_environment import silence_flower
+    from common.flower.environment import silence_flower
     silence_flower()
     import flwr
 """
@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
-from common.errors import RuntimeUnsuitableError
-from common.flower_pointer import FLOWER_VERSION
+from common.flower.errors import RuntimeUnsuitableError
+from common.flower.pointer import FLOWER_VERSION
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 

@@ -21,7 +21,7 @@ from functools import lru_cache
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
-from common.errors import ContentRefusedError
+from common.flower.errors import ContentRefusedError
 from common.secagg.messages import Packet
 from common.secagg.stages import Kind
 from common.secagg.wire import MAX_MESSAGE_BYTES
@@ -57,7 +57,7 @@ class Received:
 class Hello:
     """Who answers at a node: claimed here, proven by the signature under the site's first KEYS.
 
-    ``code_digest``: ``common.provenance.code_digest``, against accidents of installation (not against attackers).
+    ``code_digest``: ``common.trust.provenance.code_digest``, against accidents of installation (not against attackers).
     """
 
     site_id: str

@@ -31,7 +31,7 @@ from flwr.supercore.inflatable.inflatable_object import (
 )
 from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
 
-from common.flower_environment import require_flower
+from common.flower.environment import require_flower
 
 SENDERS: Final = 2  # as many as Flower's own default
 # an array may name one chunk any number of times: a small message, an enormous buffer

@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
-from common.errors import WeightsInvalidError
 from common.files import read_bounded, read_text
+from common.networks.errors import WeightsInvalidError
 
 DATA_FOLDER: Final = Path(__file__).parent / "data"
 SUMS_FILE: Final = "SHA256SUMS"

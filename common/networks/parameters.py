@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from common.errors import NetworkUnsuitableError, WeightsInvalidError
+from common.networks.errors import NetworkUnsuitableError, WeightsInvalidError
 
 ALL = "all"
 _BLOCK = 1 << 20

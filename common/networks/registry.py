@@ -7,8 +7,8 @@ from typing import Final
 import torch
 from torch import nn
 
-from common.errors import NetworkUnsuitableError
 from common.networks.autoencoder import Autoencoder
+from common.networks.errors import NetworkUnsuitableError
 from common.networks.layers import CHANNELS_PER_GROUP
 from common.networks.residual import ResidualNetwork
 from common.networks.small_cnn import SmallCnn

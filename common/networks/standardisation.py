@@ -1,7 +1,7 @@
 """From the released feature moments to the feature norm's scale and shift: post-processing, so it costs no privacy.
 
     m = sqrt(F) b        mean of the features y           (b, w): mean gradient of shift and spread,
-    v = 1 + sqrt(F) w - m^2   their variance                       see client/feature_moments.py
+    v = 1 + sqrt(F) w - m^2   their variance                       see client/learning/feature_moments.py
     scale <- scale / sqrt(v)        shift <- (shift - m) / sqrt(v)
 
 A private head learns from standardised features in a tenth of the steps, and steps are what privacy is spent on. v is

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from common.errors import NetworkUnsuitableError
+from common.networks.errors import NetworkUnsuitableError
 
 # The layers with parameters that every engine of client/private_gradients knows.
 _KNOWN_WITH_PARAMETERS = (nn.Conv2d, nn.Conv3d, nn.Linear, nn.GroupNorm)

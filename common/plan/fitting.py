@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from common.errors import PlanInvalidError, PlanWeakPrivacyError
+from common.plan.errors import PlanInvalidError, PlanWeakPrivacyError
 from common.plan.phases import Phase
 from common.plan.plan import StudyPlan
 from common.plan.privacy import NoisePlacement
@@ -41,8 +41,8 @@ def lattice_limit(plan: StudyPlan) -> int:
 def least_range(*, noise_multiplier: float, clipping_norm: float, honest_survivors: int) -> float:
     """Return the least ``coordinate_range`` that holds a hospital's noise (distributed) and one patient beside it.
 
-    Then a site cuts only its clean sum (``client.training``); the noise is taken as much larger as rounding may make
-    it.
+    Then a site cuts only its clean sum (``client.learning.training``); the noise is taken as much larger as rounding
+    may make it.
     """
     share = noise_multiplier * clipping_norm / math.sqrt(honest_survivors)
     return LARGEST_NOISE * (1 + MOST_ROUNDING) * share + clipping_norm

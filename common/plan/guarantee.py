@@ -8,12 +8,13 @@ attempt may have released its sum before it was aborted.
 import math
 from dataclasses import dataclass
 
-from common.accounting import SampledGaussian, epsilon, noise_multiplier_for
-from common.errors import AccountingError, PlanInvalidError, PlanWeakPrivacyError
-from common.noise_placement import NoiseShares, ObserverEpsilon, observer_epsilon
+from common.plan.errors import PlanInvalidError, PlanWeakPrivacyError
 from common.plan.phases import Phase
 from common.plan.plan import StudyPlan
 from common.plan.privacy import NoisePlacement
+from common.privacy.accounting import SampledGaussian, epsilon, noise_multiplier_for
+from common.privacy.errors import AccountingError
+from common.privacy.noise_placement import NoiseShares, ObserverEpsilon, observer_epsilon
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,8 @@ def evaluation_noise_multiplier(plan: StudyPlan) -> float:
 def guarantee(plan: StudyPlan) -> Guarantee | None:
     """Return what the plan buys, or None when it promises nothing (noise = none).
 
-    Accountant: Google's PLD (``common.accounting``), zero-out relation, against the coordinator together with up to
-    ``assumed_colluders`` sites (distributed) or against everybody (local).
+    Accountant: Google's PLD (``common.privacy.accounting``), zero-out relation, against the coordinator together with
+    up to ``assumed_colluders`` sites (distributed) or against everybody (local).
     Raises: PlanInvalidError for noise below what can be accounted.
     """
     if plan.privacy.delta is None:

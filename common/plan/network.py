@@ -2,8 +2,8 @@
 
 from torch import nn
 
+from common.networks.parameters import Layout, layout
 from common.networks.registry import build_network, network_shape
-from common.parameters import Layout, layout
 from common.plan.phases import Phase
 from common.plan.plan import StudyPlan
 

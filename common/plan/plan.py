@@ -5,12 +5,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from common.canonical import canonical_bytes, digest
 from common.plan.aggregation import Aggregation, SecureAggregation, Timing
 from common.plan.part import PlanPart
 from common.plan.phases import Method, Phase
 from common.plan.privacy import Evaluation, NoisePlacement, Privacy
 from common.plan.task import Image, Network, Task
+from common.trust.canonical import canonical_bytes, digest
 
 FORMAT = "fedward-plan/1"
 
@@ -18,8 +18,8 @@ FORMAT = "fedward-plan/1"
 class Study(PlanPart):
     """Name of the study, what staff should know about it, and who may speak for it.
 
-    ``roster_digest``: SHA-256 of the roster (``common.roster``). ``order_key``: base64 of the Ed25519 public key (32
-    bytes) that signs the rounds' orders: an online key to which the plan, signed offline, delegates nothing else.
+    ``roster_digest``: SHA-256 of the roster (``common.trust.roster``). ``order_key``: base64 of the Ed25519 public key
+    (32 bytes) that signs the rounds' orders: an online key to which the plan, signed offline, delegates nothing else.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{2,62}$")]

@@ -1,18 +1,18 @@
 """How a plan speaks to secure aggregation: digests, vector and divisor of each phase, the same at server and site.
 
 Both sides compute these from their own copy of the plan, so an order that differs in any of them is refused by the
-site (``client.secagg_policy``) without a word about why being needed from the server.
+site (``client.secagg.rules``) without a word about why being needed from the server.
 """
 
 import math
 from collections.abc import Collection
 
-from common.canonical import canonical_bytes
 from common.plan.phases import Phase
 from common.plan.plan import Site, StudyPlan
 from common.plan.privacy import NoisePlacement
 from common.secagg.encoding import digest
 from common.secagg.vector import VectorSpec
+from common.trust.canonical import canonical_bytes
 
 
 def task_digest(plan: StudyPlan, phase: Phase) -> bytes:

@@ -9,8 +9,9 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from common.errors import FedwardError, NotTomlError, PlanInvalidError, PlanUnknownKeyError
+from common.errors import FedwardError, NotTomlError
 from common.files import read_text
+from common.plan.errors import PlanInvalidError, PlanUnknownKeyError
 from common.plan.plan import StudyPlan
 from common.plan.thresholds import check_thresholds
 

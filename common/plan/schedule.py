@@ -7,8 +7,8 @@ the last round of the last phase one *closing* round more scores the final model
 server throws away. It is charged like any other, which is why the last phase needs an attempt to spare.
 """
 
-from common.metrics import CountKind, CountLayout
 from common.plan.plan import StudyPlan
+from common.privacy.metrics import CountKind, CountLayout
 
 
 def total_rounds(plan: StudyPlan) -> int:

@@ -9,12 +9,12 @@ import math
 from functools import cache
 from typing import Final
 
-from common.errors import PlanInvalidError
-from common.metrics import UNITS_PER_PATIENT, CountKind, auc_standard_error
+from common.plan.errors import PlanInvalidError
 from common.plan.guarantee import evaluation_noise_multiplier
 from common.plan.plan import StudyPlan
 from common.plan.privacy import NoisePlacement
 from common.plan.schedule import count_layout
+from common.privacy.metrics import UNITS_PER_PATIENT, CountKind, auc_standard_error
 
 MOST_STANDARD_ERROR: Final = 0.03
 HELD_OUT_SHARE: Final = 0.2  # of the labelled patients, see ``common.plan.privacy.Evaluation``

@@ -1,7 +1,7 @@
 """What the plan's network makes of each phase, as numbers: all that checks and the protocol need to know of a network.
 
 Finding them takes PyTorch (200 MB of memory for as long as a process lives); using them does not. Whoever must stay
-small, like a hospital's agent, asks a child process (``client.shapes_beside``).
+small, like a hospital's agent, asks a child process (``client.processes.shapes_beside``).
 """
 
 from collections.abc import Callable

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from common.canonical import canonical_bytes, decode_base64, encode_base64
-from common.errors import PlanBadSignatureError, PlanUnsignedError
 from common.files import read_text, replace_atomically
-from common.identity import fingerprint, public_bytes, sign, verify
+from common.plan.errors import PlanBadSignatureError, PlanUnsignedError
 from common.plan.plan import FORMAT, StudyPlan
+from common.trust.canonical import canonical_bytes, decode_base64, encode_base64
+from common.trust.identity import fingerprint, public_bytes, sign, verify
 
 MAX_SIGNATURE_BYTES = 4096
 FIELDS = {"format", "plan_digest", "public_key", "signature"}

@@ -5,9 +5,9 @@ import hashlib
 import torch
 from torch import Tensor, nn
 
-from common.initialisation import load_initialisation
+from common.networks.initialisation import load_initialisation
+from common.networks.parameters import Layout, layout
 from common.networks.registry import set_first_weights
-from common.parameters import Layout, layout
 from common.plan.network import phase_layout, plan_network, plan_shape, travelling_layout
 from common.plan.plan import StudyPlan
 from common.plan.shape import PhaseShape, Shapes
@@ -74,7 +74,7 @@ def frozen_digest(start: nn.Module, travelling: Layout) -> bytes:
     """Return SHA-256 (32 bytes) over the start weights that do not travel with an order; zeros where all do.
 
     It enters the model digest of every order, so a site with other frozen weights refuses instead of training another
-    model. Weights are hashed as little-endian float32 in the order of ``common.parameters``.
+    model. Weights are hashed as little-endian float32 in the order of ``common.networks.parameters``.
     """
     names = {entry.name for entry in travelling.entries}
     frozen = {name: parameter for name, parameter in start.named_parameters() if name not in names}

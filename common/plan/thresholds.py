@@ -1,6 +1,6 @@
 """The rules between numbers that keep a single update, and a single patient, hidden. One function, numbered rules."""
 
-from common.errors import PlanWeakPrivacyError, PlanWeakThresholdError
+from common.plan.errors import PlanWeakPrivacyError, PlanWeakThresholdError
 from common.plan.plan import StudyPlan
 from common.plan.privacy import NoisePlacement
 

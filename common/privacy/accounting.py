@@ -11,7 +11,7 @@ so its epsilon is an upper bound at every interval. Composition assumes that sam
 were fixed before the first output was seen (the approved plan); models may adapt, parameters of the mechanism may not.
 
 Source: Koskela et al. 2020; Meiser and Mohammadi 2018; Doroshenko et al. 2022 (connect-the-dots);
-Zhu, Dong and Wang 2022 (dominating pairs). Checked against a second accountant in ``common.accounting_check``.
+Zhu, Dong and Wang 2022 (dominating pairs). Checked against a second accountant in ``common.privacy.accounting_check``.
 """
 
 import functools
@@ -24,7 +24,7 @@ from enum import StrEnum
 from fractions import Fraction
 from typing import Any, Final
 
-from common.errors import AccountingError
+from common.privacy.errors import AccountingError
 
 FINE_INTERVAL: Final = 1e-4  # of the privacy loss; the accountant of record
 COARSE_INTERVAL: Final = 1e-3  # ten times faster, loose by up to half when epsilon is tiny; also an upper bound

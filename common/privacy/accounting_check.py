@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from common.accounting import SampledGaussian, epsilon, merge, require_delta
+from common.privacy.accounting import SampledGaussian, epsilon, merge, require_delta
 
 PRV_ERROR: Final = 0.01  # the error in epsilon that PRV is asked for and states
 RDP_ORDERS: Final = tuple([1 + order / 10 for order in range(1, 100)] + list(range(11, 64)) + [128, 256, 512])

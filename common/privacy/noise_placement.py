@@ -15,8 +15,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from common.accounting import LEAST_NOISE_MULTIPLIER, SampledGaussian, epsilon
-from common.errors import AccountingError
+from common.privacy.accounting import LEAST_NOISE_MULTIPLIER, SampledGaussian, epsilon
+from common.privacy.errors import AccountingError
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from common.errors import AlreadyRunningError
+from common.processes.errors import AlreadyRunningError
 
 
 def hold(lock_file: Path) -> int:

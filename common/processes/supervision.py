@@ -4,8 +4,8 @@
         supervisor.run()                       # until SIGTERM or SIGINT
 
 What is covered: a child that ends for whatever reason (kill -9 included) is started again; a supervisor that is killed
-takes its children along (``common.die_with_parent``), and what they had started is ended by the next supervisor of the
-same folder; one supervisor for a folder; logs that rotate; ``state/NAME.pid`` for scripts.
+takes its children along (``common.processes.die_with_parent``), and what they had started is ended by the next
+supervisor of the same folder; one supervisor for a folder; logs that rotate; ``state/NAME.pid`` for scripts.
 What is not: whether a child works. A child that hangs is its own health check's business.
 """
 
@@ -24,9 +24,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Self
 
-from common import die_with_parent
-from common.folder_lock import hold
-from common.rotating_log import MAX_LOG_BYTES, OLD_FILES, RotatingLog
+from common.processes import die_with_parent
+from common.processes.folder_lock import hold
+from common.processes.rotating_log import MAX_LOG_BYTES, OLD_FILES, RotatingLog
 
 MARK = "FEDWARD_SUPERVISED"  # names the state folder in the environment of everything that a supervisor started
 _WATCH_S = 0.1

@@ -28,5 +28,5 @@ memorise (the plan is approved by people); a recording adversary with a quantum 
 well as Python can: integers of Shamir's scheme and copies inside libraries are released, not overwritten.
 
 Read first: ``stages`` (who may say what when), then ``messages``, ``statements``, ``refusals``. The two halves are
-``client.secagg`` and ``server.secagg``; ``docs/protocol.md`` shows a whole round in 20 lines.
+``client.secagg.session`` and ``server.secagg.session``; ``docs/protocol.md`` shows a whole round in 20 lines.
 """

@@ -43,7 +43,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.errors import VectorRefusedError
+from common.secagg.errors import VectorRefusedError
 from common.secagg.words import LatticeValues, WordFormat
 
 SMALLEST_RANGE = 2.0**-40

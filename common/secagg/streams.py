@@ -25,7 +25,7 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
 from numpy.typing import NDArray
 
-from common.errors import VectorRefusedError
+from common.secagg.errors import VectorRefusedError
 from common.secagg.words import Words
 
 SEGMENT_WORDS = 1 << 20

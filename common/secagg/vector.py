@@ -30,7 +30,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from common.errors import ExitCode, FedwardError, VectorRefusedError
+from common.errors import ExitCode, FedwardError
+from common.secagg.errors import VectorRefusedError
 from common.secagg.fixed_point import Lattice, choose_lattice
 from common.secagg.segments import CHUNK_COORDINATES, SegmentWork, unmask_and_read
 from common.secagg.streams import KEY_BYTES, META_SEGMENT, Stream, add_segment, check_streams

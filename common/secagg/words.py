@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.errors import VectorRefusedError
+from common.secagg.errors import VectorRefusedError
 
 Words = NDArray[np.unsignedinteger[Any]]
 LatticeValues = NDArray[np.int32]

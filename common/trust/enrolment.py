@@ -16,12 +16,12 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP384R1, EllipticCurv
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_public_key
 
-from common.canonical import encode_base64
-from common.errors import EnrolmentInvalidError
 from common.files import read_bounded
-from common.identity import fingerprint, public_bytes
-from common.roster import NAME
-from common.signed_document import SignedDocumentError, decoded_key, read_signed, signed_document
+from common.trust.canonical import encode_base64
+from common.trust.errors import EnrolmentInvalidError
+from common.trust.identity import fingerprint, public_bytes
+from common.trust.roster import NAME
+from common.trust.signed_document import SignedDocumentError, decoded_key, read_signed, signed_document
 
 FORMAT: Final = "fedward-enrolment/1"
 MAX_ENROLMENT_BYTES: Final = 4096
@@ -33,8 +33,8 @@ NODE_KEY: Final = re.compile(r"ecdsa-sha2-nistp384 [A-Za-z0-9+/]{1,300}={0,2}")
 class Enrolment:
     """A hospital's name and public keys.
 
-    ``site`` matches ``common.roster.NAME``; ``site_key`` is its identity (Ed25519); ``node_key`` is one OpenSSH line
-    without a comment (ECDSA P-384), with which its SuperNode shows itself. Raises: EnrolmentInvalidError.
+    ``site`` matches ``common.trust.roster.NAME``; ``site_key`` is its identity (Ed25519); ``node_key`` is one OpenSSH
+    line without a comment (ECDSA P-384), with which its SuperNode shows itself. Raises: EnrolmentInvalidError.
     """
 
     site: str

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from common.canonical import canonical_bytes
-from common.errors import ChainBrokenError
 from common.files import sync_folder
+from common.trust.canonical import canonical_bytes
+from common.trust.errors import ChainBrokenError
 
 MAX_LINE_BYTES: Final = 64 * 1024
 START: Final = "0" * 64

@@ -15,8 +15,9 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from common.errors import FileUnreadableError, KeyExposedError, KeyInvalidError
+from common.errors import FileUnreadableError
 from common.files import read_bounded, write_new
+from common.trust.errors import KeyExposedError, KeyInvalidError
 
 MAX_KEY_BYTES = 4096
 SECRET_BYTES = 32

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from common.identity import create_secret_file, create_signing_key, fingerprint, read_public_key, write_public_key
 from common.terminal import JsonOption, output, print_json
+from common.trust.identity import create_secret_file, create_signing_key, fingerprint, read_public_key, write_public_key
 
 keys_app = typer.Typer(name="keys", help="Make keys and show fingerprints.", no_args_is_help=True)
 

@@ -14,12 +14,12 @@ from typing import Any, Final
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from common.canonical import canonical_bytes, encode_base64
-from common.errors import KitInvalidError, RosterBadSignatureError, RosterInvalidError
 from common.files import read_bounded
-from common.identity import fingerprint, public_bytes
-from common.roster import MAX_ROSTER_BYTES, NAME, Roster, checked_roster
-from common.signed_document import SignedDocumentError, decoded_key, read_signed, signed_document
+from common.trust.canonical import canonical_bytes, encode_base64
+from common.trust.errors import KitInvalidError, RosterBadSignatureError, RosterInvalidError
+from common.trust.identity import fingerprint, public_bytes
+from common.trust.roster import MAX_ROSTER_BYTES, NAME, Roster, checked_roster
+from common.trust.signed_document import SignedDocumentError, decoded_key, read_signed, signed_document
 
 FORMAT: Final = "fedward-kit/1"
 MAX_CERTIFICATE_CHARACTERS: Final = 64 * 1024
@@ -81,7 +81,7 @@ class Kit:
         return int(self.address.rpartition(":")[2])
 
     def roster_file(self) -> bytes:
-        """Return the signed roster as the bytes of a roster file, as ``common.roster.read_roster`` takes it.
+        """Return the signed roster as the bytes of a roster file, as ``common.trust.roster.read_roster`` takes it.
 
         Raises: KitInvalidError when the kit has no roster yet.
         """

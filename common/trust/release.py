@@ -18,10 +18,10 @@ from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from common.canonical import encode_base64
-from common.errors import ReleaseInvalidError
-from common.identity import public_bytes
-from common.signed_document import SignedDocumentError, decoded_key, read_signed, signed_document
+from common.trust.canonical import encode_base64
+from common.trust.errors import ReleaseInvalidError
+from common.trust.identity import public_bytes
+from common.trust.signed_document import SignedDocumentError, decoded_key, read_signed, signed_document
 
 WEIGHTS: Final = "model.safetensors"
 NETWORK: Final = "model.onnx"

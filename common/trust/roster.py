@@ -14,10 +14,10 @@ from typing import Any
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from common.canonical import canonical_bytes, decode_base64, digest, encode_base64
-from common.errors import RosterBadSignatureError, RosterInvalidError
 from common.files import read_text
-from common.identity import fingerprint, public_bytes, sign, verify
+from common.trust.canonical import canonical_bytes, decode_base64, digest, encode_base64
+from common.trust.errors import RosterBadSignatureError, RosterInvalidError
+from common.trust.identity import fingerprint, public_bytes, sign, verify
 
 FORMAT = "fedward-roster/1"
 MAX_ROSTER_BYTES = 256 * 1024

@@ -12,8 +12,8 @@ from typing import Any
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from common.canonical import canonical_bytes, decode_base64, digest, encode_base64
-from common.identity import sign, verify
+from common.trust.canonical import canonical_bytes, decode_base64, digest, encode_base64
+from common.trust.identity import sign, verify
 
 
 class SignedDocumentError(ValueError):

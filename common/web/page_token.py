@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from common.errors import FileUnreadableError, KeyInvalidError, OutputExistsError
+from common.errors import FileUnreadableError, OutputExistsError
 from common.files import write_new
-from common.identity import read_private_file
+from common.trust.errors import KeyInvalidError
+from common.trust.identity import read_private_file
 
 FILE_NAME: Final = "page.token"
 TOKEN_BYTES: Final = 32

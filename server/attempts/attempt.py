@@ -4,17 +4,17 @@ import time
 from collections.abc import Mapping
 from functools import partial
 
-from common.flower_messages import Received
+from common.flower.messages import Received
 from common.secagg.messages import Packet
 from common.secagg.refusals import TABLE, Check
 from common.secagg.stages import Kind
-from server.channel import Channel
-from server.events import AttemptStart, RoundEvents
-from server.exchange import TAKEN, TIMEOUT
-from server.journal import AnswerRow, Details, HeadRow, OpenedRow, RefusalRow
-from server.secagg import ServerSession
-from server.secagg_opening import OpenedSum
-from server.stage import GARBAGE, Asked, Stage, StageSettings
+from server.attempts.channel import Channel
+from server.attempts.exchange import TAKEN, TIMEOUT
+from server.attempts.stage import GARBAGE, Asked, Stage, StageSettings
+from server.secagg.opening import OpenedSum
+from server.secagg.session import ServerSession
+from server.study.events import AttemptStart, RoundEvents
+from server.study.journal import AnswerRow, Details, HeadRow, OpenedRow, RefusalRow
 
 
 class Attempt:

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from common.errors import ContentRefusedError
-from common.flower_messages import HELLO_TYPE, NONCE_BYTES, hello_question, read_hello
-from common.provenance import code_digest
-from server.exchange import FIRST_POLL_S, TAKEN, Outcome, Pace, exchange
-from server.stage import GARBAGE, TTL_MARGIN_S, Stage
+from common.flower.errors import ContentRefusedError
+from common.flower.messages import HELLO_TYPE, NONCE_BYTES, hello_question, read_hello
+from common.trust.provenance import code_digest
+from server.attempts.exchange import FIRST_POLL_S, TAKEN, Outcome, Pace, exchange
+from server.attempts.stage import GARBAGE, TTL_MARGIN_S, Stage
 
 _log = logging.getLogger("fedward.channel")
 
@@ -24,7 +24,7 @@ LARGEST_BATCH_BYTES = 64 << 20
 class Channel:
     """The nodes of a grid by site.
 
-    Args: grid; names, the sites of the plan; longest_poll_s and first_poll_s, see ``server.exchange.Pace``;
+    Args: grid; names, the sites of the plan; longest_poll_s and first_poll_s, see ``server.attempts.exchange.Pace``;
     hello_timeout_s.
     Attributes: nodes, site -> node, as claimed in a hello: a site proves itself by the signature under its KEYS.
     """
@@ -65,7 +65,7 @@ class Channel:
     def ask(self, stage: Stage) -> None:
         """Send a stage's questions and read every answer as it comes; returns when all are in, or it is time.
 
-        Outcomes: what the stage's ``take`` returned, ``rejected:content``, those of ``server.exchange``, and
+        Outcomes: what the stage's ``take`` returned, ``rejected:content``, those of ``server.attempts.exchange``, and
         ``failed:offline`` for a site without a node.
         """
         settings = stage.settings

@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 from common.plan.plan import StudyPlan
 from common.secagg.order import Order
-from server.blocks import Weights
-from server.model_state import StateOf
-from server.study_folder import Study
+from server.model.blocks import Weights
+from server.model.state import StateOf
+from server.study.folder import Study
 
 BYTES_PER_WEIGHT = 4
 

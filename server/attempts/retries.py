@@ -9,7 +9,7 @@ Source: secure-aggregation.md section 6.0, 2 and 11.
 from dataclasses import dataclass
 
 from common.secagg.refusals import Check
-from server.events import RunState
+from server.study.events import RunState
 
 UNSOUND_BEFORE_PARTS = 2
 

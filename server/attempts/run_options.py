@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from server.events import LoggedEvents, RoundEvents
-from server.exchange import FIRST_POLL_S
-from server.study_run import RunSettings, never
+from server.attempts.exchange import FIRST_POLL_S
+from server.attempts.study_run import RunSettings, never
+from server.study.events import LoggedEvents, RoundEvents
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,12 +6,12 @@ from dataclasses import InitVar, dataclass, field
 
 from flwr.app import ArrayRecord, ConfigRecord, Message
 
-from common.errors import ContentRefusedError
-from common.flower_messages import MESSAGE_TYPES, NONCE_BYTES, Received, from_content, to_body, to_content
-from common.freed_memory import give_back
+from common.flower.errors import ContentRefusedError
+from common.flower.messages import MESSAGE_TYPES, NONCE_BYTES, Received, from_content, to_body, to_content
+from common.processes.freed_memory import give_back
 from common.secagg.messages import Packet
 from common.secagg.stages import Kind
-from server.exchange import Outcome
+from server.attempts.exchange import Outcome
 
 TTL_MARGIN_S = 30.0
 GARBAGE = "rejected:content"

@@ -9,24 +9,33 @@ from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from common.freed_memory import give_back
 from common.plan.schedule import is_closing, last_round, total_rounds
+from common.processes.freed_memory import give_back
 from common.secagg.refusals import TABLE, Check, RoundAbortedError
 from common.secagg.stages import Kind
-from server.attempt import Attempt
-from server.blocks import Weights
-from server.channel import Channel
-from server.cohort import Attendance, choose_cohort, least_cohort, part_of
-from server.events import ENDED_EARLY, SENTENCES, AttemptStart, LoggedEvents, RoundEnd, RoundEvents, RunEnd, RunState
-from server.journal import AbortRow, Journal
-from server.model_state import StateOf, evaluation_of
-from server.orders import new_order
-from server.progress import apply_opened
-from server.retries import Failures, RetryRules
-from server.secagg import ServerSession
-from server.secagg_opening import OpenedSum
-from server.study_folder import Study
-from server.sums import write_sum
+from server.attempts.attempt import Attempt
+from server.attempts.channel import Channel
+from server.attempts.cohort import Attendance, choose_cohort, least_cohort, part_of
+from server.attempts.orders import new_order
+from server.attempts.retries import Failures, RetryRules
+from server.model.blocks import Weights
+from server.model.state import StateOf, evaluation_of
+from server.model.sums import write_sum
+from server.secagg.opening import OpenedSum
+from server.secagg.session import ServerSession
+from server.study.events import (
+    ENDED_EARLY,
+    SENTENCES,
+    AttemptStart,
+    LoggedEvents,
+    RoundEnd,
+    RoundEvents,
+    RunEnd,
+    RunState,
+)
+from server.study.folder import Study
+from server.study.journal import AbortRow, Journal
+from server.study.progress import apply_opened
 
 SHORTEST_SLEEP_S = 0.1
 

@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
-from common.enrolment import read_enrolment
 from common.terminal import JsonOption, output, print_json
-from server.admission import admit as admit_site
-from server.admission import dismiss as dismiss_site
+from common.trust.enrolment import read_enrolment
 from server.commands.federation_options import HERE, FolderOption, federation_at
+from server.federation.admission import admit as admit_site
+from server.federation.admission import dismiss as dismiss_site
 
 
 def admit(

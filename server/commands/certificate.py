@@ -5,9 +5,9 @@ from typing import Annotated
 import typer
 
 from common.terminal import JsonOption, output, print_json
-from server.certificates import days_left
 from server.commands.federation_options import HERE, FolderOption, federation_at
-from server.federation_setup import renew_certificate
+from server.federation.certificates import days_left
+from server.federation.setup import renew_certificate
 
 
 def certificate(

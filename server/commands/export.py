@@ -6,15 +6,15 @@ from typing import Annotated
 import typer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from common.errors import KeyInvalidError
-from common.identity import public_bytes, read_signing_key
-from common.release import WEIGHTS
 from common.terminal import JsonOption, output, print_json
+from common.trust.errors import KeyInvalidError
+from common.trust.identity import public_bytes, read_signing_key
+from common.trust.release import WEIGHTS
 from server.commands.federation_options import HERE, FolderOption, study_at
-from server.federation_folder import FederationFolder
-from server.model_export import export_model
-from server.study_folder import Study, open_study
-from server.study_status import read_journal, require_started
+from server.export.package import export_model
+from server.federation.folder import FederationFolder
+from server.study.folder import Study, open_study
+from server.study.status import read_journal, require_started
 
 
 def export(

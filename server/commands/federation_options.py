@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from server.coordinator_config import CoordinatorConfig, read_coordinator_config
-from server.federation_folder import PLAN, FederationFolder
+from server.federation.config import CoordinatorConfig, read_coordinator_config
+from server.federation.folder import PLAN, FederationFolder
 
 FolderOption = Annotated[Path, typer.Option("--folder", help="The federation folder.")]
 StudyArgument = Annotated[str, typer.Argument(help="Name of the study.")]

@@ -5,12 +5,12 @@ from typing import Annotated
 
 import typer
 
-from common.errors import FederationInvalidError
-from common.identity import fingerprint, read_public_key
 from common.terminal import JsonOption, output, print_json
-from server.coordinator_config import SUPERLINK_PORT, coordinator_config_text
-from server.federation_folder import FederationFolder
-from server.federation_setup import OwnCertificate, create_federation
+from common.trust.identity import fingerprint, read_public_key
+from server.federation.config import SUPERLINK_PORT, coordinator_config_text
+from server.federation.errors import FederationInvalidError
+from server.federation.folder import FederationFolder
+from server.federation.setup import OwnCertificate, create_federation
 
 
 def init(

@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 
 from common.files import replace_atomically
-from common.kit import read_kit
 from common.terminal import JsonOption, output, print_json
+from common.trust.kit import read_kit
 from server.commands.federation_options import HERE, FolderOption, federation_at
-from server.kit_making import make_kit
+from server.federation.kit_making import make_kit
 
 
 def kit(

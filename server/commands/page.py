@@ -5,12 +5,12 @@ from typing import Annotated
 
 import typer
 
-from common.errors import FederationInvalidError
 from common.terminal import JsonOption, output, print_json
 from common.web.door import page_address
 from common.web.page_token import FILE_NAME, page_token
-from server.coordinator_config import read_coordinator_config
-from server.federation_folder import FederationFolder
+from server.federation.config import read_coordinator_config
+from server.federation.errors import FederationInvalidError
+from server.federation.folder import FederationFolder
 
 
 def page(

@@ -9,7 +9,6 @@ from rich.table import Table
 
 from common.errors import FedwardError
 from common.files import write_new
-from common.identity import read_public_key, read_signing_key
 from common.plan.fitting import check_fit
 from common.plan.guarantee import check_guarantee
 from common.plan.plan import StudyPlan
@@ -18,9 +17,10 @@ from common.plan.selection import check_selection
 from common.plan.shapes_here import shapes_here
 from common.plan.signing import PlanSignature, sign_plan, verify_plan
 from common.plan.summary import summarise
-from common.roster import read_roster
 from common.terminal import JsonOption, output, print_json
-from server.plan_template import new_plan_text
+from common.trust.identity import read_public_key, read_signing_key
+from common.trust.roster import read_roster
+from server.study.plan_template import new_plan_text
 
 plan_app = typer.Typer(name="plan", help="Make, check and sign a study plan.", no_args_is_help=True)
 PlanFile = Annotated[Path, typer.Argument(help="The study plan (TOML).")]

@@ -5,13 +5,13 @@ from typing import Annotated
 
 import typer
 
-from common.errors import RosterInvalidError
 from common.files import write_new
-from common.identity import fingerprint, read_public_key, read_signing_key
-from common.roster import Roster, read_roster, signed_roster
 from common.terminal import JsonOption, output, print_json
-from server.admission import sign_next_roster
+from common.trust.errors import RosterInvalidError
+from common.trust.identity import fingerprint, read_public_key, read_signing_key
+from common.trust.roster import Roster, read_roster, signed_roster
 from server.commands.federation_options import HERE, FolderOption, federation_at
+from server.federation.admission import sign_next_roster
 
 roster_app = typer.Typer(name="roster", help="Sign and show the roster of a federation.", no_args_is_help=True)
 

@@ -8,14 +8,14 @@ from typing import Annotated, Any, Final
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from common.errors import StudyStoppedError
 from common.terminal import JsonOption, errors, output, print_json
 from server.commands.federation_options import HERE, FolderOption, StudyArgument, federation_at
-from server.federation_status import keeping, process_of
-from server.live_status import read_live_status
-from server.study_folder import Study, open_study
-from server.study_status import read_journal, study_status
-from server.study_wanting import has_ended, unwant, want
+from server.deployment.federation_status import keeping, process_of
+from server.deployment.study_wanting import has_ended, unwant, want
+from server.errors import StudyStoppedError
+from server.study.folder import Study, open_study
+from server.study.live_status import read_live_status
+from server.study.status import read_journal, study_status
 
 LOOK_EVERY_S: Final = 0.5
 

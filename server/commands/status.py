@@ -8,9 +8,9 @@ from rich.table import Table
 
 from common.terminal import JsonOption, output, print_json
 from server.commands.federation_options import HERE, FolderOption, federation_at, study_at
-from server.federation_status import federation_status, keeping
-from server.study_folder import open_study
-from server.study_status import read_journal, study_status
+from server.deployment.federation_status import federation_status, keeping
+from server.study.folder import open_study
+from server.study.status import read_journal, study_status
 
 
 def status(

@@ -9,9 +9,9 @@ from common.plan.signing import signature_path
 from common.terminal import JsonOption, output, print_json
 from server.commands.federation_options import HERE, FolderOption, StudyArgument, federation_at, study_at
 from server.commands.plan import checked_summary, print_summary
-from server.study_folder import StudyFolder, open_study
-from server.study_making import new_study, sign_study
-from server.study_status import read_journal, require_started
+from server.study.folder import StudyFolder, open_study
+from server.study.making import new_study, sign_study
+from server.study.status import read_journal, require_started
 
 study_app = typer.Typer(name="study", help="Make and sign the studies of a federation.", no_args_is_help=True)
 

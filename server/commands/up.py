@@ -3,14 +3,14 @@
 import logging
 from typing import Final
 
-from common.flower_environment import require_flower
-from common.supervision import Supervisor
+from common.flower.environment import require_flower
+from common.processes.supervision import Supervisor
 from common.terminal import errors, output
-from server.admission import audit
-from server.certificates import days_left
 from server.commands.federation_options import HERE, FolderOption, federation_at
 from server.deployment.loopback_tls import ensure_loopback_certificates
 from server.deployment.processes import children
+from server.federation.admission import audit
+from server.federation.certificates import days_left
 
 FEW_DAYS: Final = 30
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from common.errors import FedwardError
 from common.files import read_bounded, replace_atomically
-from server.events import RunState
+from server.study.events import RunState
 
 FILE_NAME: Final = "ended.json"
 MAX_BYTES: Final = 64 * 1024

@@ -18,14 +18,14 @@ from typing import Final
 
 from common.errors import FedwardError
 from common.files import replace_atomically
-from common.flower_environment import require_flower
-from server.admission import node_keys
-from server.coordinator_config import read_coordinator_config
+from common.flower.environment import require_flower
 from server.deployment.loopback_tls import loopback_authority
 from server.deployment.registrations import follow_roster
 from server.deployment.study_keeping import KeptStudy
 from server.deployment.superlink_client import AwayError, SuperLinkClient
-from server.federation_folder import FederationFolder
+from server.federation.admission import node_keys
+from server.federation.config import read_coordinator_config
+from server.federation.folder import FederationFolder
 
 ROSTER_PERIOD_S: Final = 5.0
 HOUSEKEEPING_PERIOD_S: Final = 3.0

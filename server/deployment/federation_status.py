@@ -7,14 +7,14 @@ from typing import Any, Final
 
 from common.errors import FedwardError
 from common.files import read_bounded
-from server.admission import admitted, current_roster
-from server.certificates import days_left
-from server.coordinator_config import CoordinatorConfig
 from server.deployment.endings import read_ending
-from server.federation_folder import FederationFolder
-from server.live_status import is_running
-from server.study_folder import open_study
-from server.study_status import read_journal, study_status
+from server.federation.admission import admitted, current_roster
+from server.federation.certificates import days_left
+from server.federation.config import CoordinatorConfig
+from server.federation.folder import FederationFolder
+from server.study.folder import open_study
+from server.study.live_status import is_running
+from server.study.status import read_journal, study_status
 
 PROCESSES: Final = ("supervisor", "superlink", "executor", "gateway", "page")
 MAX_FACTS_BYTES: Final = 1 << 20

@@ -7,8 +7,8 @@ could listen on its port, and would be handed the gateway's traffic and the exec
 from pathlib import Path
 
 from common.files import replace_atomically
-from server.certificates import days_left, issue, new_authority
-from server.federation_folder import FederationFolder
+from server.federation.certificates import days_left, issue, new_authority
+from server.federation.folder import FederationFolder
 
 DAYS = 3650
 RENEWED_BEFORE_DAYS = 365

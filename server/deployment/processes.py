@@ -10,11 +10,11 @@ page        status page on 127.0.0.1, where the settings have one (``server.stat
 
 import sys
 
-from common.flower_environment import child_environment
-from common.supervision import Child
-from server.coordinator_config import CoordinatorConfig
+from common.flower.environment import child_environment
+from common.processes.supervision import Child
 from server.deployment.loopback_tls import loopback_authority, loopback_certificate, loopback_key
-from server.federation_folder import FederationFolder
+from server.federation.config import CoordinatorConfig
+from server.federation.folder import FederationFolder
 
 
 def children(folder: FederationFolder, config: CoordinatorConfig) -> list[Child]:

@@ -1,15 +1,15 @@
 """The SuperLink's list of nodes follows the roster: who is missing is registered, who is not in it is shut out.
 
-Flower never takes a key again that was unregistered once, so shutting out is final for a node key; ``server.admission``
-says so when a site comes back with it.
+Flower never takes a key again that was unregistered once, so shutting out is final for a node key;
+``server.federation.admission`` says so when a site comes back with it.
 """
 
 import logging
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_public_key
 
-from server.admission import NodeKey
 from server.deployment.superlink_client import AwayError, Node, SuperLinkClient
+from server.federation.admission import NodeKey
 
 _log = logging.getLogger("fedward.executor")
 

@@ -1,7 +1,7 @@
 """``python -m server.deployment.score_noise``: the noise in a study's scores, found beside the study's own process.
 
-Finding it needs the accountant (``common.accounting``), whose libraries take 75 MB for as long as a process lives, and
-two seconds. A study's process holds two models at a time and needs the numbers once, so a child finds them.
+Finding it needs the accountant (``common.privacy.accounting``), whose libraries take 75 MB for as long as a process
+lives, and two seconds. A study's process holds two models at a time and needs the numbers once, so a child finds them.
 """
 
 import contextlib

@@ -35,8 +35,8 @@ from flwr.supercore.run import RunNotRunningException
 from flwr.superlink.grid import http_grid
 
 from common.faults import fault_without_text
-from common.flower_objects import ReleasedResponses, arrays_of_at_most
-from common.freed_memory import give_back
+from common.flower.objects import ReleasedResponses, arrays_of_at_most
+from common.processes.freed_memory import give_back
 
 EXIT_RUN_GONE: Final = 75  # EX_TEMPFAIL of sysexits.h: the executor starts a new run
 # Two senders work side by side: the message itself may be there before a part of 5 MB, which takes a slow line minutes.

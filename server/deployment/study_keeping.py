@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from common import die_with_parent
-from common.supervision import Pauses
-from server.admission import audit
+from common.processes import die_with_parent
+from common.processes.supervision import Pauses
 from server.deployment.endings import Ending, read_ending
 from server.deployment.study_readiness import is_ready
-from server.events import RunState
-from server.federation_folder import FederationFolder
+from server.federation.admission import audit
+from server.federation.folder import FederationFolder
+from server.study.events import RunState
 
 PAUSES: Final = Pauses(first_s=1.0, most_s=60.0, steady_s=120.0)
 LONG_PAUSE_S: Final = 600.0  # after attempt upon attempt failed: each costs privacy, and the cause lasts

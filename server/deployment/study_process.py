@@ -6,12 +6,12 @@ Everything is loaded before the token is asked for: Flower takes a task back tha
 import sys
 from pathlib import Path
 
-from common.flower_environment import silence_flower
+from common.flower.environment import silence_flower
 
 silence_flower()  # before the import that loads Flower
 
 from server.deployment.study_task import main  # noqa: E402
-from server.federation_folder import FederationFolder  # noqa: E402
+from server.federation.folder import FederationFolder  # noqa: E402
 
 if __name__ == "__main__":
     sys.exit(main(FederationFolder(Path(sys.argv[1])), sys.argv[2], sys.stdin))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from common.errors import FedwardError
 from common.files import read_bounded, replace_atomically
-from server.federation_folder import FederationFolder
+from server.federation.folder import FederationFolder
 
 
 def say_ready(folder: FederationFolder, study: str) -> None:

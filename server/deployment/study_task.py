@@ -22,28 +22,29 @@ from flwr.supercore.retry import exponential
 from flwr.supercore.run import RunNotRunningException
 from flwr.supercore.task_identity import TaskIdentity
 
-from common.errors import FedwardError, StudyFolderInvalidError
+from common.errors import FedwardError
 from common.faults import fault_without_text
-from common.flower_environment import require_flower
-from common.flower_objects import spare_memory
-from common.flower_pointer import pointer_digest
+from common.flower.environment import require_flower
+from common.flower.objects import spare_memory
+from common.flower.pointer import pointer_digest
 from common.plan.network import longest_body
 from common.plan.plan import StudyPlan
 from common.plan.reading import read_plan
 from common.plan.sizes import largest_payload_bytes
 from server.app import run_study
-from server.coordinator_config import read_coordinator_config
+from server.attempts.run_options import RunOptions
 from server.deployment.endings import forget_ending, write_ending
 from server.deployment.loopback_tls import loopback_authority
 from server.deployment.score_noise import ScoreNoise
 from server.deployment.study_grid import SMALL_REPLY_BYTES, StudyGrid
 from server.deployment.study_readiness import say_ready
-from server.evaluation import take_noise_from
-from server.events import LoggedEvents, RunEnd
-from server.federation_folder import FederationFolder
-from server.live_status import LiveFile
-from server.run_options import RunOptions
-from server.study_folder import StudyFolder
+from server.errors import StudyFolderInvalidError
+from server.federation.config import read_coordinator_config
+from server.federation.folder import FederationFolder
+from server.model.evaluation import take_noise_from
+from server.study.events import LoggedEvents, RunEnd
+from server.study.folder import StudyFolder
+from server.study.live_status import LiveFile
 
 LONGEST_RETRY_S: Final = 2
 LINGER_S: Final = 3.0  # a SuperNode may be fetching the last message, see ``server.deployment.executor``

@@ -1,13 +1,13 @@
 """Wanting a study to run: a mark in its folder, which the executor and the study's own process look at."""
 
-from common.errors import StudyStoppedError
 from common.files import replace_atomically, sync_folder
-from server.admission import audit
 from server.deployment.endings import forget_ending, read_ending
-from server.events import RunState
-from server.federation_folder import FederationFolder
-from server.live_status import is_running
-from server.study_folder import open_study, read_order_key
+from server.errors import StudyStoppedError
+from server.federation.admission import audit
+from server.federation.folder import FederationFolder
+from server.study.events import RunState
+from server.study.folder import open_study, read_order_key
+from server.study.live_status import is_running
 
 NEVER_AGAIN = {RunState.FINISHED, RunState.NOT_SCORED, RunState.NO_ATTEMPT_LEFT}
 

@@ -24,7 +24,7 @@ from flwr.supercore.fab import Fab
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor, SuperExecAuthHttpInterceptor
 from flwr.supercore.runtime import RuntimeHttpClient
 
-from common.flower_pointer import STUDY_KEY, pointer_bundle, pointer_digest
+from common.flower.pointer import STUDY_KEY, pointer_bundle, pointer_digest
 
 ACQUIRE_TASK: Final = "/flwr.proto.Runtime/AcquireTask"
 FINISHED: Final = "finished"

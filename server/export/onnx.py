@@ -13,11 +13,11 @@ import onnx
 import torch
 from torch import nn
 
-from common.parameters import load
+from common.networks.parameters import load
 from common.plan.plan import StudyPlan
 from common.plan.start import start_network
-from server.blocks import Vector
-from server.phase_facts import StudyNetwork
+from server.model.blocks import Vector
+from server.model.phase_facts import StudyNetwork
 
 INPUT, OUTPUT = "images", "logits"
 OPSET: Final = 17

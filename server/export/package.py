@@ -13,22 +13,22 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from safetensors.numpy import save
 
-from common.canonical import canonical_bytes
-from common.errors import StudyFolderInvalidError
 from common.files import replace_atomically
 from common.plan.guarantee import guarantee
-from common.provenance import code_digest
-from common.release import CARD, NETWORK, READABLE, SIGNATURE, WEIGHTS, sign_card
 from common.terminal import fedward_version
-from server.blocks import Vector, Weights, whole
-from server.checkpoint import same_state
-from server.journal import Journal
-from server.model_state import StateOf, result_so_far
-from server.onnx_export import onnx_file
-from server.phase_facts import StudyNetwork, named_parameters
-from server.progress import replay, stored_state
-from server.study_folder import Study
-from server.study_status import study_status
+from common.trust.canonical import canonical_bytes
+from common.trust.provenance import code_digest
+from common.trust.release import CARD, NETWORK, READABLE, SIGNATURE, WEIGHTS, sign_card
+from server.errors import StudyFolderInvalidError
+from server.export.onnx import onnx_file
+from server.model.blocks import Vector, Weights, whole
+from server.model.checkpoint import same_state
+from server.model.phase_facts import StudyNetwork, named_parameters
+from server.model.state import StateOf, result_so_far
+from server.study.folder import Study
+from server.study.journal import Journal
+from server.study.progress import replay, stored_state
+from server.study.status import study_status
 
 LIMITS = (
     "Not a medical device. Scores are sums over the hospitals' held-out patients with noise for their privacy; "

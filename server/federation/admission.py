@@ -11,14 +11,16 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.canonical import encode_base64
-from common.enrolment import MAX_ENROLMENT_BYTES, Enrolment, read_enrolment
-from common.errors import EnrolmentInvalidError, FederationInvalidError, OutputExistsError
+from common.errors import OutputExistsError
 from common.files import read_bounded, replace_atomically, sync_folder, write_new
-from common.hash_chain import HashChain
-from common.identity import public_bytes, read_signing_key
-from common.roster import MAX_ROSTER_BYTES, Roster, read_roster, signed_roster
-from server.federation_folder import FederationFolder
+from common.trust.canonical import encode_base64
+from common.trust.enrolment import MAX_ENROLMENT_BYTES, Enrolment, read_enrolment
+from common.trust.errors import EnrolmentInvalidError
+from common.trust.hash_chain import HashChain
+from common.trust.identity import public_bytes, read_signing_key
+from common.trust.roster import MAX_ROSTER_BYTES, Roster, read_roster, signed_roster
+from server.federation.errors import FederationInvalidError
+from server.federation.folder import FederationFolder
 
 AUDIT_NAME = "coordinator"
 

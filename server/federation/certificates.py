@@ -23,9 +23,10 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from common.errors import FileUnreadableError, KeyInvalidError
+from common.errors import FileUnreadableError
 from common.files import read_bounded
-from common.identity import MAX_KEY_BYTES, read_private_file
+from common.trust.errors import KeyInvalidError
+from common.trust.identity import MAX_KEY_BYTES, read_private_file
 
 AUTHORITY_DAYS: Final = 3650
 SERVER_DAYS: Final = 820

@@ -8,11 +8,11 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from common.errors import FederationInvalidError
-from common.kit import ADDRESS
 from common.plan.part import PlanPart
-from common.roster import NAME
 from common.settings_file import read_settings
+from common.trust.kit import ADDRESS
+from common.trust.roster import NAME
+from server.federation.errors import FederationInvalidError
 
 MAX_CONFIG_BYTES: Final = 64 * 1024
 SUPERLINK_PORT: Final = 18_000

@@ -1,14 +1,14 @@
 """The coordinator's federation folder: every name in one place.
 
 ```
-coordinator.toml                    settings (``server.coordinator_config``)
+coordinator.toml                    settings (``server.federation.config``)
 coordinator.key (0600), .pub        signs plans, rosters, kits and model cards
-tls/                                certificate authority and the gateway's certificate (``server.certificates``)
+tls/                                certificate authority and the gateway's certificate (``certificates``)
 superexec.secret (0600)             between SuperLink and executor, on loopback
 sites/NAME.json                     enrolments that were admitted
 shut-out/                           node keys of sites that were dismissed or have new ones
 roster.json, rosters/epoch-N.json   the current signed roster, and all there were
-studies/NAME/                       one study each (``server.study_folder``); the file ``wanted`` in it: keep it running
+studies/NAME/                       one study each (``server.study.folder``); the file ``wanted`` in it: keep it running
 superlink/                          database and home of Flower; everything the server holds, so on an encrypted disk
 state/, logs/                       process ids and log files of ``fedward-server up``
 audit.chain                         who was admitted, what was signed, started, stopped (hash chain)
@@ -18,10 +18,10 @@ audit.chain                         who was admitted, what was signed, started, 
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.errors import FederationInvalidError
-from common.roster import NAME
+from common.trust.roster import NAME
+from server.federation.errors import FederationInvalidError
 
-PLAN = "study.toml"  # as ``server.study_folder`` names it; that module loads torch, this one must stay light
+PLAN = "study.toml"  # as ``server.study.folder`` names it; that module loads torch, this one must stay light
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class FederationFolder:
         return self.path / "studies"
 
     def study(self, name: str) -> Path:
-        """Return the folder of a study (``server.study_folder``).
+        """Return the folder of a study (``server.study.folder``).
 
         Raises: FederationInvalidError for a name that is none, such as a path.
         """

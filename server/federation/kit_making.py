@@ -2,15 +2,15 @@
 
 import json
 
-from common.canonical import encode_base64
 from common.files import read_text
-from common.flower_pointer import FLOWER_VERSION, pointer_digest
-from common.identity import public_bytes, read_signing_key
-from common.kit import new_kit, signed_kit
-from common.roster import MAX_ROSTER_BYTES
-from server.certificates import MAX_PEM_BYTES
-from server.coordinator_config import CoordinatorConfig
-from server.federation_folder import FederationFolder
+from common.flower.pointer import FLOWER_VERSION, pointer_digest
+from common.trust.canonical import encode_base64
+from common.trust.identity import public_bytes, read_signing_key
+from common.trust.kit import new_kit, signed_kit
+from common.trust.roster import MAX_ROSTER_BYTES
+from server.federation.certificates import MAX_PEM_BYTES
+from server.federation.config import CoordinatorConfig
+from server.federation.folder import FederationFolder
 
 
 def make_kit(folder: FederationFolder, config: CoordinatorConfig) -> bytes:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from common.errors import FileUnreadableError, OutputExistsError
 from common.files import read_bounded, replace_atomically, write_new
-from common.identity import create_secret_file, create_signing_key, write_public_key
-from server.admission import audit
-from server.certificates import MAX_PEM_BYTES, issue, new_authority, read_authority
-from server.coordinator_config import CoordinatorConfig, read_coordinator_config
-from server.federation_folder import FederationFolder
+from common.trust.identity import create_secret_file, create_signing_key, write_public_key
+from server.federation.admission import audit
+from server.federation.certificates import MAX_PEM_BYTES, issue, new_authority, read_authority
+from server.federation.config import CoordinatorConfig, read_coordinator_config
+from server.federation.folder import FederationFolder
 
 
 @dataclass(frozen=True)

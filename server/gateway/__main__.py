@@ -3,11 +3,11 @@
 import sys
 from pathlib import Path
 
-from common.flower_environment import silence_flower
+from common.flower.environment import silence_flower
 
 silence_flower()  # before the import that loads Flower
 
-from server.federation_folder import FederationFolder  # noqa: E402
+from server.federation.folder import FederationFolder  # noqa: E402
 from server.gateway.process import main  # noqa: E402
 
 if __name__ == "__main__":

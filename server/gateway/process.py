@@ -9,10 +9,10 @@ from typing import Final
 import httpx
 import uvicorn
 
-from server.admission import node_keys
-from server.coordinator_config import CoordinatorConfig, read_coordinator_config
 from server.deployment.loopback_tls import loopback_authority
-from server.federation_folder import FederationFolder
+from server.federation.admission import node_keys
+from server.federation.config import CoordinatorConfig, read_coordinator_config
+from server.federation.folder import FederationFolder
 from server.gateway.connections import MAX_HEAD_BYTES, ConnectionLimits, limited
 from server.gateway.door import Door, Limits
 from server.gateway.visitors import Visitors

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePub
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_public_key
 
 from common.errors import FedwardError
-from server.admission import NodeKey
+from server.federation.admission import NodeKey
 
 PUBLIC_KEY: Final = "flwr-public-key"
 SIGNATURE: Final = "flwr-signature"

@@ -1,7 +1,7 @@
 """Weights a block at a time: the vectors of a state, wherever they lie, without ever being whole in memory.
 
 A model of 25 million weights is 100 MB, and a state has up to five such vectors. What reads them here asks for one
-block after the other: of an array, of a file (``server.tensor_file``), or of a formula over both.
+block after the other: of an array, of a file (``server.model.tensor_file``), or of a formula over both.
 """
 
 from collections.abc import Callable, Iterator
@@ -65,7 +65,7 @@ def whole(weights: Weights) -> Vector:
 
 
 def same_bits(one: Weights, other: Weights) -> bool:
-    """Tell whether two vectors are equal to the last bit; an empty one stands for zeros (``server.optimiser``)."""
+    """Tell whether two vectors are equal to the last bit; an empty one stands for zeros (``optimiser``)."""
     if one is other:
         return True
     size = max(one.size, other.size)

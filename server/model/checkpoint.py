@@ -12,11 +12,11 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from common.errors import StudyFolderInvalidError
-from server.blocks import Weights, same_bits
-from server.model_state import StateOf
-from server.optimiser import OptimiserState
-from server.tensor_file import TensorFile, write_tensors
+from server.errors import StudyFolderInvalidError
+from server.model.blocks import Weights, same_bits
+from server.model.optimiser import OptimiserState
+from server.model.state import StateOf
+from server.model.tensor_file import TensorFile, write_tensors
 
 FORMAT: Final = "fedward-checkpoint/2"
 READABLE: Final = frozenset({FORMAT, "fedward-checkpoint/1"})

@@ -13,7 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.metrics import (
+from common.plan.plan import StudyPlan
+from common.plan.schedule import count_layout
+from common.plan.selection import DICE_SPREAD, noise_stddev_of_counts
+from common.privacy.metrics import (
     UNITS_PER_PATIENT,
     CountKind,
     CountLayout,
@@ -24,9 +27,6 @@ from common.metrics import (
     mean_dice,
     sensitivities,
 )
-from common.plan.plan import StudyPlan
-from common.plan.schedule import count_layout
-from common.plan.selection import DICE_SPREAD, noise_stddev_of_counts
 
 _SOURCES: dict[str, Callable[[int], float]] = {}  # plan digest -> participants -> noise
 Z_95 = 1.959963984540054

@@ -21,7 +21,7 @@ from typing import Final
 import numpy as np
 
 from common.plan.aggregation import Aggregation, ServerRule
-from server.blocks import Computed, Vector, Weights
+from server.model.blocks import Computed, Vector, Weights
 
 NOTHING: Final[Vector] = np.zeros(0, np.float32)
 

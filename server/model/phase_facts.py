@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from torch import nn
 
-from common.errors import PlanInvalidError
-from common.parameters import Layout, layout
+from common.networks.parameters import Layout, layout
+from common.plan.errors import PlanInvalidError
 from common.plan.network import phase_layout, plan_shape, travelling_layout
 from common.plan.phases import Phase
 from common.plan.plan import StudyPlan
@@ -15,7 +15,7 @@ from common.plan.schedule import count_layout
 from common.plan.start import frozen_digests, start_vector
 from common.secagg.order import model_digest, model_digest_of
 from common.secagg.vector import VectorSpec
-from server.blocks import Vector, Weights, blocks, part_of, whole
+from server.model.blocks import Vector, Weights, blocks, part_of, whole
 
 __all__ = ["PhaseFacts", "StudyNetwork", "Vector", "named_parameters", "study_network"]
 

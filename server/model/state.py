@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from common.errors import WeightsInvalidError
+from common.networks.errors import WeightsInvalidError
+from common.networks.standardisation import standardised
 from common.plan.fitting import lattice_step
 from common.plan.phases import Method, Phase
 from common.plan.plan import StudyPlan
@@ -22,11 +23,10 @@ from common.plan.protocol import divisor
 from common.plan.schedule import is_closing, is_evaluated, version_before
 from common.plan.selection import ends_early
 from common.secagg.vector import SummedVector
-from common.standardisation import standardised
-from server.blocks import Computed, Vector, Weights, blocks, part_of, whole
-from server.evaluation import Evaluation, evaluate
-from server.optimiser import OptimiserState, computed_average, computed_step, new_optimiser_state
-from server.phase_facts import StudyNetwork
+from server.model.blocks import Computed, Vector, Weights, blocks, part_of, whole
+from server.model.evaluation import Evaluation, evaluate
+from server.model.optimiser import OptimiserState, computed_average, computed_step, new_optimiser_state
+from server.model.phase_facts import StudyNetwork
 
 W_co = TypeVar("W_co", bound=Weights, covariant=True)
 

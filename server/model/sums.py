@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from common.errors import StudyFolderInvalidError
 from common.secagg.vector import SummedVector, VectorSpec
-from server.tensor_file import TensorFile, write_tensors
+from server.errors import StudyFolderInvalidError
+from server.model.tensor_file import TensorFile, write_tensors
 
 FORMAT = "fedward-sum/1"
 _OVERHEAD_BYTES = 4096

@@ -18,9 +18,10 @@ from typing import IO, Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from common.errors import FileUnreadableError, StudyFolderInvalidError
+from common.errors import FileUnreadableError
 from common.files import open_bounded, write_atomically
-from server.blocks import Weights, blocks
+from server.errors import StudyFolderInvalidError
+from server.model.blocks import Weights, blocks
 
 _TYPES: Final[dict[str, np.dtype[Any]]] = {"F32": np.dtype("<f4"), "I32": np.dtype("<i4"), "U64": np.dtype("<u8")}
 _NAMES: Final = {dtype: name for name, dtype in _TYPES.items()}
@@ -80,7 +81,7 @@ class Place:
 
 @dataclass(frozen=True, eq=False)
 class StoredVector:
-    """One tensor of an open file, read block by block (``server.blocks.Weights`` where it is float32)."""
+    """One tensor of an open file, read block by block (``server.model.blocks.Weights`` where it is float32)."""
 
     file: IO[bytes]
     place: Place

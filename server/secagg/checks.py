@@ -20,7 +20,7 @@ from common.secagg.statements import (
     shares_statement,
     unmask_statement,
 )
-from server.secagg_facts import RoundFacts
+from server.secagg.facts import RoundFacts
 
 # Only tells whether a peer's key is of low order; it protects nothing.
 _PROBE = open_secret(bytes(range(32)))

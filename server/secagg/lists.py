@@ -15,7 +15,7 @@ from common.secagg.messages import (
     encode,
 )
 from common.secagg.statements import dealers_digest, session_id, survivors_digest
-from server.secagg_facts import RoundFacts
+from server.secagg.facts import RoundFacts
 
 
 def open_keylist(facts: RoundFacts) -> dict[str, Packet]:

@@ -10,8 +10,8 @@ from common.secagg.refusals import Check, CheckSet, RefusedError, RoundAbortedEr
 from common.secagg.shamir import SECRET_BYTES, secret_from_element, share_from_bytes
 from common.secagg.statements import seed_commitment
 from common.secagg.vector import Accumulator, SumCheckFailed, SummedVector
-from server.secagg_facts import RoundFacts
-from server.secagg_recovery import ShareRebuilder, WrongShare, masks_to_remove
+from server.secagg.facts import RoundFacts
+from server.secagg.recovery import ShareRebuilder, WrongShare, masks_to_remove
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,8 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from common.errors import PlanWeakThresholdError, RosterInvalidError, WeightsInvalidError
+from common.networks.errors import WeightsInvalidError
+from common.plan.errors import PlanWeakThresholdError
 from common.secagg.keys import sign
 from common.secagg.messages import Packet, Result, SignedOrder, decode, encode
 from common.secagg.order import Order, encode_order, order_digest
@@ -31,7 +32,8 @@ from common.secagg.statements import order_statement, result_statement
 from common.secagg.thresholds import is_reachable, least_survivors, never_both_kinds
 from common.secagg.vector import Accumulator
 from common.secagg.wire import MAX_MESSAGE_BYTES
-from server.secagg_checks import (
+from common.trust.errors import RosterInvalidError
+from server.secagg.checks import (
     check_consistent,
     check_keys,
     check_masked,
@@ -40,10 +42,10 @@ from server.secagg_checks import (
     check_shares,
     check_unmask,
 )
-from server.secagg_facts import RoundFacts
-from server.secagg_lists import open_certificate, open_forward, open_keylist, open_survivors
-from server.secagg_opening import OpenedSum, open_sum
-from server.secagg_transcript import Transcript
+from server.secagg.facts import RoundFacts
+from server.secagg.lists import open_certificate, open_forward, open_keylist, open_survivors
+from server.secagg.opening import OpenedSum, open_sum
+from server.secagg.transcript import Transcript
 
 _log = logging.getLogger("fedward.secagg")
 _MOST_REJECTED = 1000

@@ -8,7 +8,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 
 from common.errors import FedwardError
-from common.roster import read_roster
+from common.trust.roster import read_roster
 from common.web.prometheus import CONTENT_TYPE, exposition
 from common.web.shell import asset_routes
 from server.status_page.facts import Studies, StudyFacts

@@ -10,13 +10,13 @@ from common.plan.guarantee import seen_by
 from common.plan.plan import StudyPlan
 from common.web.freshness import mark_of
 from server.deployment.endings import Ending, read_ending
-from server.federation_folder import FederationFolder
-from server.federation_status import sites_online
-from server.history import AttemptRecord, attempt_records
-from server.journal import AnswerRow
-from server.live_status import LiveStatus, is_running, read_live_status
-from server.study_folder import Study, open_study
-from server.study_status import read_journal, study_status
+from server.deployment.federation_status import sites_online
+from server.federation.folder import FederationFolder
+from server.study.folder import Study, open_study
+from server.study.history import AttemptRecord, attempt_records
+from server.study.journal import AnswerRow
+from server.study.live_status import LiveStatus, is_running, read_live_status
+from server.study.status import read_journal, study_status
 
 WANTED_NAME: Final = "wanted"  # the coordinator asked for this study to run
 ROUNDS_FOR_ESTIMATE: Final = 5

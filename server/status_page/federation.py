@@ -8,10 +8,10 @@ from common.web.markup import Child, Markup, element, join
 from common.web.prometheus import Metric
 from common.web.shell import facts, paragraph, pill, section, table
 from common.web.words import plural
-from server.admission import admitted, current_roster
-from server.certificates import days_left
-from server.federation_folder import FederationFolder
-from server.federation_status import process_of, sites_online
+from server.deployment.federation_status import process_of, sites_online
+from server.federation.admission import admitted, current_roster
+from server.federation.certificates import days_left
+from server.federation.folder import FederationFolder
 
 PROGRAMS: Final = {
     "superlink": "SuperLink: messages, on this machine only",

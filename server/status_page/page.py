@@ -14,7 +14,7 @@ from common.web.shell import facts, page, paragraph, pill, section, table, tiles
 from common.web.words import ago, amount, duration, moment, plural
 from server.status_page.facts import StudyFacts, UnreadableStudy
 from server.status_page.participation import participation
-from server.study_status import reason
+from server.study.status import reason
 
 STAGES: Final = {
     "order": "hospitals are training",

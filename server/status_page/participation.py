@@ -5,8 +5,8 @@ from typing import Final
 from common.web.charts import Cell, legend, matrix
 from common.web.markup import Markup
 from common.web.shell import paragraph, section
-from server.history import AttemptRecord
 from server.status_page.facts import ATTEMPTS_SHOWN, StudyFacts
+from server.study.history import AttemptRecord
 
 _COLOURS: Final = (
     ("fill-good", "in the sum"),

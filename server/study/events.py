@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from server.evaluation import Evaluation
-from server.journal import AbortRow, AnswerRow
+from server.model.evaluation import Evaluation
+from server.study.journal import AbortRow, AnswerRow
 
 _log = logging.getLogger("fedward.rounds")
 

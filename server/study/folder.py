@@ -4,9 +4,9 @@
 study.toml, study.toml.sig   the signed plan
 roster.json                  the signed roster
 orders.key (0600)            signs the orders
-journal.sqlite               what happened (``server.journal``)
-checkpoints/                 states of the model (``server.checkpoint``)
-sums/                        each opened sum (``server.sums``)
+journal.sqlite               what happened (``server.study.journal``)
+checkpoints/                 states of the model (``server.model.checkpoint``)
+sums/                        each opened sum (``server.model.sums``)
 model/                       what was exported
 ```
 """
@@ -18,15 +18,16 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from common.canonical import decode_base64
-from common.errors import RosterInvalidError, StudyFolderInvalidError
-from common.identity import public_bytes, read_signing_key
 from common.plan.plan import StudyPlan
 from common.plan.reading import read_plan
 from common.plan.selection import check_selection
 from common.plan.signing import verify_plan
-from common.roster import Roster, read_roster
-from server.phase_facts import StudyNetwork, study_network
+from common.trust.canonical import decode_base64
+from common.trust.errors import RosterInvalidError
+from common.trust.identity import public_bytes, read_signing_key
+from common.trust.roster import Roster, read_roster
+from server.errors import StudyFolderInvalidError
+from server.model.phase_facts import StudyNetwork, study_network
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 from common.plan.schedule import version_before
-from server.evaluation import Evaluation
-from server.journal import AbortRow, AppliedRow, AttemptRow, Journal, OpenedRow
-from server.model_state import evaluation_of
-from server.study_folder import Study
+from server.model.evaluation import Evaluation
+from server.model.state import evaluation_of
+from server.study.folder import Study
+from server.study.journal import AbortRow, AppliedRow, AttemptRow, Journal, OpenedRow
 
 
 @dataclass(frozen=True, eq=False)

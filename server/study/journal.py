@@ -24,7 +24,7 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
-from common.errors import StudyFolderInvalidError
+from server.errors import StudyFolderInvalidError
 
 _TABLES: Final = {
     "study": "one INTEGER PRIMARY KEY CHECK (one = 1), plan_digest BLOB NOT NULL, started_unix_s REAL NOT NULL",

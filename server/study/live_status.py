@@ -16,8 +16,8 @@ from typing import Any, Final
 
 from common.errors import FileTooLargeError, FileUnreadableError
 from common.files import read_bounded
-from server.events import AttemptStart, RoundEnd, RoundEvents, RunEnd
-from server.journal import AbortRow, AnswerRow
+from server.study.events import AttemptStart, RoundEnd, RoundEvents, RunEnd
+from server.study.journal import AbortRow, AnswerRow
 
 FILE_NAME: Final = "live.json"
 ANSWERS_WITHIN_S: Final = 0.1

@@ -9,24 +9,26 @@ study sign   every check of `plan sign`, then study.toml.sig; from here on the p
 
 import shutil
 
-from common.canonical import decode_base64, encode_base64
-from common.errors import FederationInvalidError, OutputExistsError, StudyFolderInvalidError
+from common.errors import OutputExistsError
 from common.files import read_bounded, replace_atomically, write_new
-from common.identity import create_signing_key, public_bytes, read_signing_key
 from common.plan.plan import StudyPlan
 from common.plan.reading import read_plan
 from common.plan.signing import sign_plan
-from common.roster import MAX_ROSTER_BYTES, read_roster
-from server.admission import audit, current_roster
-from server.federation_folder import FederationFolder
-from server.plan_template import new_plan_text
-from server.study_folder import Study, StudyFolder, open_study
+from common.trust.canonical import decode_base64, encode_base64
+from common.trust.identity import create_signing_key, public_bytes, read_signing_key
+from common.trust.roster import MAX_ROSTER_BYTES, read_roster
+from server.errors import StudyFolderInvalidError
+from server.federation.admission import audit, current_roster
+from server.federation.errors import FederationInvalidError
+from server.federation.folder import FederationFolder
+from server.study.folder import Study, StudyFolder, open_study
+from server.study.plan_template import new_plan_text
 
 
 def new_study(folder: FederationFolder, name: str, patients: list[str], *, epsilon: float, rounds: int) -> StudyFolder:
     """Make a study's folder with its order key and a commented draft of the plan.
 
-    ``patients``: SITE=LABELLED,UNLABELLED for each site of the roster (``server.plan_template``).
+    ``patients``: SITE=LABELLED,UNLABELLED for each site of the roster (``server.study.plan_template``).
     Raises: OutputExistsError, FederationInvalidError without a roster, PlanInvalidError, AccountingError.
     """
     roster = current_roster(folder)

@@ -4,14 +4,14 @@ import math
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from common.accounting import noise_multiplier_for
-from common.canonical import encode_base64
-from common.errors import PlanInvalidError
-from common.identity import public_bytes
+from common.networks.parameters import layout
 from common.networks.registry import build_network
-from common.parameters import layout
+from common.plan.errors import PlanInvalidError
 from common.plan.fitting import least_range
-from common.roster import Roster
+from common.privacy.accounting import noise_multiplier_for
+from common.trust.canonical import encode_base64
+from common.trust.identity import public_bytes
+from common.trust.roster import Roster
 
 LARGEST_COUNT = 10_000_000
 SAMPLING_RATE = 0.2  # private-training.md section 4.1: at epsilon 8 it keeps nearly all of the full batch's signal

@@ -17,17 +17,18 @@ Limit: without noise (public data only) sites never open two sums over one model
 sites' last answer and 3 then leaves a study that cannot go on; with noise the round is done again, and charged.
 """
 
-from common.errors import StudyFolderInvalidError, WeightsInvalidError
+from common.networks.errors import WeightsInvalidError
 from common.plan.protocol import divisor
 from common.secagg.refusals import TABLE, Check
 from common.secagg.vector import SummedVector
-from server.blocks import Weights
-from server.checkpoint import KEPT, open_checkpoint, prune_checkpoints, write_checkpoint
-from server.journal import LOST, AbortRow, AppliedRow, AttemptRow, Journal, OpenedRow
-from server.model_state import ModelState, StateOf, apply_sum, computed_sum, in_memory, start_state, state_from
-from server.study_folder import Study
-from server.sums import read_sum
-from server.tensor_file import remove_unfinished, set_aside
+from server.errors import StudyFolderInvalidError
+from server.model.blocks import Weights
+from server.model.checkpoint import KEPT, open_checkpoint, prune_checkpoints, write_checkpoint
+from server.model.state import ModelState, StateOf, apply_sum, computed_sum, in_memory, start_state, state_from
+from server.model.sums import read_sum
+from server.model.tensor_file import remove_unfinished, set_aside
+from server.study.folder import Study
+from server.study.journal import LOST, AbortRow, AppliedRow, AttemptRow, Journal, OpenedRow
 
 LOST_SENTENCE = "the server stopped before the sum was opened"
 

@@ -4,12 +4,12 @@ import sqlite3
 from collections import Counter
 from typing import Any
 
-from common.errors import StudyFolderInvalidError
 from common.plan.schedule import is_evaluated, total_rounds
 from common.secagg.refusals import CHECK_OF_CODE
-from server.history import AttemptRecord, attempt_records, scores_by_version
-from server.journal import LOST, Journal
-from server.study_folder import Study
+from server.errors import StudyFolderInvalidError
+from server.study.folder import Study
+from server.study.history import AttemptRecord, attempt_records, scores_by_version
+from server.study.journal import LOST, Journal
 
 
 def read_journal(study: Study) -> Journal | None:

@@ -1,8 +1,8 @@
 """Where an attack is played, and how it is judged: by what honest sites and the honest server really did.
 
 The attacker holds what its role gives it: a malicious server the order key and all packets, a malicious site its own
-identity and session, a network all bytes. The honest parties are ``client.secagg.SiteSession`` and
-``server.secagg.ServerSession`` as they run in a hospital and at a coordinator.
+identity and session, a network all bytes. The honest parties are ``client.secagg.session.SiteSession`` and
+``server.secagg.session.ServerSession`` as they run in a hospital and at a coordinator.
 
 An attack is refused if every hostile thing in it was refused by a check, every honest site that refused is dead, and no
 share of an honest site came into the attacker's hands afterwards, nor a sum. Anything else counts as accepted.
@@ -16,14 +16,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from client.secagg import SiteSession
+from client.secagg.session import SiteSession
 from common.secagg.messages import Packet, decode
 from common.secagg.order import Order
 from common.secagg.refusals import ALL_CHECKS, TABLE, Check, CheckSet, RoundAbortedError
 from common.secagg.stages import SERVER_TRANSITIONS, SITE_RECEIVES, SITE_SENDS, Kind, ServerStage, SiteStage
-from server.secagg import Receipt, ServerSession
-from server.secagg_facts import RoundFacts
-from simulation.secagg_federation import NOW_S, Federation, MadeUpWork, new_federation
+from server.secagg.facts import RoundFacts
+from server.secagg.session import Receipt, ServerSession
+from simulation.runtime.secagg_federation import NOW_S, Federation, MadeUpWork, new_federation
 
 ZEROS = bytes(32)
 COLLUDER, OUTSIDER = "site-005", "site-006"

@@ -15,7 +15,7 @@ from common.secagg.refusals import Check
 from common.secagg.sealed_shares import SharePair, seal
 from common.secagg.stages import SITE_SENDS, Kind
 from common.secagg.statements import keys_statement
-from server.secagg import ServerSession
+from server.secagg.session import ServerSession
 from simulation.attacks.arena import COLLUDER, OUTSIDER, ZEROS, Arena, Attack, facts_of, memory_of, read
 
 # A key of the server's own: the public half of the secret 00 01 .. 1f.

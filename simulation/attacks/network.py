@@ -14,7 +14,7 @@ from common.secagg.messages import Packet, Refusal, SealedShares, encode
 from common.secagg.refusals import TABLE, Check
 from common.secagg.stages import SITE_SENDS, Kind
 from common.secagg.wire import pack, unpack
-from server.secagg import ServerSession
+from server.secagg.session import ServerSession
 from simulation.attacks.arena import ZEROS, Arena, Attack, facts_of, read
 
 _STRANGER = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))

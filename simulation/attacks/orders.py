@@ -4,14 +4,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from client.secagg_policy import SecondAttempt
-from client.secagg_state import Contribution
+from client.secagg.rules import SecondAttempt
+from client.secagg.state import Contribution
 from common.secagg.messages import Packet, encode
 from common.secagg.order import model_digest
 from common.secagg.refusals import Check
 from common.secagg.stages import SITE_SENDS, Kind
 from simulation.attacks.arena import ZEROS, Arena, Attack, read, repeat_the_first_vector
-from simulation.secagg_federation import MODEL, NOW_S, made_up_vector
+from simulation.runtime.secagg_federation import MODEL, NOW_S, made_up_vector
 
 _Changes = Callable[[Arena], Mapping[str, Any]]
 

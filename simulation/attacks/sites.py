@@ -14,7 +14,7 @@ from common.secagg.messages import Masked, Packet, encode
 from common.secagg.refusals import Check
 from common.secagg.stages import SITE_SENDS, Kind
 from common.secagg.statements import keys_statement, masked_statement, shares_statement, unmask_statement
-from server.secagg import ServerSession
+from server.secagg.session import ServerSession
 from simulation.attacks.arena import COLLUDER, OUTSIDER, ZEROS, Arena, Attack, facts_of, read
 from simulation.attacks.lists import SERVER_KEY
 

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from client.secagg_journal import SiteJournal
-from client.secagg_policy import SecondAttempt
-from client.secagg_state import MaskedState, SharedState
+from client.secagg.journal import SiteJournal
+from client.secagg.rules import SecondAttempt
+from client.secagg.state import MaskedState, SharedState
 from common.secagg.keys import mask_sign, self_mask_key, sign
 from common.secagg.messages import Certificate, Packet, Survivors, Unmask, Witness, encode
 from common.secagg.order import Order
@@ -21,8 +21,8 @@ from common.secagg.stages import SITE_SENDS, Kind
 from common.secagg.statements import consistency_statement
 from common.secagg.streams import Stream
 from common.secagg.vector import Accumulator
-from server.secagg import ServerSession
-from server.secagg_recovery import masks_to_remove
+from server.secagg.recovery import masks_to_remove
+from server.secagg.session import ServerSession
 from simulation.attacks.arena import (
     Arena,
     Attack,
@@ -33,7 +33,7 @@ from simulation.attacks.arena import (
     repeat_the_first_vector,
     scratch_folder,
 )
-from simulation.secagg_federation import MODEL, Federation, new_federation
+from simulation.runtime.secagg_federation import MODEL, Federation, new_federation
 
 VICTIM = "site-001"
 

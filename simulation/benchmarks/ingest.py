@@ -39,9 +39,9 @@ from client.dicom.walk import read_whole
 from common.plan.task import Intensity, Modality, TaskKind
 from common.terminal import JsonOption, output, print_json, run
 from simulation.benchmarks.cpu_time import best_seconds, progress_for_people
-from simulation.dicom_writer import Form, Names, Template, uid_for
+from simulation.hospitals.dicom_writer import Form, Names, Template, uid_for
+from simulation.hospitals.phantoms import PhantomKind, render
 from simulation.hostile.raw_file import RawFile
-from simulation.phantoms import PhantomKind, render
 
 SIDE_PX = 512
 RESIZED_PX = 256

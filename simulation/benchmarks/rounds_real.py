@@ -18,15 +18,15 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import client.secagg_steps
-from client.study_training import StudyTraining
-from client.training import PhaseTraining
-from server.run_options import RunOptions
+import client.secagg.steps
+from client.learning.training import PhaseTraining
+from client.trainer.study_training import StudyTraining
+from server.attempts.run_options import RunOptions
 from simulation.benchmarks.rounds_timed import Lap, Stopwatch, radiograph_study
-from simulation.run_folder import RunFolder
-from simulation.running import QUICK, run_rounds_over_loopback
-from simulation.scenario_reading import parse_scenario
-from simulation.site_building import build_run
+from simulation.study.run_folder import RunFolder
+from simulation.study.running import QUICK, run_rounds_over_loopback
+from simulation.study.scenario_reading import parse_scenario
+from simulation.study.site_building import build_run
 
 PATIENTS = 150
 PLANNED_ROUNDS = 40  # of which a few are run: a plan of few rounds would be near its ceiling, and account at each
@@ -34,7 +34,7 @@ CPU = "cpu_s"
 PARTS: dict[str, tuple[Any, str]] = {
     "training_s": (PhaseTraining, "train_round"),
     "evaluating_s": (StudyTraining, "_score"),
-    "masking_s": (client.secagg_steps, "mask_vector"),
+    "masking_s": (client.secagg.steps, "mask_vector"),
 }
 
 

@@ -19,15 +19,15 @@ from typing import Any
 import torch
 
 from common.plan.reading import read_plan
-from server.events import RoundEnd
-from server.run_options import RunOptions, set_options
-from simulation.made_up_work import empty_update, made_up_site
-from simulation.run_folder import RunFolder
-from simulation.running import QUICK, run_rounds_over_loopback
-from simulation.scenario import Scenario
-from simulation.scenario_reading import parse_scenario
-from simulation.site_building import build_bare_run
-from simulation.watching import SilentEvents
+from server.attempts.run_options import RunOptions, set_options
+from server.study.events import RoundEnd
+from simulation.runtime.made_up_work import empty_update, made_up_site
+from simulation.study.run_folder import RunFolder
+from simulation.study.running import QUICK, run_rounds_over_loopback
+from simulation.study.scenario import Scenario
+from simulation.study.scenario_reading import parse_scenario
+from simulation.study.site_building import build_bare_run
+from simulation.study.watching import SilentEvents
 
 RAY_START_S = 180.0  # actors need a while until the first site can say who it is
 _PROC = Path("/proc")
@@ -137,7 +137,7 @@ def on_loopback(folder: RunFolder, scenario: Scenario, options: RunOptions) -> N
 
 def on_ray(folder: RunFolder, scenario: Scenario, options: RunOptions) -> None:
     """Run on Flower's simulation runtime; imported here, because Ray is a development dependency."""
-    from simulation.ray_runtime import run_on_ray  # noqa: PLC0415 (optional extra)
+    from simulation.runtime.ray_runtime import run_on_ray  # noqa: PLC0415 (optional extra)
 
     os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own 15 would lose its turns on a busy machine
     patient = replace(options.settings, cohort_wait_s=RAY_START_S)

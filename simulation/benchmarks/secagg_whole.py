@@ -16,15 +16,15 @@ from typing import TypeVar
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from client.secagg import SiteSession
-from client.secagg_journal import SiteJournal
-from client.secagg_policy import PhaseRules, SecondAttempt, SitePolicy
-from client.secagg_state import Contribution
+from client.secagg.journal import SiteJournal
+from client.secagg.rules import PhaseRules, SecondAttempt, SitePolicy
+from client.secagg.session import SiteSession
+from client.secagg.state import Contribution
 from common.secagg.messages import Packet
 from common.secagg.order import Order, model_digest
 from common.secagg.thresholds import default_threshold, least_survivors
 from common.secagg.vector import VectorSpec
-from server.secagg import ServerSession
+from server.secagg.session import ServerSession
 from simulation.benchmarks.cpu_time import best_seconds
 from simulation.benchmarks.flower_secagg import FlowerSteps
 from simulation.benchmarks.secagg_arithmetic import NO_META, benchmark_body

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from client.noise import PrivacyRandomness
+from client.learning.noise import PrivacyRandomness
 from client.private_gradients.engine import PrivateGradient
 from client.private_gradients.stacks import PatientStack
-from common.parameters import flatten, layout, load
+from common.networks.parameters import flatten, layout, load
 
 CLIPPING_NORM = 1.0
 NOISE_MULTIPLIER = 1.0

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from common.terminal import JsonOption, output, print_json
-from simulation.adversarial_trial import trials, try_ingest, write_all
+from simulation.hostile.adversarial_trial import trials, try_ingest, write_all
 
 
 def adversarial(

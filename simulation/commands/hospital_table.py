@@ -8,7 +8,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from common.terminal import errors, output, print_json
-from simulation.hospitals import Hospital
+from simulation.hospitals.hospital import Hospital
 
 Share = Annotated[float, typer.Option(help="Share of each hospital's patients that is labelled.", min=0, max=1)]
 Count = Annotated[int, typer.Option(help="Images (or volumes) of each patient.", min=1, max=64)]

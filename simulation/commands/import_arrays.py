@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from common.errors import ScenarioInvalidError
 from common.terminal import JsonOption
 from simulation.commands.hospital_table import Count, Share, Watch, show
-from simulation.differences import Differences
-from simulation.imported_hospitals import make_imported_hospitals
-from simulation.public_arrays import PublicArrays, load_public_arrays
+from simulation.errors import ScenarioInvalidError
+from simulation.hospitals.differences import Differences
+from simulation.hospitals.imported_hospitals import make_imported_hospitals
+from simulation.hospitals.public_arrays import PublicArrays, load_public_arrays
 
 
 class ImportModality(StrEnum):

@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
-from common.errors import ScenarioInvalidError
 from common.terminal import JsonOption
 from simulation.commands.hospital_table import Count, Share, Watch, show
-from simulation.differences import Differences
-from simulation.phantom_hospitals import PhantomRequest, make_phantom_hospitals
-from simulation.phantoms import PhantomKind
+from simulation.errors import ScenarioInvalidError
+from simulation.hospitals.differences import Differences
+from simulation.hospitals.phantom_hospitals import PhantomRequest, make_phantom_hospitals
+from simulation.hospitals.phantoms import PhantomKind
 
 
 def phantoms(  # noqa: PLR0917 (typer reads options from the signature)

@@ -9,16 +9,17 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from common.errors import ScenarioInvalidError, StudyStoppedError
 from common.terminal import JsonOption, errors, output, print_json
-from server.events import RunState
+from server.errors import StudyStoppedError
+from server.study.events import RunState
+from simulation.errors import ScenarioInvalidError
 from simulation.report.figures import figures
 from simulation.report.words import amount, duration
-from simulation.run_folder import RunFolder
-from simulation.running import Finished, run_built
-from simulation.scenario import Scenario
-from simulation.scenario_reading import find_scenario, read_scenario
-from simulation.site_building import Watcher, build_run
+from simulation.study.run_folder import RunFolder
+from simulation.study.running import Finished, run_built
+from simulation.study.scenario import Scenario
+from simulation.study.scenario_reading import find_scenario, read_scenario
+from simulation.study.site_building import Watcher, build_run
 
 GOOD_ENDS = frozenset({RunState.FINISHED, RunState.NOT_SCORED, RunState.STOPPED})
 

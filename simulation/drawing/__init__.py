@@ -1,1 +1,1 @@
-"""Numpy drawings of anatomy, lesions and scanners: the parts of ``simulation.phantoms``."""
+"""Numpy drawings of anatomy, lesions and scanners: the parts of ``simulation.hospitals.phantoms``."""

@@ -15,7 +15,8 @@ class Scanner:
     """One make of scanner: its look, and how its files are written.
 
     gain and shift act on intensities in [0, 1]; ``noise_stddev`` is in the same unit; ``blur_px`` is the standard
-    deviation of a Gaussian. ``monochrome1`` and ``syntax`` (a name of ``simulation.dicom_syntaxes``) matter for DICOM.
+    deviation of a Gaussian. ``monochrome1`` and ``syntax`` (a name of ``simulation.hospitals.dicom_syntaxes``) matter
+    for DICOM.
     """
 
     maker: str = "Reference"

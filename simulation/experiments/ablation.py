@@ -24,18 +24,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from client.views import WEAK, draw_views, view
-from common.accounting import noise_multiplier_for
-from common.initialisation import available, load_initialisation
+from client.learning.views import WEAK, draw_views, view
+from common.networks.initialisation import available, load_initialisation
 from common.networks.layers import spatial_mean
 from common.networks.registry import build_network
-from common.standardisation import standardised
-from simulation.differences import Differences
+from common.networks.standardisation import standardised
+from common.privacy.accounting import noise_multiplier_for
 from simulation.experiments.federated_seeds import paired
 from simulation.experiments.pneumonia import DEFAULT_FILE, exact_auc
-from simulation.hospitals import choose_labelled, deal
-from simulation.imported_hospitals import invent_patients
-from simulation.public_arrays import PublicArrays, load_public_arrays
+from simulation.hospitals.differences import Differences
+from simulation.hospitals.hospital import choose_labelled, deal
+from simulation.hospitals.imported_hospitals import invent_patients
+from simulation.hospitals.public_arrays import PublicArrays, load_public_arrays
 
 WIDTH, SITES, SHARE, EPSILON, DELTA = 16, 4, 0.05, 8.0, 1e-5
 FEATURES = 7 * WIDTH

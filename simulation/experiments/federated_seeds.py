@@ -21,22 +21,22 @@ import torch
 from scipy import stats
 
 from client.dicom.record import Stratum
-from client.noise import PrivacyRandomness
+from client.learning.noise import PrivacyRandomness
 from common.plan.plan import StudyPlan
 from common.plan.reading import read_plan
 from common.plan.start import start_network
 from common.terminal import errors, print_json
 from simulation.commands.run import summary
-from simulation.comparisons import site_patients
 from simulation.experiments.pooled import SystemNoise, run_phase
 from simulation.experiments.pooled_phases import PhaseMaker, semi_supervised
-from simulation.plain_training import UnitedPatients
-from simulation.run_folder import RunFolder
-from simulation.running import run_built
-from simulation.scenario import Comparisons, Scenario
-from simulation.scenario_reading import read_scenario
-from simulation.site_building import Watcher, build_run
-from simulation.test_set import load_test_set
+from simulation.study.comparisons import site_patients
+from simulation.study.plain_training import UnitedPatients
+from simulation.study.run_folder import RunFolder
+from simulation.study.running import run_built
+from simulation.study.scenario import Comparisons, Scenario
+from simulation.study.scenario_reading import read_scenario
+from simulation.study.site_building import Watcher, build_run
+from simulation.study.test_set import load_test_set
 
 FEDERATION = "federation"
 POOLED_EXPERIMENT = "pooled-experiment"

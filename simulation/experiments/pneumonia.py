@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from client.patients import UNKNOWN, ArrayPatients
+from client.learning.patients import UNKNOWN, ArrayPatients
 from common.errors import FileUnreadableError
 
 DEFAULT_FILE = Path(__file__).resolve().parents[2] / "../shared/data/pneumoniamnist/pneumoniamnist.npz"

@@ -24,11 +24,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from client.noise import PrivacyRandomness
-from client.patients import ArrayPatients
-from common.accounting import SampledGaussian, epsilon
-from common.initialisation import available, load_initialisation
+from client.learning.noise import PrivacyRandomness
+from client.learning.patients import ArrayPatients
+from common.networks.initialisation import available, load_initialisation
 from common.networks.registry import build_network
+from common.privacy.accounting import SampledGaussian, epsilon
 from simulation.experiments.pneumonia import DEFAULT_FILE, Pneumonia
 from simulation.experiments.pooled import PooledPhase, SystemNoise, run_phase, train_openly, without_privacy
 from simulation.experiments.pooled_phases import PhaseMaker, semi_supervised

@@ -1,7 +1,7 @@
 """A study of one site without a federation: phases of private training and the server's step, in one process.
 
-It drives the production code (``client.training``, ``common.standardisation``) and adds only what the server does with
-a sum: divide by the public expected batch, take a step, average the models.
+It drives the production code (``client.learning.training``, ``common.networks.standardisation``) and adds only what the
+server does with a sum: divide by the public expected batch, take a step, average the models.
 """
 
 from collections.abc import Callable
@@ -14,17 +14,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from client.dicom.record import Stratum
-from client.noise import PrivacyRandomness
-from client.patients import Patients
-from client.training import LatticeNoise, PhaseTraining
-from client.training_settings import Method, Placement, TrainingSettings
-from client.views import WEAK, draw_views, view
-from common.parameters import flatten, load
-from common.standardisation import standardised
+from client.learning.noise import PrivacyRandomness
+from client.learning.patients import Patients
+from client.learning.training import LatticeNoise, PhaseTraining
+from client.learning.training_settings import Method, Placement, TrainingSettings
+from client.learning.views import WEAK, draw_views, view
+from common.networks.parameters import flatten, load
+from common.networks.standardisation import standardised
 
 
 class SystemNoise:
-    """Production noise in units of the lattice (``client.training.LatticeNoise``)."""
+    """Production noise in units of the lattice (``client.learning.training.LatticeNoise``)."""
 
     def __init__(self, randomness: PrivacyRandomness) -> None:
         self._randomness = randomness

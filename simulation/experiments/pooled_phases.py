@@ -1,7 +1,7 @@
 """Phases of a pooled study whose noise adds up to the budget: each phase takes what the ones before left over."""
 
-from client.training_settings import Method, Task, TrainingSettings
-from common.accounting import SampledGaussian, epsilon, noise_multiplier_for
+from client.learning.training_settings import Method, Task, TrainingSettings
+from common.privacy.accounting import SampledGaussian, epsilon, noise_multiplier_for
 from simulation.experiments.pooled import PooledPhase
 
 CLASS_WEIGHTS = (1.0, 0.35)  # public: about three pneumonia images for one normal image are expected

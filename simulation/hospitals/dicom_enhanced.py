@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 
-from simulation.dicom_syntaxes import SYNTAXES, Stored, Syntax
-from simulation.dicom_writer import Form, Names, header, patch, serialise
+from simulation.hospitals.dicom_syntaxes import SYNTAXES, Stored, Syntax
+from simulation.hospitals.dicom_writer import Form, Names, header, patch, serialise
 
 ENHANCED_CLASSES = {"CT": "1.2.840.10008.5.1.4.1.1.2.1", "MR": "1.2.840.10008.5.1.4.1.1.4.1"}
 IN_GROUPS = ("PixelSpacing", "SliceThickness", "ImageOrientationPatient", "ImagePositionPatient", "RescaleType")

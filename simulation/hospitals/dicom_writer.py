@@ -20,7 +20,7 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset, write_file_meta_info
 from pydicom.uid import UID
 
-from simulation.dicom_syntaxes import SYNTAXES, Stored, Syntax
+from simulation.hospitals.dicom_syntaxes import SYNTAXES, Stored, Syntax
 
 SOP_CLASSES = {
     "CR": "1.2.840.10008.5.1.4.1.1.1",

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from simulation.drawing.scanners import REFERENCE, Scanner, scanner_of_site
-from simulation.hospitals import Hospital
+from simulation.hospitals.hospital import Hospital
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import OutputExistsError
-from simulation.dicom_syntaxes import Stored
-from simulation.dicom_writer import Form, Names, Template, uid_for
 from simulation.drawing.scanners import Scanner
 from simulation.drawing.shapes import Field
-from simulation.segmentation_writer import write_segmentation
+from simulation.hospitals.dicom_syntaxes import Stored
+from simulation.hospitals.dicom_writer import Form, Names, Template, uid_for
+from simulation.hospitals.segmentation_writer import write_segmentation
 
 Classes = NDArray[np.int64]
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simulation.differences import Differences, write_description
 from simulation.drawing.scanners import Scanner, photograph
 from simulation.drawing.shapes import Field
-from simulation.hospitals import Classes, Holdings, Hospital, choose_labelled, deal, new_output, write_hospital
-from simulation.public_arrays import PublicArrays
+from simulation.hospitals.differences import Differences, write_description
+from simulation.hospitals.hospital import Classes, Holdings, Hospital, choose_labelled, deal, new_output, write_hospital
+from simulation.hospitals.public_arrays import PublicArrays
 
 Progress = Callable[[int], None]
 

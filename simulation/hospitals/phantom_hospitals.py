@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from simulation.differences import Differences, write_description
 from simulation.drawing.scanners import Scanner
 from simulation.drawing.shapes import Field
-from simulation.hospitals import Classes, Holdings, Hospital, choose_labelled, new_output, write_hospital
-from simulation.phantoms import CLASSES, PhantomKind, render_segmented
+from simulation.hospitals.differences import Differences, write_description
+from simulation.hospitals.hospital import Classes, Holdings, Hospital, choose_labelled, new_output, write_hospital
+from simulation.hospitals.phantoms import CLASSES, PhantomKind, render_segmented
 
 Progress = Callable[[int], None]
 

@@ -10,7 +10,7 @@ from pydicom import dcmread
 from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian
 
-from simulation.dicom_writer import uid_for
+from simulation.hospitals.dicom_writer import uid_for
 
 
 def write_segmentation(

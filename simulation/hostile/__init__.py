@@ -1,1 +1,1 @@
-"""Hostile and damaged DICOM files, one small function each; ``simulation.adversarial_dicom`` lists them all."""
+"""Hostile and damaged DICOM files, one small function each; ``simulation.hostile.adversarial_dicom`` lists them all."""

@@ -7,7 +7,7 @@ Run ``fedward-sim adversarial OUT``; a test ingests the result and compares each
 
 from pathlib import Path
 
-from simulation.hospitals import new_output
+from simulation.hospitals.hospital import new_output
 from simulation.hostile import codestreams, containers, enhanced, file_systems, headers, pixel_modules, series
 from simulation.hostile.case import HostileCase
 

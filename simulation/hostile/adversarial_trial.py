@@ -8,10 +8,10 @@ from pathlib import Path
 from client.dicom.ingest import ingest
 from client.dicom.settings import IngestSettings
 from common.plan.task import Intensity, Modality, TaskKind
-from simulation.adversarial_dicom import CASES, SERIES_CASES, write_cases
+from simulation.hostile.adversarial_dicom import CASES, SERIES_CASES, write_cases
 from simulation.hostile.case import HostileCase
+from simulation.hostile.ingest_verdicts import verdicts
 from simulation.hostile.mutations import mutation_cases
-from simulation.ingest_verdicts import verdicts
 
 KIB = 1024
 

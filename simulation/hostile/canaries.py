@@ -18,8 +18,8 @@ from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 
+from simulation.hospitals.segmentation_writer import write_segmentation
 from simulation.hostile.raw_file import SIDE_PX, RawFile, item, names_of, plain
-from simulation.segmentation_writer import write_segmentation
 
 LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ"
 TEXT_VRS = frozenset({"AE", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"})

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 
 from client.dicom.reject import RejectCode as Code
-from simulation.dicom_syntaxes import encode_jpeg_2000, encode_jpeg_lossless, encode_jpeg_ls, encode_rle
+from simulation.hospitals.dicom_syntaxes import encode_jpeg_2000, encode_jpeg_lossless, encode_jpeg_ls, encode_rle
 from simulation.hostile.case import ACCEPTED, HostileCase, one_file
 from simulation.hostile.pixel_modules import COLUMNS, FRAMES, ROWS
 from simulation.hostile.raw_file import UNDEFINED, item, plain

@@ -8,8 +8,8 @@ from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
 
 from client.dicom.reject import RejectCode as Code
-from simulation.dicom_enhanced import enhanced_file
-from simulation.dicom_writer import Form
+from simulation.hospitals.dicom_enhanced import enhanced_file
+from simulation.hospitals.dicom_writer import Form
 from simulation.hostile.case import ACCEPTED, HostileCase, one_file
 from simulation.hostile.raw_file import SIDE_PX, frame, names_of
 

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from client.dicom.reject import RejectCode
-from simulation.dicom_syntaxes import SYNTAXES
+from simulation.hospitals.dicom_syntaxes import SYNTAXES
 from simulation.hostile.case import ACCEPTED, HostileCase, any_of
 from simulation.hostile.raw_file import LONG_VRS, META_START, PIXEL_DATA, RawFile, frame, names_of, plain, template
 

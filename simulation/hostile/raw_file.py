@@ -10,8 +10,8 @@ from typing import Self
 
 import numpy as np
 
-from simulation.dicom_syntaxes import Stored
-from simulation.dicom_writer import Form, Names, Template, uid_for
+from simulation.hospitals.dicom_syntaxes import Stored
+from simulation.hospitals.dicom_writer import Form, Names, Template, uid_for
 
 LONG_VRS = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
 UNDEFINED = 0xFFFFFFFF

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from client.dicom.reject import RejectCode as Code
+from simulation.hospitals.segmentation_writer import write_segmentation
 from simulation.hostile.case import ACCEPTED, HostileCase, Outcomes, any_of
 from simulation.hostile.pixel_modules import COLUMNS, ORIENTATION, POSITION, ROWS, SPACING
 from simulation.hostile.raw_file import SIDE_PX, RawFile, plain
-from simulation.segmentation_writer import write_segmentation
 
 SLICES, GAP_MM = 8, 2.5
 PATIENT_ID, STUDY_UID, SERIES_UID, INSTANCE_UID = 0x00100020, 0x0020000D, 0x0020000E, 0x00080018

@@ -16,12 +16,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from common.initialisation import write_sums
+from common.networks.initialisation import write_sums
 from common.networks.layers import convolution, spatial_mean
 from common.networks.registry import build_network
 from common.networks.small_cnn import SmallCnn
 from common.networks.unet import UNet
-from simulation.pretraining_scenes import generate_scenes, num_factors
+from simulation.pretraining.scenes import generate_scenes, num_factors
 
 MAPS = 3
 
@@ -40,7 +40,7 @@ class Recipe:
 
     @property
     def file_name(self) -> str:
-        """Name of the weights' file, read back by ``common.initialisation``."""
+        """Name of the weights' file, read back by ``common.networks.initialisation``."""
         return f"{self.network}-{self.dimensions}d-width{self.width}.safetensors"
 
 
@@ -150,7 +150,3 @@ def main() -> None:
         save(pretrain(chosen), arguments.output / recipe.file_name)
     write_sums(arguments.output)
     print((arguments.output / "SHA256SUMS").read_text(), end="")
-
-
-if __name__ == "__main__":
-    main()

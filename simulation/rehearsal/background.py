@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
 
-from common import die_with_parent
-from common.errors import FedwardError, RehearsalError
+from common.errors import FedwardError
+from common.processes import die_with_parent
+from simulation.errors import RehearsalError
 from simulation.rehearsal.console import command_line, quiet_environment
 
 POLL_S: Final = 0.2

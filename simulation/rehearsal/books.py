@@ -2,15 +2,15 @@
 
 from collections import Counter
 
-from client.ledger import Ledger
-from client.ledger_budget import EntryKind
-from client.site_folder import SiteFolder
-from common.errors import RehearsalError
-from server.checkpoint import same_state
-from server.history import AttemptRecord, attempt_records
-from server.progress import current_state, replay
-from server.study_folder import Study, open_study
-from server.study_status import read_journal, require_started
+from client.installation.folder import SiteFolder
+from client.ledger.budget import EntryKind
+from client.ledger.ledger import Ledger
+from server.model.checkpoint import same_state
+from server.study.folder import Study, open_study
+from server.study.history import AttemptRecord, attempt_records
+from server.study.progress import current_state, replay
+from server.study.status import read_journal, require_started
+from simulation.errors import RehearsalError
 from simulation.rehearsal.cast import Cast
 
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from common.errors import RehearsalError
+from simulation.errors import RehearsalError
 
 COMMAND_TIMEOUT_S: Final = 300.0
 LONGEST_COMPLAINT: Final = 300

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from common.errors import RehearsalError
 from common.secagg.stages import Kind
-from server.live_status import LiveStatus, read_live_status
-from server.study_folder import Study, open_study
-from server.study_status import read_journal
+from server.study.folder import Study, open_study
+from server.study.live_status import LiveStatus, read_live_status
+from server.study.status import read_journal
+from simulation.errors import RehearsalError
 from simulation.rehearsal.cast import STUDY, Cast
 
 LOOK_EVERY_S: Final = 0.02

@@ -10,7 +10,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
-from common.errors import OutputExistsError, RehearsalError
+from common.errors import OutputExistsError
+from simulation.errors import RehearsalError
 from simulation.rehearsal.background import Background
 from simulation.rehearsal.cast import cast_of
 from simulation.rehearsal.round_times import seconds_per_round

@@ -3,9 +3,9 @@
 from itertools import pairwise
 from pathlib import Path
 
-from server.history import attempt_records
-from server.study_folder import open_study
-from server.study_status import read_journal, require_started
+from server.study.folder import open_study
+from server.study.history import attempt_records
+from server.study.status import read_journal, require_started
 
 
 def seconds_per_round(study_folder: Path) -> list[float]:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from common.errors import RehearsalError
+from simulation.errors import RehearsalError
 
 
 def change(file: Path, values: Mapping[str, object]) -> None:

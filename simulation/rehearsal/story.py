@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from common.networks.parameters import layout
 from common.networks.registry import build_network
-from common.parameters import layout
 from simulation.rehearsal.background import Background
 from simulation.rehearsal.books import check_books
 from simulation.rehearsal.cast import FEDERATION, STUDY, Cast

@@ -30,8 +30,8 @@ class Attempt:
 
     ``phase``: index in the plan. ``participants``: sites in the sum. ``charged``: sites whose ledger counts the
     attempt as spent. ``absent``: site -> stage in which it was lost. ``refused``: site -> check that it named.
-    ``counts``: summed, noised evaluation counts (``common.metrics``) of the model of ``scored_round``, in patients;
-    empty where nothing was scored. ``counts_noise_stddev``: noise of each count, in patients.
+    ``counts``: summed, noised evaluation counts (``common.privacy.metrics``) of the model of ``scored_round``, in
+    patients; empty where nothing was scored. ``counts_noise_stddev``: noise of each count, in patients.
     """
 
     number: int

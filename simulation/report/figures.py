@@ -11,8 +11,11 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
-from common.accounting import COARSE_INTERVAL, SampledGaussian, epsilon
-from common.metrics import (
+from common.plan.guarantee import guarantee, seen_by
+from common.plan.plan import StudyPlan
+from common.plan.task import TaskKind
+from common.privacy.accounting import COARSE_INTERVAL, SampledGaussian, epsilon
+from common.privacy.metrics import (
     CountKind,
     CountLayout,
     Counts,
@@ -20,11 +23,8 @@ from common.metrics import (
     calibration_error,
     mean_dice,
 )
-from common.plan.guarantee import guarantee, seen_by
-from common.plan.plan import StudyPlan
-from common.plan.task import TaskKind
-from simulation.intervals import share_estimate
 from simulation.report.facts import Attempt, Estimate, Outcome, PublicScore, RunFacts
+from simulation.report.intervals import share_estimate
 
 Figures: TypeAlias = dict[str, float]
 

@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from common.intervals import NORMAL_95, wilson_bounds
+from common.privacy.intervals import NORMAL_95, wilson_bounds
 from simulation.report.facts import Estimate
 
 Floats = NDArray[np.float64]
@@ -42,7 +42,7 @@ def share_estimate(right: float, total: float, *, noise_variance: float = 0.0) -
 
     ``noise_variance``: of the share itself, where noise was added to the counts; it widens the interval in quadrature.
     Noise can take a share out of [0, 1]; it is put back. Raises: ValueError unless total is above 0.
-    Source: ``common.intervals.wilson_bounds``.
+    Source: ``common.privacy.intervals.wilson_bounds``.
     """
     if total <= 0:
         raise ValueError(f"a share of {total} is none")

@@ -6,18 +6,18 @@ from typing import TypeVar
 
 import numpy as np
 
+from client.installation.folder import SiteFolder
 from client.outbox import Outbox
-from client.site_folder import SiteFolder
-from common.identity import fingerprint
-from common.metrics import UNITS_PER_PATIENT
 from common.plan.plan import StudyPlan
 from common.plan.schedule import is_closing, is_evaluated, version_before
-from common.roster import read_roster
+from common.privacy.metrics import UNITS_PER_PATIENT
 from common.secagg.refusals import CHECK_OF_CODE
 from common.terminal import fedward_version
-from server.evaluation import count_noise_stddev
-from server.journal import AbortRow, AnswerRow, AttemptRow, Journal, OpenedRow, RefusalRow
-from server.study_folder import StudyFolder
+from common.trust.identity import fingerprint
+from common.trust.roster import read_roster
+from server.model.evaluation import count_noise_stddev
+from server.study.folder import StudyFolder
+from server.study.journal import AbortRow, AnswerRow, AttemptRow, Journal, OpenedRow, RefusalRow
 from simulation.report.facts import Attempt, Compared, Outcome, PublicScore, RunFacts, SentKind, SiteFacts
 
 Row = TypeVar("Row", AnswerRow, RefusalRow)

@@ -30,12 +30,12 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-from simulation.faults import Delivery, Fault, Trouble, first_fault, passing_order
+from simulation.runtime.faults import Delivery, Fault, Trouble, first_fault, passing_order
 
 RUN_ID = 1
 FIRST_NODE_ID = 1001
 PATIENCE_S = 0.02  # how long one pull waits for the next answer, so that nobody polls in a busy loop
-_BODY = "fedward"  # the record beside the envelope and the message in it, see common.flower_messages
+_BODY = "fedward"  # the record beside the envelope and the message in it, see common.flower.messages
 _ENVELOPE = "envelope"
 _MESSAGE = "message"
 

@@ -12,8 +12,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Message
 
-from common.errors import ScenarioInvalidError
-from common.flower_messages import MESSAGE_TYPES, from_content, to_content
+from common.flower.messages import MESSAGE_TYPES, from_content, to_content
 from common.secagg.keys import sign
 from common.secagg.messages import (
     Certificate,
@@ -29,7 +28,8 @@ from common.secagg.messages import (
 from common.secagg.order import decode_order, encode_order
 from common.secagg.stages import Kind
 from common.secagg.statements import order_statement, result_statement
-from simulation.loopback import LoopbackGrid
+from simulation.errors import ScenarioInvalidError
+from simulation.runtime.loopback import LoopbackGrid
 
 MAX_PAYLOAD_BYTES = 1 << 30
 

@@ -13,11 +13,11 @@ from typing import Self, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from client.open_studies import OpenStudy
+from client.consent.open_studies import OpenStudy
+from client.installation.folder import SiteFolder
 from client.round_work import StudyWork, Training
-from client.secagg_state import Contribution
+from client.secagg.state import Contribution
 from client.site import Site
-from client.site_folder import SiteFolder
 from common.secagg.order import Order
 
 Draw = Callable[[str, Order], NDArray[np.int32]]

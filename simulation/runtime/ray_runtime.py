@@ -22,7 +22,7 @@ from client.app import SITE_FOLDER
 from client.app import app as site_app
 from client.open_sites import keep_open
 from client.site import Site
-from common.flower_messages import HELLO_TYPE, MESSAGE_TYPES
+from common.flower.messages import HELLO_TYPE, MESSAGE_TYPES
 
 Opener = Callable[[Path], Site]
 
@@ -61,7 +61,8 @@ def app_for(folders: Sequence[Path], open_site: Opener | None = None) -> ClientA
 def run_on_ray(study_folder: Path, site_folders: Sequence[Path], *, open_site: Opener | None = None) -> None:
     """Run a study through Flower's simulation runtime, with all sites in one actor.
 
-    Who watches and when to stop: ``server.run_options.set_options``, because the ServerApp runs in this process.
+    Who watches and when to stop: ``server.attempts.run_options.set_options``, because the ServerApp runs in this
+    process.
     """
     os.environ[server.app.FOLDER_VARIABLE] = str(study_folder)
     cores = os.cpu_count() or 1

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from client.secagg import SiteSession
-from client.secagg_journal import SiteJournal
-from client.secagg_policy import PhaseRules, SitePolicy
-from client.secagg_state import Contribution
+from client.secagg.journal import SiteJournal
+from client.secagg.rules import PhaseRules, SitePolicy
+from client.secagg.session import SiteSession
+from client.secagg.state import Contribution
 from common.secagg.keys import sign
 from common.secagg.messages import Packet, SignedOrder, encode
 from common.secagg.order import Order, encode_order, model_digest
@@ -26,8 +26,8 @@ from common.secagg.refusals import ALL_CHECKS, CheckSet
 from common.secagg.stages import SITE_TRANSITIONS, Kind
 from common.secagg.statements import order_statement
 from common.secagg.thresholds import default_threshold, least_survivors
-from server.secagg import ServerSession
-from server.secagg_opening import OpenedSum
+from server.secagg.opening import OpenedSum
+from server.secagg.session import ServerSession
 
 PLAN = bytes([1]) * 32
 MODEL = b"initial weights"

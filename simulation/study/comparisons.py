@@ -14,20 +14,20 @@ from pathlib import Path
 
 import torch
 
-from client.cached_patients import CachedPatients
 from client.dicom.cache import Cache
-from client.patients import Patients
-from client.site_folder import SiteFolder
-from common.identity import read_secret_file
+from client.installation.folder import SiteFolder
+from client.learning.cached_patients import CachedPatients
+from client.learning.patients import Patients
 from common.plan.phases import Method, Phase
 from common.plan.plan import Site, StudyPlan
 from common.plan.privacy import NoisePlacement
 from common.plan.reading import read_plan
-from simulation.plain_training import RememberedPatients, UnitedPatients, train_in_the_clear
+from common.trust.identity import read_secret_file
 from simulation.report.facts import Compared, Estimate, Role
-from simulation.run_folder import RunFolder, read_json, write_json
-from simulation.scenario import Comparisons, Running
-from simulation.test_set import load_test_set
+from simulation.study.plain_training import RememberedPatients, UnitedPatients, train_in_the_clear
+from simulation.study.run_folder import RunFolder, read_json, write_json
+from simulation.study.scenario import Comparisons, Running
+from simulation.study.test_set import load_test_set
 
 POOLED_NAME = "pooled"
 Done = Callable[[str], None]

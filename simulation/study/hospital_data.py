@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from common.errors import ScenarioInvalidError
-from simulation.hospitals import Hospital
-from simulation.imported_hospitals import make_imported_hospitals
-from simulation.phantom_hospitals import make_phantom_hospitals
-from simulation.public_arrays import PublicArrays, load_public_arrays
-from simulation.scenario import Scenario
+from simulation.errors import ScenarioInvalidError
+from simulation.hospitals.hospital import Hospital
+from simulation.hospitals.imported_hospitals import make_imported_hospitals
+from simulation.hospitals.phantom_hospitals import make_phantom_hospitals
+from simulation.hospitals.public_arrays import PublicArrays, load_public_arrays
+from simulation.study.scenario import Scenario
 
 Progress = Callable[[int], None]
 

@@ -13,11 +13,11 @@ from rich.text import Text
 
 from common.plan.plan import StudyPlan
 from common.plan.schedule import total_rounds, version_before
-from server.events import AttemptStart, RoundEnd, RunEnd
-from server.journal import AbortRow, AnswerRow
+from server.study.events import AttemptStart, RoundEnd, RunEnd
+from server.study.journal import AbortRow, AnswerRow
 from simulation.report.facts import Estimate
 from simulation.report.words import amount, duration
-from simulation.watching import SilentEvents
+from simulation.study.watching import SilentEvents
 
 STAGES = {
     "order": "training",

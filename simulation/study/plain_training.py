@@ -1,7 +1,7 @@
 """A study trained without the protocol: the sites' noised sums are added in the clear, in one process.
 
-Training (``client.training``), noise and the server's step (``server.model_state``) are the production code; only keys,
-masks and ledger are left out. For comparisons on simulated hospitals, never with anybody's scans.
+Training (``client.learning.training``), noise and the server's step (``server.model.state``) are the production code;
+only keys, masks and ledger are left out. For comparisons on simulated hospitals, never with anybody's scans.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,19 +13,19 @@ from numpy.typing import NDArray
 from torch import nn
 
 from client.dicom.record import Stratum
-from client.noise import PrivacyRandomness
-from client.patients import Patients, PatientScans
-from client.phase_settings import phase_settings
-from client.training import LatticeNoise, PhaseTraining
-from common.parameters import load
+from client.learning.noise import PrivacyRandomness
+from client.learning.patients import Patients, PatientScans
+from client.learning.phase_settings import phase_settings
+from client.learning.training import LatticeNoise, PhaseTraining
+from common.networks.parameters import load
 from common.plan.fitting import lattice_limit, lattice_step
 from common.plan.plan import StudyPlan
 from common.plan.privacy import NoisePlacement
 from common.plan.protocol import site_weight
 from common.plan.start import start_network
 from common.secagg.vector import SummedVector
-from server.model_state import ModelState, apply_sum, start_state
-from server.phase_facts import StudyNetwork, study_network
+from server.model.phase_facts import StudyNetwork, study_network
+from server.model.state import ModelState, apply_sum, start_state
 
 Progress = Callable[[int], None]
 

@@ -4,9 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from common.accounting import COARSE_INTERVAL, LEAST_NOISE_MULTIPLIER, SampledGaussian, epsilon
-from common.errors import PlanWeakPrivacyError, ScenarioInvalidError
-from common.initialisation import available
+from common.networks.initialisation import available
+from common.plan.errors import PlanWeakPrivacyError
 from common.plan.fitting import check_fit
 from common.plan.guarantee import check_guarantee, labelled_events, unlabelled_events
 from common.plan.network import phase_layout, plan_network
@@ -16,7 +15,9 @@ from common.plan.reading import parse_plan
 from common.plan.selection import check_selection
 from common.plan.shapes_here import shapes_here
 from common.plan.start import SEEDED
-from simulation.scenario import MOST_ATTEMPTS, NOT_SET, Scenario
+from common.privacy.accounting import COARSE_INTERVAL, LEAST_NOISE_MULTIPLIER, SampledGaussian, epsilon
+from simulation.errors import ScenarioInvalidError
+from simulation.study.scenario import MOST_ATTEMPTS, NOT_SET, Scenario
 
 SPARE_ATTEMPTS = 1.1
 SPARE_MORE = 2

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.errors import RunInvalidError
 from common.files import read_text, replace_atomically
-from server.study_folder import StudyFolder
+from server.study.folder import StudyFolder
+from simulation.errors import RunInvalidError
 
 MAX_JSON_BYTES = 64 << 20
 

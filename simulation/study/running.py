@@ -15,34 +15,34 @@ from rich.console import Console
 
 import client.app
 import server.app
+from client.installation.folder import SiteFolder
+from client.learning.speed import Speed
 from client.open_sites import forget, keep_open
 from client.site import Site
-from client.site_folder import SiteFolder
-from client.speed import Speed
-from common.errors import RunInvalidError
 from common.files import replace_atomically
-from common.identity import read_signing_key
 from common.plan.plan import StudyPlan
-from common.release import WEIGHTS
-from server.events import LoggedEvents, RunEnd, RunState
-from server.model_export import weights_file
-from server.progress import current_state, open_journal
-from server.retries import RetryRules
-from server.run_options import RunOptions, set_options
-from server.study_folder import Study, open_study
-from server.study_run import RunSettings
-from simulation.comparisons import read_comparisons, run_comparisons
-from simulation.faults import Fault
-from simulation.live_display import LiveDisplay
-from simulation.loopback import RUN_ID, LoopbackGrid, Tap
-from simulation.lying_server import LyingGrid, cheat_of
+from common.trust.identity import read_signing_key
+from common.trust.release import WEIGHTS
+from server.attempts.retries import RetryRules
+from server.attempts.run_options import RunOptions, set_options
+from server.attempts.study_run import RunSettings
+from server.export.package import weights_file
+from server.study.events import LoggedEvents, RunEnd, RunState
+from server.study.folder import Study, open_study
+from server.study.progress import current_state, open_journal
+from simulation.errors import RunInvalidError
 from simulation.report.facts import Compared, PublicScore, Role, RunFacts
 from simulation.report.page import write_report
 from simulation.report.reading import read_facts
-from simulation.run_folder import RunFolder, read_json, write_json
-from simulation.scenario import Scenario
-from simulation.scorekeeping import Scorekeeper, selected
-from simulation.watching import AllEvents, SilentEvents
+from simulation.runtime.faults import Fault
+from simulation.runtime.loopback import RUN_ID, LoopbackGrid, Tap
+from simulation.runtime.lying_server import LyingGrid, cheat_of
+from simulation.study.comparisons import read_comparisons, run_comparisons
+from simulation.study.live_display import LiveDisplay
+from simulation.study.run_folder import RunFolder, read_json, write_json
+from simulation.study.scenario import Scenario
+from simulation.study.scorekeeping import Scorekeeper, selected
+from simulation.study.watching import AllEvents, SilentEvents
 
 # Nothing here is far away: one try after the other, and no patience with a cohort that never comes.
 QUICK = RunSettings(

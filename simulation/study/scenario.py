@@ -14,10 +14,10 @@ from common.plan.part import PlanPart
 from common.plan.phases import Phase
 from common.plan.privacy import Evaluation, Privacy
 from common.plan.task import ClassName, Image, Task
-from simulation.differences import Differences
-from simulation.faults import Fault, Trouble
-from simulation.phantom_hospitals import PhantomRequest
-from simulation.phantoms import CLASSES, PhantomKind
+from simulation.hospitals.differences import Differences
+from simulation.hospitals.phantom_hospitals import PhantomRequest
+from simulation.hospitals.phantoms import CLASSES, PhantomKind
+from simulation.runtime.faults import Fault, Trouble
 
 FORMAT = "fedward-scenario/1"
 NOT_SET = "0" * 64
@@ -31,7 +31,8 @@ class Hospitals(PlanPart):
 
     ``source``: generated scans ("phantoms") or a public collection ("archive", an ``.npz`` file). ``patients``: of each
     hospital (phantoms). ``limit``: most images taken from an archive (0: all). ``classes``: names for an archive's
-    classes. The rest: see ``simulation.differences.Differences`` and ``simulation.phantom_hospitals.PhantomRequest``.
+    classes. The rest: see ``simulation.hospitals.differences.Differences`` and
+    ``simulation.hospitals.phantom_hospitals.PhantomRequest``.
     """
 
     source: Literal["phantoms", "archive"]
@@ -134,7 +135,7 @@ class StudyDraft(PlanPart):
 
 
 class FaultDraft(PlanPart):
-    """Something that goes wrong; see ``simulation.faults``. ``actions``: order, keylist, forward, survivors, ..."""
+    """What goes wrong; see ``simulation.runtime.faults``. ``actions``: order, keylist, forward, survivors, ..."""
 
     trouble: Annotated[Trouble, Field(strict=False)]
     sites: Annotated[tuple[str, ...], Field(strict=False)] = ()
@@ -164,7 +165,7 @@ class Comparisons(PlanPart):
 class Running(PlanPart):
     """Speed: sites that work at the same time, processes for comparisons, patients in one batch of gradients.
 
-    ``lie``: what the coordinator cheats with (``simulation.lying_server.LIES``); empty = honest.
+    ``lie``: what the coordinator cheats with (``simulation.runtime.lying_server.LIES``); empty = honest.
     """
 
     workers: Annotated[int, Field(ge=0, le=256)] = 2
@@ -201,7 +202,7 @@ class Scenario(PlanPart):
 
     @property
     def site_names(self) -> tuple[str, ...]:
-        """Names of the hospitals, as ``simulation.phantom_hospitals`` calls their folders."""
+        """Names of the hospitals, as ``simulation.hospitals.phantom_hospitals`` calls their folders."""
         return tuple(f"hospital-{number}" for number in range(1, self.hospitals.sites + 1))
 
     def archive_path(self, scenario_file: Path) -> Path:

@@ -10,9 +10,10 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from common.errors import NotTomlError, ScenarioInvalidError
+from common.errors import NotTomlError
 from common.files import read_text
-from simulation.scenario import Scenario
+from simulation.errors import ScenarioInvalidError
+from simulation.study.scenario import Scenario
 
 MAX_SCENARIO_BYTES = 256 * 1024
 MAX_SHOWN_CHARACTERS = 60

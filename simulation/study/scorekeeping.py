@@ -6,23 +6,23 @@ from typing import Any
 
 import torch
 
-from common.accounting import COARSE_INTERVAL, epsilon
-from common.parameters import load
+from common.networks.parameters import load
 from common.plan.plan import StudyPlan
 from common.plan.schedule import total_rounds
 from common.plan.start import start_network
-from server.events import RoundEnd
-from server.journal import Journal
-from server.model_state import ModelState
-from server.phase_facts import Vector
-from server.progress import current_state, open_journal
-from server.study_folder import Study
-from simulation.live_display import LiveDisplay
+from common.privacy.accounting import COARSE_INTERVAL, epsilon
+from server.model.phase_facts import Vector
+from server.model.state import ModelState
+from server.study.events import RoundEnd
+from server.study.folder import Study
+from server.study.journal import Journal
+from server.study.progress import current_state, open_journal
 from simulation.report.facts import Estimate, PublicScore
 from simulation.report.figures import spent_events
-from simulation.run_folder import RunFolder, read_json, write_json
-from simulation.test_set import load_test_set
-from simulation.watching import SilentEvents
+from simulation.study.live_display import LiveDisplay
+from simulation.study.run_folder import RunFolder, read_json, write_json
+from simulation.study.test_set import load_test_set
+from simulation.study.watching import SilentEvents
 
 
 class Scorekeeper(SilentEvents):

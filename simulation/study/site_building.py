@@ -15,17 +15,21 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from client.approval import approve
+from client.consent.approval import approve
 from client.dicom.cache import Cache
+from client.dicom.errors import NothingUsableError
 from client.dicom.ingest import ingest
 from client.dicom.report import IngestReport
 from client.dicom.settings import IngestSettings, settings_for
-from client.ledger import Ledger
-from client.site_folder import SiteFolder
-from common.canonical import encode_base64
-from common.errors import NothingUsableError
+from client.installation.folder import SiteFolder
+from client.ledger.ledger import Ledger
 from common.files import write_new
-from common.identity import (
+from common.plan.guarantee import guarantee
+from common.plan.plan import StudyPlan
+from common.plan.reading import read_plan
+from common.plan.signing import sign_plan, signature_path
+from common.trust.canonical import encode_base64
+from common.trust.identity import (
     create_secret_file,
     create_signing_key,
     public_bytes,
@@ -33,15 +37,11 @@ from common.identity import (
     read_signing_key,
     write_public_key,
 )
-from common.plan.guarantee import guarantee
-from common.plan.plan import StudyPlan
-from common.plan.reading import read_plan
-from common.plan.signing import sign_plan, signature_path
-from common.roster import Roster, signed_roster
-from simulation.hospital_data import make_hospitals, planned_files
-from simulation.plan_building import build_plan, declared, plan_toml
-from simulation.run_folder import RunFolder, write_json
-from simulation.scenario import Scenario
+from common.trust.roster import Roster, signed_roster
+from simulation.study.hospital_data import make_hospitals, planned_files
+from simulation.study.plan_building import build_plan, declared, plan_toml
+from simulation.study.run_folder import RunFolder, write_json
+from simulation.study.scenario import Scenario
 
 APPROVER = "simulated data protection officer"
 MOST_EPSILON = 100.0

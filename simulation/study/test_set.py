@@ -14,15 +14,15 @@ from torch import Tensor, nn
 from client.dicom.intensity import FULL_SCALE, to_levels, window_of
 from client.dicom.resize import Axis, centred, resample, resample_labels
 from client.dicom.settings import IngestSettings, settings_for
-from common.errors import ScenarioInvalidError
 from common.plan.plan import StudyPlan
 from common.plan.task import Modality, TaskKind
-from simulation.intervals import auc_estimate, bootstrap_estimate, calibration_curve, roc_curve, share_estimate
-from simulation.public_arrays import read_archive
+from simulation.errors import ScenarioInvalidError
+from simulation.hospitals.public_arrays import read_archive
 from simulation.report.facts import Estimate, PublicScore
+from simulation.report.intervals import auc_estimate, bootstrap_estimate, calibration_curve, roc_curve, share_estimate
 
 IMAGES_AT_ONCE = 64
-CT_RANGE_HU = (-1024.0, 1024.0)  # what ``simulation.hospitals`` writes for [0, 1]
+CT_RANGE_HU = (-1024.0, 1024.0)  # what ``simulation.hospitals.hospital`` writes for [0, 1]
 
 Values = NDArray[np.float32]
 

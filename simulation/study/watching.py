@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from server.events import AttemptStart, RoundEnd, RoundEvents, RunEnd
-from server.journal import AbortRow, AnswerRow
+from server.study.events import AttemptStart, RoundEnd, RoundEvents, RunEnd
+from server.study.journal import AbortRow, AnswerRow
 
 
 class SilentEvents:

@@ -10,27 +10,27 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from client.approval import approve
+from client.consent.approval import approve
 from client.dicom.ingest import ingest
 from client.dicom.settings import settings_for
-from client.ledger import Ledger
+from client.installation.folder import SiteFolder
+from client.ledger.ledger import Ledger
 from client.site import Site
-from client.site_folder import SiteFolder
 from common.files import write_new
-from common.identity import create_secret_file
 from common.plan.reading import read_plan
 from common.plan.signing import sign_plan
-from common.roster import signed_roster
 from common.secagg.messages import decode
 from common.secagg.refusals import Check
 from common.secagg.stages import SITE_SENDS, Kind
-from server.model_state import start_state
-from server.orders import new_order
-from server.plan_template import new_plan_text
-from server.secagg import ServerSession
-from server.study_folder import Study, StudyFolder, open_study, read_order_key
-from simulation.differences import Differences
-from simulation.phantom_hospitals import PhantomRequest, make_phantom_hospitals
+from common.trust.identity import create_secret_file
+from common.trust.roster import signed_roster
+from server.attempts.orders import new_order
+from server.model.state import start_state
+from server.secagg.session import ServerSession
+from server.study.folder import Study, StudyFolder, open_study, read_order_key
+from server.study.plan_template import new_plan_text
+from simulation.hospitals.differences import Differences
+from simulation.hospitals.phantom_hospitals import PhantomRequest, make_phantom_hospitals
 
 NAMES = ("east", "north", "south", "west")
 

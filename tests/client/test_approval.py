@@ -3,14 +3,17 @@
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from client.approval import approve, approved_plans, check_for_site, withdraw_approval
-from client.open_studies import OpenStudies
-from common import errors
-from common.hash_chain import HashChain
-from common.identity import create_signing_key
+from client.consent.approval import approve, approved_plans, check_for_site, withdraw_approval
+from client.consent.errors import PolicyInvalidError, PolicyRefusedError
+from client.consent.open_studies import OpenStudies
+from client.installation.errors import NotEnrolledError
+from common.plan.errors import PlanBadSignatureError, PlanInvalidError
 from common.plan.reading import read_plan
 from common.plan.signing import sign_plan, signature_path
-from common.roster import Roster, signed_roster
+from common.trust.errors import ChainBrokenError
+from common.trust.hash_chain import HashChain
+from common.trust.identity import create_signing_key
+from common.trust.roster import Roster, signed_roster
 
 
 def policy(folder, text):
@@ -48,7 +51,7 @@ def test_a_withdrawn_plan_is_gone_even_if_its_files_are_put_back(north, signed_p
 def test_what_is_not_approved_cannot_be_withdrawn_and_nothing_is_deleted(digest, north, signed_plan):
     approved = approve(north, signed_plan, approver="Dr A. Meyer").plan.digest()
     before = sorted(north.path.rglob("*"))
-    with pytest.raises(errors.NotEnrolledError, match="no such plan"):
+    with pytest.raises(NotEnrolledError, match="no such plan"):
         withdraw_approval(north, digest, approver="Dr A. Meyer")
     assert sorted(north.path.rglob("*")) == before
     assert list(approved_plans(north)) == [approved]
@@ -82,7 +85,7 @@ STRICTER = {
 @pytest.mark.parametrize("case", STRICTER)
 def test_a_plan_looser_than_the_policy_is_refused_with_rule_value_and_limit(case, north, signed_plan):
     policy(north, STRICTER[case])
-    with pytest.raises(errors.PolicyRefusedError, match=r"policy rule \d: .* (limit|least) is"):
+    with pytest.raises(PolicyRefusedError, match=r"policy rule \d: .* (limit|least) is"):
         approve(north, signed_plan, approver="Dr A. Meyer")
     assert not north.audit.exists()
 
@@ -106,13 +109,13 @@ BAD_POLICIES = {
 @pytest.mark.parametrize("case", BAD_POLICIES)
 def test_a_policy_that_is_half_understood_stops_everything(case, north, signed_plan):
     policy(north, BAD_POLICIES[case])
-    with pytest.raises(errors.PolicyInvalidError, match="nothing runs until it is right"):
+    with pytest.raises(PolicyInvalidError, match="nothing runs until it is right"):
         approve(north, signed_plan, approver="Dr A. Meyer")
 
 
 def test_a_missing_policy_stops_everything(north, signed_plan):
     north.policy.unlink()
-    with pytest.raises(errors.NotEnrolledError, match=r"no policy\.toml here"):
+    with pytest.raises(NotEnrolledError, match=r"no policy\.toml here"):
         approve(north, signed_plan, approver="Dr A. Meyer")
 
 
@@ -123,7 +126,7 @@ def test_a_plan_without_privacy_needs_an_explicit_word(north, plan_text, coordin
     file = tmp_path / "open.toml"
     file.write_text("\n".join(lines))
     sign_plan(read_plan(file), file, coordinator_key)
-    with pytest.raises(errors.PolicyRefusedError, match="promises no privacy"):
+    with pytest.raises(PolicyRefusedError, match="promises no privacy"):
         approve(north, file, approver="Dr A. Meyer")
     policy(north, "allow_without_privacy = true")
     assert approve(north, file, approver="Dr A. Meyer").guarantee is None
@@ -131,34 +134,34 @@ def test_a_plan_without_privacy_needs_an_explicit_word(north, plan_text, coordin
 
 def test_a_plan_signed_by_somebody_else_is_refused(north, signed_plan):
     sign_plan(read_plan(signed_plan), signed_plan, Ed25519PrivateKey.generate())
-    with pytest.raises(errors.PlanBadSignatureError):
+    with pytest.raises(PlanBadSignatureError):
         approve(north, signed_plan, approver="Dr A. Meyer")
 
 
 def test_a_plan_for_another_roster_is_refused(north, signed_plan, roster, coordinator_key):
     newer = Roster(federation="lungs", epoch=2, coordinator=roster.coordinator, sites=roster.sites)
     north.roster.write_bytes(signed_roster(newer, coordinator_key))
-    with pytest.raises(errors.PlanInvalidError, match="made for roster"):
+    with pytest.raises(PlanInvalidError, match="made for roster"):
         approve(north, signed_plan, approver="Dr A. Meyer")
 
 
 def test_a_site_whose_key_is_not_in_the_roster_is_refused(north, signed_plan):
     north.key.unlink()
     create_signing_key(north.key)
-    with pytest.raises(errors.NotEnrolledError, match="not in the roster"):
+    with pytest.raises(NotEnrolledError, match="not in the roster"):
         check_for_site(north, signed_plan)
 
 
 @pytest.mark.parametrize("name", ["", "   ", "x" * 101, "Meyer\x1b[2J", "a\nb"])
 def test_an_approver_has_a_printable_name(name, north, signed_plan):
-    with pytest.raises(errors.PlanInvalidError, match="approver's name"):
+    with pytest.raises(PlanInvalidError, match="approver's name"):
         approve(north, signed_plan, approver=name)
 
 
 def test_a_changed_audit_log_stops_the_site(north, signed_plan):
     approve(north, signed_plan, approver="Dr A. Meyer")
     north.audit.write_bytes(north.audit.read_bytes().replace(b"Meyer", b"Mayer"))
-    with pytest.raises(errors.ChainBrokenError):
+    with pytest.raises(ChainBrokenError):
         approved_plans(north)
 
 

@@ -19,14 +19,14 @@ import torch
 from scipy.stats import beta, norm
 from torch import nn
 
-from client.noise import PrivacyRandomness
-from client.patients import ArrayPatients
+from client.learning.noise import PrivacyRandomness
+from client.learning.patients import ArrayPatients
+from client.learning.training import PhaseTraining
+from client.learning.training_settings import Task, TrainingSettings
 from client.private_gradients.clipping import LatticeSum
 from client.private_gradients.settings import SpeedSettings
-from client.training import PhaseTraining
-from client.training_settings import Task, TrainingSettings
-from common.accounting import SampledGaussian, epsilon
-from common.parameters import flatten
+from common.networks.parameters import flatten
+from common.privacy.accounting import SampledGaussian, epsilon
 
 pytestmark = pytest.mark.slow
 
@@ -170,6 +170,6 @@ def test_a_clip_for_each_scan_is_flagged():
 
 
 def test_no_clip_is_flagged(monkeypatch):
-    monkeypatch.setattr("client.training.LatticeSum", NoClip)
+    monkeypatch.setattr("client.learning.training.LatticeSum", NoClip)
     bounds = audit()
     assert min(bounds) > CLAIM

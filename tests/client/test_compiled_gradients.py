@@ -18,8 +18,8 @@ from client.private_gradients.loop import loop_gradients
 from client.private_gradients.problem import Problem
 from client.private_gradients.settings import EngineName, SpeedSettings
 from client.private_gradients.stacks import PatientRows, PatientStack, stack_patients
+from common.networks.parameters import layout, train_only
 from common.networks.registry import build_network
-from common.parameters import layout, train_only
 
 C = 0.5
 LINEAR = "a linear layer"  # quick to compile: for what does not depend on the network

@@ -8,10 +8,10 @@ import torch
 from sklearn.metrics import confusion_matrix, roc_auc_score
 from torch import nn
 
-from client.evaluation import count_patients, lattice_noise_stddev, on_lattice
-from client.noise import PrivacyRandomness
-from client.patients import UNKNOWN, PatientScans
-from common.metrics import UNITS_PER_PATIENT, CountKind, CountLayout, area_under_curve, mean_dice
+from client.learning.evaluation import count_patients, lattice_noise_stddev, on_lattice
+from client.learning.noise import PrivacyRandomness
+from client.learning.patients import UNKNOWN, PatientScans
+from common.privacy.metrics import UNITS_PER_PATIENT, CountKind, CountLayout, area_under_curve, mean_dice
 
 
 class FirstPixels(nn.Module):

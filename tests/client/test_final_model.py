@@ -12,11 +12,11 @@ from torch import nn
 
 from client.final_model.predicting import predict
 from client.final_model.scoring import auc_interval, score
-from client.patients import UNKNOWN, PatientScans
+from client.learning.patients import UNKNOWN, PatientScans
 from common.plan.task import Image, Network, Task
 from simulation.drawing.scanners import Scanner
-from simulation.hospitals import Holdings, write_hospital
-from simulation.phantoms import render_segmented
+from simulation.hospitals.hospital import Holdings, write_hospital
+from simulation.hospitals.phantoms import render_segmented
 
 
 class Readout(nn.Module):

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from client.errors import TrainerFailedError
 from client.private_gradients import engine as engines
 from client.private_gradients import forward_in_parts, layer_by_layer, loop
 from client.private_gradients.clipping import LatticeSum, Piece, finest_step
@@ -19,9 +20,8 @@ from client.private_gradients.engine import PrivateGradient
 from client.private_gradients.problem import Problem
 from client.private_gradients.settings import EngineName, SpeedSettings
 from client.private_gradients.stacks import PatientRows, stack_patients
-from common.errors import TrainerFailedError
+from common.networks.parameters import layout, train_only
 from common.networks.registry import build_network
-from common.parameters import layout, train_only
 
 C = 0.5
 CPU = torch.device("cpu")
@@ -279,7 +279,7 @@ from client.private_gradients.engine import PrivateGradient
 from client.private_gradients.settings import SpeedSettings
 from client.private_gradients.stacks import PatientRows, stack_patients
 from common.networks.registry import build_network
-from common.parameters import layout
+from common.networks.parameters import layout
 
 network = build_network("residual", dimensions=2, classes=2, width=256, zero_head=False)
 order = layout(network)

@@ -7,11 +7,13 @@ from contextlib import closing
 
 import pytest
 
-from client.ledger import Ledger, charge
-from client.ledger_budget import Affordable, EntryKind, Spending, Stratum, Tally, add_up, histories
-from client.ledger_store import LedgerStore, study_start
-from common.accounting import SampledGaussian, epsilon
-from common.errors import AccountingError, BudgetExhaustedError, LedgerInvalidError, OutputExistsError
+from client.ledger.budget import Affordable, EntryKind, Spending, Stratum, Tally, add_up, histories
+from client.ledger.errors import BudgetExhaustedError, LedgerInvalidError
+from client.ledger.ledger import Ledger, charge
+from client.ledger.store import LedgerStore, study_start
+from common.errors import OutputExistsError
+from common.privacy.accounting import SampledGaussian, epsilon
+from common.privacy.errors import AccountingError
 
 DELTA = 1e-5
 STUDY, OTHER = "a" * 64, "b" * 64
@@ -358,7 +360,7 @@ def test_a_crash_before_the_anchor_was_renewed_does_not_lock_the_site_out(path, 
         raise KeyboardInterrupt
 
     ledger = Ledger.open(path, ceiling=100.0)
-    monkeypatch.setattr("client.ledger_store._write_anchor", crash)
+    monkeypatch.setattr("client.ledger.store._write_anchor", crash)
     with pytest.raises(KeyboardInterrupt):
         ledger.reserve(STUDY, 1, cost(), delta=DELTA)
     ledger.close()

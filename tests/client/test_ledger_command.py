@@ -8,11 +8,13 @@ from typer.testing import CliRunner
 
 import client.commands.ledger as command
 from client.__main__ import app
-from client.ledger import Ledger, charge
-from client.ledger_budget import Stratum
-from client.ledger_report import report, verify
-from common.accounting import SampledGaussian, epsilon
-from common.errors import AccountingError, LedgerInvalidError, OutputExistsError
+from client.ledger.budget import Stratum
+from client.ledger.errors import LedgerInvalidError
+from client.ledger.ledger import Ledger, charge
+from client.ledger.report import report, verify
+from common.errors import OutputExistsError
+from common.privacy.accounting import SampledGaussian, epsilon
+from common.privacy.errors import AccountingError
 
 STUDY = "3f" * 32
 RATE, SIGMA = 0.2, 3.0

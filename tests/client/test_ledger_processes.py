@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from client.ledger import Ledger, charge
-from client.ledger_budget import EntryKind, Stratum
-from common.errors import LedgerBusyError
+from client.ledger.budget import EntryKind, Stratum
+from client.ledger.errors import LedgerBusyError
+from client.ledger.ledger import Ledger, charge
 
 ROOT = Path(__file__).resolve().parents[2]
 PREAMBLE = """
 import sys
 from pathlib import Path
-import client.ledger_store
-from client.ledger import Ledger, charge
-from client.ledger_budget import Stratum
+import client.ledger.store
+from client.ledger.ledger import Ledger, charge
+from client.ledger.budget import Stratum
 from common.errors import FedwardError
 cost = [charge(Stratum.LABELLED, sampling_rate=1.0, noise_multiplier=50.0, steps=1)]
 ledger = Ledger.open(Path(sys.argv[1]), ceiling=float(sys.argv[2]))
@@ -116,7 +116,7 @@ def test_two_processes_cannot_both_spend_the_last_of_the_budget(path):
 
 
 def test_a_ledger_that_another_process_holds_is_reported_and_nothing_is_spent(path, monkeypatch):
-    monkeypatch.setattr("client.ledger_store.BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("client.ledger.store.BUSY_TIMEOUT_S", 0.05)
     holder = Ledger.open(path, ceiling=1.0)
     other = Ledger.open(path, ceiling=1.0)
     cost = [charge(Stratum.LABELLED, sampling_rate=1.0, noise_multiplier=50.0, steps=1)]

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.func import grad, vmap
 
-from client import losses
-from client.patients import UNKNOWN
+from client.learning import losses
+from client.learning.patients import UNKNOWN
 
 
 def random(*shape):

@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from client.patients import UNKNOWN, ArrayPatients
-from client.phase_settings import phase_settings
+from client.learning.patients import UNKNOWN, ArrayPatients
+from client.learning.phase_settings import phase_settings
+from client.learning.round_randomness import RoundRandomness
+from client.learning.training import PhaseTraining
 from client.private_gradients.settings import SpeedSettings
-from client.round_randomness import RoundRandomness
-from client.training import PhaseTraining
-from common.errors import PlanInvalidError
+from common.networks.parameters import flatten
 from common.networks.registry import build_network
-from common.parameters import flatten
+from common.plan.errors import PlanInvalidError
 from common.plan.phases import Method
 from common.plan.reading import parse_plan
 

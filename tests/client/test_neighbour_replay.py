@@ -12,19 +12,19 @@ import pytest
 import torch
 from torch import nn
 
-from client import lessons, pseudo_labels
 from client.dicom.record import Stratum
-from client.patients import UNKNOWN, ArrayPatients, PatientScans
+from client.learning import lessons, pseudo_labels
+from client.learning.patients import UNKNOWN, ArrayPatients, PatientScans
+from client.learning.round_randomness import RoundRandomness
+from client.learning.training import PhaseTraining
+from client.learning.training_settings import Method, Placement, Task, TrainingSettings
 from client.private_gradients import engine as engine_module
 from client.private_gradients.choice import Way
 from client.private_gradients.engine import ENGINES
 from client.private_gradients.settings import SpeedSettings
-from client.round_randomness import RoundRandomness
-from client.training import PhaseTraining
-from client.training_settings import Method, Placement, Task, TrainingSettings
-from common.errors import NetworkUnsuitableError
+from common.networks.errors import NetworkUnsuitableError
+from common.networks.parameters import flatten, layout
 from common.networks.registry import build_network
-from common.parameters import flatten, layout
 
 SIZE = 8
 KEY = bytes(range(32))

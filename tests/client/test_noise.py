@@ -11,8 +11,8 @@ import pytest
 import torch
 from scipy import stats
 
-from client.noise import BLOCK, PrivacyRandomness
-from common.errors import NoiseError
+from client.learning.errors import NoiseError
+from client.learning.noise import BLOCK, PrivacyRandomness
 
 MANY = 400_000
 STEP = 2.0**-30

@@ -7,11 +7,12 @@ import sys
 import pytest
 
 from client.__main__ import main
-from client.outbox import HELLO, KINDS, MAX_HELLO_BYTES, Outbox
-from common import errors
+from client.outbox import HELLO, KINDS, MAX_HELLO_BYTES, Outbox, OutboxRefusedError
+from common.errors import ExitCode
 from common.secagg.messages import Packet
 from common.secagg.stages import Kind
 from common.secagg.wire import MAX_MESSAGE_BYTES
+from common.trust.errors import ChainBrokenError
 
 STUDY = "ab" * 32
 
@@ -50,7 +51,7 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_is_not_on_the_list_does_not_leave_and_is_not_recorded(case, outbox):
     kind, packet, most = REFUSED[case]
-    with pytest.raises(errors.OutboxRefusedError):
+    with pytest.raises(OutboxRefusedError):
         outbox.release(kind, packet, study=STUDY, max_payload_bytes=most)
     assert list(outbox.links()) == []
 
@@ -72,7 +73,7 @@ def test_a_changed_record_stops_everything(outbox, tmp_path):
     outbox.release(Kind.KEYS, Packet(b"12345"), study=STUDY)
     path = tmp_path / "outbox.chain"
     path.write_bytes(path.read_bytes().replace(b'"message_bytes":5', b'"message_bytes":4'))
-    with pytest.raises(errors.ChainBrokenError):
+    with pytest.raises(ChainBrokenError):
         Outbox(path)
 
 
@@ -106,9 +107,9 @@ def test_a_record_that_was_changed_is_told_so(outbox, tmp_path, fedward_site):
     path = tmp_path / "outbox.chain"
     path.write_bytes(path.read_bytes().replace(b'"kind":"keys"', b'"kind":"hello"'))
     code, _, sentence = fedward_site("outbox", "--site-folder", tmp_path, "--verify")
-    assert code == errors.ExitCode.CHAIN_BROKEN
+    assert code == ExitCode.CHAIN_BROKEN
     assert "line 1 does not fit" in sentence
 
 
 def test_a_folder_without_a_record_is_told_so(tmp_path, fedward_site):
-    assert fedward_site("outbox", "--site-folder", tmp_path)[0] == errors.ExitCode.NOT_ENROLLED
+    assert fedward_site("outbox", "--site-folder", tmp_path)[0] == ExitCode.NOT_ENROLLED

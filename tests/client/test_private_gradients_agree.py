@@ -15,9 +15,9 @@ from client.private_gradients.layer_gradients import _grouped, _one_by_one, _unf
 from client.private_gradients.problem import Problem
 from client.private_gradients.settings import EngineName, SpeedSettings
 from client.private_gradients.stacks import PatientRows, public_example, stack_patients
-from common.errors import NetworkUnsuitableError
+from common.networks.errors import NetworkUnsuitableError
+from common.networks.parameters import layout, train_only
 from common.networks.registry import NETWORK_NAMES, build_network
-from common.parameters import layout, train_only
 
 LOOP = ENGINES[EngineName.LOOP]
 BATCHED = [EngineName.VMAP, EngineName.BOOK_KEEPING]

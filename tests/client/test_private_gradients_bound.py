@@ -14,8 +14,8 @@ from client.private_gradients.engine import ENGINES, PrivateGradient
 from client.private_gradients.problem import Problem
 from client.private_gradients.settings import EngineName, SpeedSettings
 from client.private_gradients.stacks import PatientRows, PatientStack, stack_patients
+from common.networks.parameters import layout
 from common.networks.registry import build_network
-from common.parameters import layout
 
 C = 0.5  # below any ordinary gradient here: every patient is clipped
 SIZES = {"small_cnn": (2, (8, 8)), "unet": (2, (8, 8)), "residual": (3, (5, 5, 5))}

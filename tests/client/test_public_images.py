@@ -6,9 +6,10 @@ import io
 import numpy as np
 import pytest
 
-from client.phase_settings import phase_settings
-from client.public_images import read_public_images
-from common import errors
+from client.installation.errors import NotEnrolledError
+from client.installation.public_images import read_public_images
+from client.learning.phase_settings import phase_settings
+from common.plan.errors import PlanInvalidError
 from common.plan.reading import parse_plan
 
 GOOD = {"images": np.zeros((4, 64, 64), np.uint8), "classes": np.array([0, 1, 0, 1])}
@@ -54,19 +55,19 @@ def test_the_gate_of_a_plan_reaches_the_training(plan_document):
 def test_a_gate_without_public_images_is_no_plan(plan_document):
     named(plan_document, b"")
     plan_document["image"]["public_images"] = ""
-    with pytest.raises(errors.PlanInvalidError, match=r"needs image\.public_images"):
+    with pytest.raises(PlanInvalidError, match=r"needs image\.public_images"):
         parse_plan(plan_document, "plan")
 
 
 def test_images_that_are_not_here_are_asked_for(north, plan_document):
-    with pytest.raises(errors.NotEnrolledError, match="ask the coordinator"):
+    with pytest.raises(NotEnrolledError, match="ask the coordinator"):
         read_public_images(north, named(plan_document, archive(**GOOD)))
 
 
 def test_another_file_under_the_name_is_refused(north, plan_document):
     plan = named(plan_document, archive(**GOOD))
     put(north, plan, archive(images=GOOD["images"] + 1, classes=GOOD["classes"]))
-    with pytest.raises(errors.NotEnrolledError, match="not the file that the plan names"):
+    with pytest.raises(NotEnrolledError, match="not the file that the plan names"):
         read_public_images(north, plan)
 
 
@@ -86,5 +87,5 @@ MISFITS = {
 def test_a_file_that_does_not_fit_the_plan_is_refused(case, north, plan_document):
     plan = named(plan_document, MISFITS[case])
     put(north, plan, MISFITS[case])
-    with pytest.raises(errors.PlanInvalidError, match="needs `images`"):
+    with pytest.raises(PlanInvalidError, match="needs `images`"):
         read_public_images(north, plan)

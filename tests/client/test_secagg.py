@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client.secagg import SiteSession
-from client.secagg_state import Contribution, IdleState
+from client.secagg.session import SiteSession
+from client.secagg.state import Contribution, IdleState
 from common.secagg.messages import Packet, decode, encode
 from common.secagg.refusals import Check, CheckSet
 from common.secagg.stages import SITE_RECEIVES, SITE_SENDS, SITE_TRANSITIONS, Kind, SiteStage
-from simulation.secagg_federation import NOW_S, Federation, new_federation
+from simulation.runtime.secagg_federation import NOW_S, Federation, new_federation
 
 NAME = "site-001"
 STAGES = {

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client.secagg_state import Contribution
+from client.secagg.state import Contribution
 from common.secagg.messages import Packet, decode
 from common.secagg.refusals import Check, CheckSet
 from common.secagg.stages import SITE_SENDS, Kind, SiteStage
-from simulation.secagg_federation import new_federation
+from simulation.runtime.secagg_federation import new_federation
 
 NAME = "site-001"
 KINDS = [Kind.ORDER, Kind.KEYLIST, Kind.FORWARD, Kind.SURVIVORS, Kind.CERTIFICATE]

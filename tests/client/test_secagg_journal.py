@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from client.secagg_journal import SiteJournal
-from client.secagg_policy import SitePolicy
-from common.errors import PlanWeakThresholdError
-from simulation.secagg_federation import new_federation
+from client.secagg.journal import SiteJournal
+from client.secagg.rules import SitePolicy
+from common.plan.errors import PlanWeakThresholdError
+from simulation.runtime.secagg_federation import new_federation
 
 PLAN, OTHER_PLAN, MODEL = bytes(32), bytes([1]) * 32, bytes([2]) * 32
 
@@ -66,7 +66,7 @@ def test_only_the_owner_can_read_the_file(tmp_path: Path) -> None:
 def test_what_was_recorded_survives_the_kill_of_the_process(tmp_path: Path) -> None:
     path = tmp_path / "journal.sqlite"
     program = (
-        "import os, signal, sys; from pathlib import Path; from client.secagg_journal import SiteJournal;"
+        "import os, signal, sys; from pathlib import Path; from client.secagg.journal import SiteJournal;"
         "journal = SiteJournal(Path(sys.argv[1])); journal.record_attempt(bytes(32), 0, 9);"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from client.secagg_policy import SecondAttempt
+from client.secagg.rules import SecondAttempt
 from common.secagg.keys import sign
 from common.secagg.messages import Packet, SignedOrder, decode, encode
 from common.secagg.order import encode_order
 from common.secagg.refusals import TABLE, Check, CheckSet
 from common.secagg.stages import SITE_SENDS, Kind, SiteStage
 from common.secagg.statements import order_statement
-from simulation.secagg_federation import NOW_S, Federation, new_federation
+from simulation.runtime.secagg_federation import NOW_S, Federation, new_federation
 
 VICTIM = "site-001"
 OTHERS = ("site-002", "site-003", "site-004", "site-005")

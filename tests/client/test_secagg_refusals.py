@@ -26,7 +26,7 @@ from common.secagg.refusals import TABLE, Check, CheckSet
 from common.secagg.sealed_shares import SharePair, seal
 from common.secagg.stages import SITE_RECEIVES, SITE_SENDS, Kind, SiteStage
 from common.secagg.statements import consistency_statement, keys_statement, masked_statement, result_statement
-from simulation.secagg_federation import Federation, new_federation
+from simulation.runtime.secagg_federation import Federation, new_federation
 
 VICTIM = "site-001"
 OTHERS = ("site-002", "site-003", "site-004", "site-005")

@@ -13,12 +13,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from client.secagg_state import IdleState
+from client.secagg.state import IdleState
 from common.secagg.messages import Packet, decode
 from common.secagg.refusals import Check, RoundAbortedError
 from common.secagg.stages import SITE_SENDS, Kind, ServerStage, SiteStage
-from server.secagg import ServerSession
-from simulation.secagg_federation import Federation, new_federation
+from server.secagg.session import ServerSession
+from simulation.runtime.secagg_federation import Federation, new_federation
 
 NAME = "site-001"
 MEMORY = Path("/dev/shm")

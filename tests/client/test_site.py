@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from client.approval import withdraw_approval
-from client.ledger import Ledger
-from client.ledger_budget import EntryKind, Stratum
-from common.errors import LedgerInvalidError
+from client.consent.approval import withdraw_approval
+from client.ledger.budget import EntryKind, Stratum
+from client.ledger.errors import LedgerInvalidError
+from client.ledger.ledger import Ledger
 from common.secagg.refusals import Check
 from common.secagg.stages import Kind
 

@@ -2,9 +2,10 @@
 
 import pytest
 
-from client.site_config import SiteConfig, SpeedSection, default_site_config, read_site_config
-from client.speed import Speed, speed_of
-from common import errors
+from client.installation.config import SiteConfig, SpeedSection, default_site_config, read_site_config
+from client.installation.errors import SiteConfigInvalidError
+from client.learning.speed import Speed, speed_of
+from common.errors import NotTomlError
 
 
 @pytest.fixture
@@ -64,11 +65,11 @@ def test_a_file_that_is_half_understood_is_refused(case, file):
     text = file.read_text()
     assert old in text
     file.write_text(text.replace(old, new))
-    with pytest.raises(errors.SiteConfigInvalidError, match=r"site\.toml"):
+    with pytest.raises(SiteConfigInvalidError, match=r"site\.toml"):
         read_site_config(file)
 
 
 def test_a_file_that_is_not_toml_is_refused(file):
     file.write_text("[site")
-    with pytest.raises(errors.NotTomlError):
+    with pytest.raises(NotTomlError):
         read_site_config(file)

@@ -12,18 +12,18 @@ import pytest
 
 from client.agent.control import ControlServer, SiteControl
 from client.agent.progress import ProgressFeed
-from client.approval import approve
-from client.audit_log import audit_links
-from client.ledger import Ledger, charge
-from client.ledger_budget import Stratum
+from client.consent.approval import approve
+from client.installation.audit_log import audit_links
+from client.installation.config import default_site_config
+from client.ledger.budget import Stratum
+from client.ledger.errors import LedgerInvalidError
+from client.ledger.ledger import Ledger, charge
 from client.outbox import HELLO, Outbox
-from client.site_config import default_site_config
 from client.status_page.background import Background
 from client.status_page.facts import SiteReader
 from client.status_page.metrics import site_metrics
 from client.status_page.page import site_page
 from common.control.site_control_pb2 import Connection, Step
-from common.errors import LedgerInvalidError
 from common.web.door import page_address
 from common.web.page_token import page_token, read_page_token
 from common.web.prometheus import exposition

@@ -3,7 +3,7 @@
 import pytest
 from flwr.supercore.run import RunNotRunningException
 
-from client.supernode import store_or_forget
+from client.agent.supernode import store_or_forget
 
 
 def flowers_way(**parts):

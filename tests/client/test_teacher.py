@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from client.patients import UNKNOWN
-from client.pseudo_labels import one_class, several_classes
-from client.teacher import Teacher, good_enough
+from client.learning.patients import UNKNOWN
+from client.learning.pseudo_labels import one_class, several_classes
+from client.learning.teacher import Teacher, good_enough
+from common.networks.parameters import flatten, layout, load
 from common.networks.registry import build_network
-from common.parameters import flatten, layout, load
 
 
 def network():

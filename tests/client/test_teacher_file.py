@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from client.patients import UNKNOWN, ArrayPatients
+from client.learning.patients import UNKNOWN, ArrayPatients
+from client.learning.round_randomness import RoundRandomness
+from client.learning.teacher_file import keep_teacher, recall_teacher
+from client.learning.training import PhaseTraining
+from client.learning.training_settings import Method, Placement, Task, TrainingSettings
 from client.private_gradients.settings import SpeedSettings
-from client.round_randomness import RoundRandomness
-from client.teacher_file import keep_teacher, recall_teacher
-from client.training import PhaseTraining
-from client.training_settings import Method, Placement, Task, TrainingSettings
+from common.networks.parameters import flatten, layout, load
 from common.networks.registry import build_network
-from common.parameters import flatten, layout, load
 
 ROUNDS, PHASE = 4, 1
 DECAYS = {"the last released model": 0.0, "an average of released models": 0.6, "the phase's first model": 1.0}

@@ -14,16 +14,19 @@ import pytest
 
 from client.agent.progress import ProgressFeed
 from client.agent.watched_site import WatchedSite
-from client.approval import withdraw_approval
+from client.consent.approval import withdraw_approval
+from client.dicom.errors import CacheInvalidError
 from client.doctor import machine
 from client.doctor.findings import Level
-from client.ledger_budget import EntryKind
-from client.shapes_beside import ShapesBeside
-from client.site_config import SpeedSection
-from client.site_folder import SiteFolder
+from client.errors import TrainerFailedError, TrainingStoppedError
+from client.installation.config import SpeedSection
+from client.installation.folder import SiteFolder
+from client.ledger.budget import EntryKind
+from client.processes.shapes_beside import ShapesBeside
 from client.trainer import fence
 from client.trainer.process import TrainerProcess
-from common import errors
+from common.errors import FedwardError, FileUnreadableError
+from common.networks.errors import WeightsInvalidError
 from common.plan.reading import parse_plan
 from common.plan.shapes_here import shapes_here
 from common.secagg.messages import decode
@@ -164,10 +167,10 @@ def test_a_file_that_cannot_be_read_for_a_moment_is_no_persons_decision(rounds, 
 
 
 def test_a_trainer_cannot_say_that_a_person_ended_it(trainer, monkeypatch):
-    code = int(errors.TrainingStoppedError.exit_code)
+    code = int(TrainingStoppedError.exit_code)
     monkeypatch.setattr(trainer, "_asked", lambda *_: ({"failed": code, "sentence": "a person"}, bytearray()))
-    monkeypatch.setattr(errors.TrainerFailedError, "exit_code", -1)  # so that the code means the other one
-    with pytest.raises(errors.TrainerFailedError):
+    monkeypatch.setattr(TrainerFailedError, "exit_code", -1)  # so that the code means the other one
+    with pytest.raises(TrainerFailedError):
         trainer.ask({"do": "open"})
 
 
@@ -176,7 +179,7 @@ def test_a_full_disk_leaves_no_trainer_behind(copied, monkeypatch):
     folder.state.mkdir()
 
     def full(*_):
-        raise errors.FileUnreadableError("no space left")
+        raise FileUnreadableError("no space left")
 
     monkeypatch.setattr("client.trainer.process.replace_atomically", full)
     process = TrainerProcess(folder, SpeedSection())
@@ -193,13 +196,13 @@ def test_a_model_that_does_not_fit_is_the_same_error_as_without_a_process_betwee
     packet = north.answer(Kind.ORDER, order.message, memoryview(order.payload))
     assert decode(packet.message, SITE_SENDS)[0] is Kind.KEYS
     question = {"do": "contribute", "plan": study.plan.digest(), "phase": 0, "round": 1, "evaluated": False}
-    with pytest.raises(errors.WeightsInvalidError, match="shape"):
+    with pytest.raises(WeightsInvalidError, match="shape"):
         north._trainer.ask(question, memoryview(bytes(8)))
 
 
 def test_a_fault_of_the_trainer_is_told_without_its_text(trainer):
     secret = "patient-name-in-an-exception"
-    with pytest.raises(errors.TrainerFailedError, match=r"KeyError at __main__\.py") as caught:
+    with pytest.raises(TrainerFailedError, match=r"KeyError at __main__\.py") as caught:
         trainer.ask({"do": "contribute", "plan": secret, "phase": 0, "round": 1, "evaluated": False}, memoryview(b""))
     assert secret not in str(caught.value)
     assert trainer.starts == 1  # it lives on
@@ -211,7 +214,7 @@ def test_a_study_that_cannot_be_opened_is_the_same_error_as_without_a_process_be
         if file.is_file():
             file.write_bytes(b"damaged")
     question = {"do": "open", "plan": study.plan.canonical(), "site": "north", "counts_multiplier": 1.0}
-    with pytest.raises(errors.CacheInvalidError):
+    with pytest.raises(CacheInvalidError):
         trainer.ask(question)
 
 
@@ -251,7 +254,7 @@ def test_the_trainer_ends_when_its_agent_is_killed(copied):
     (folder / "state").mkdir()
     agent = (
         "import sys, time; from pathlib import Path\n"
-        "from client.site_config import SpeedSection; from client.site_folder import SiteFolder\n"
+        "from client.installation.config import SpeedSection; from client.installation.folder import SiteFolder\n"
         "from client.trainer.process import TrainerProcess\n"
         "TrainerProcess(SiteFolder(Path(sys.argv[1])), SpeedSection()).warm_up(); print('up', flush=True)\n"
         "time.sleep(600)"
@@ -301,7 +304,7 @@ def test_shapes_found_beside_the_agent_are_those_found_here(plan_document):
 def test_a_network_that_does_not_exist_is_the_same_error_beside_the_agent(plan_document):
     plan_document["network"]["initialisation"] = "0" * 64
     plan = parse_plan(plan_document, "plan")
-    with pytest.raises(errors.FedwardError) as here:
+    with pytest.raises(FedwardError) as here:
         shapes_here(plan)
     with pytest.raises(type(here.value)) as beside:
         ShapesBeside()(plan)

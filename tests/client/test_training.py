@@ -5,17 +5,18 @@ import pytest
 import torch
 
 from client.dicom.record import Stratum
-from client.noise import PrivacyRandomness
-from client.patients import UNKNOWN, ArrayPatients
+from client.learning.noise import PrivacyRandomness
+from client.learning.patients import UNKNOWN, ArrayPatients
+from client.learning.round_randomness import RoundRandomness
+from client.learning.training import PhaseTraining, PublicImages
+from client.learning.training_settings import Method, Placement, Task, TrainingSettings
 from client.private_gradients.clipping import LatticeSum
 from client.private_gradients.settings import SpeedSettings
-from client.round_randomness import RoundRandomness
-from client.training import PhaseTraining, PublicImages
-from client.training_settings import Method, Placement, Task, TrainingSettings
-from common.errors import PlanInvalidError, PlanWeakPrivacyError, WeightsInvalidError
+from common.networks.errors import WeightsInvalidError
+from common.networks.parameters import flatten, layout
 from common.networks.registry import build_network
-from common.parameters import flatten, layout
-from common.standardisation import standardised
+from common.networks.standardisation import standardised
+from common.plan.errors import PlanInvalidError, PlanWeakPrivacyError
 
 SIZE = 8
 KEY = bytes(32)

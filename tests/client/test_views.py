@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from client.views import STRONG, WEAK, ViewRange, apply_geometry, draw_views, hide_patches, joined, view
+from client.learning.views import STRONG, WEAK, ViewRange, apply_geometry, draw_views, hide_patches, joined, view
 
 SIZES = {2: (17, 20), 3: (8, 10, 12)}
 STILL = ViewRange(shift=0, scale=0, angle=0, gain=0, offset=0, gamma=0, noise=0, cutout=0)

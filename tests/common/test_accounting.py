@@ -6,10 +6,10 @@ import math
 import pytest
 from scipy.stats import norm
 
-from common.accounting import SampledGaussian, epsilon, exceeds, merge, noise_multiplier_for
-from common.accounting_check import RDP_ORDERS, epsilon_cross_check
-from common.errors import AccountingError
-from common.noise_placement import NoiseShares, observer_epsilon
+from common.privacy.accounting import SampledGaussian, epsilon, exceeds, merge, noise_multiplier_for
+from common.privacy.accounting_check import RDP_ORDERS, epsilon_cross_check
+from common.privacy.errors import AccountingError
+from common.privacy.noise_placement import NoiseShares, observer_epsilon
 
 # Published figures that a tight accountant must reach: (sampling rate, noise multiplier, steps), delta, epsilon.
 TIGHT = {

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from common.canonical import canonical_bytes, decode_base64, digest, encode_base64
+from common.trust.canonical import canonical_bytes, decode_base64, digest, encode_base64
 
 
 def test_the_example_of_rfc_8785_section_3_2_2():

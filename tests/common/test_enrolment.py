@@ -9,11 +9,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common import errors
-from common.canonical import canonical_bytes
-from common.enrolment import MAX_ENROLMENT_BYTES, Enrolment, read_enrolment, signed_enrolment
-from common.identity import fingerprint
-from common.signed_document import signed_document
+from common.errors import FileTooLargeError
+from common.trust.canonical import canonical_bytes
+from common.trust.enrolment import MAX_ENROLMENT_BYTES, Enrolment, read_enrolment, signed_enrolment
+from common.trust.errors import EnrolmentInvalidError
+from common.trust.identity import fingerprint
+from common.trust.signed_document import signed_document
 
 
 @pytest.fixture(scope="module")
@@ -50,13 +51,13 @@ def test_no_flipped_bit_of_an_enrolment_is_accepted(position, bit, enrolment, ke
     content[position % len(content)] ^= 1 << bit
     path = tmp_path_factory.mktemp("enrolment") / "north.json"
     path.write_bytes(content)
-    with pytest.raises(errors.EnrolmentInvalidError):
+    with pytest.raises(EnrolmentInvalidError):
         read_enrolment(path)
 
 
 def test_an_enrolment_signed_with_another_key_is_refused(enrolment, file):
     file.write_bytes(signed_enrolment(enrolment, Ed25519PrivateKey.generate()))
-    with pytest.raises(errors.EnrolmentInvalidError, match="changed after it was signed"):
+    with pytest.raises(EnrolmentInvalidError, match="changed after it was signed"):
         read_enrolment(file)
 
 
@@ -65,7 +66,7 @@ def test_another_node_key_put_into_a_signed_enrolment_is_refused(file):
     document = json.loads(file.read_bytes())
     document["node_key"] = other.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
     file.write_bytes(canonical_bytes(document))
-    with pytest.raises(errors.EnrolmentInvalidError, match="changed after it was signed"):
+    with pytest.raises(EnrolmentInvalidError, match="changed after it was signed"):
         read_enrolment(file)
 
 
@@ -97,7 +98,7 @@ def test_an_enrolment_with_a_bad_field_is_refused_even_when_signed(case, enrolme
         for name, value in BAD_FIELDS[case].items()
     }
     file.write_bytes(signed_document({**enrolment.document(), **changes}, key))
-    with pytest.raises(errors.EnrolmentInvalidError):
+    with pytest.raises(EnrolmentInvalidError):
         read_enrolment(file)
 
 
@@ -106,7 +107,7 @@ def test_an_enrolment_without_a_field_is_refused(name, file):
     document = json.loads(file.read_bytes())
     del document[name]
     file.write_bytes(canonical_bytes(document))
-    with pytest.raises(errors.EnrolmentInvalidError):
+    with pytest.raises(EnrolmentInvalidError):
         read_enrolment(file)
 
 
@@ -124,13 +125,13 @@ NO_ENROLMENTS = {
 @pytest.mark.parametrize("case", NO_ENROLMENTS)
 def test_a_file_that_is_no_enrolment_is_refused(case, file):
     file.write_bytes(NO_ENROLMENTS[case])
-    with pytest.raises(errors.EnrolmentInvalidError):
+    with pytest.raises(EnrolmentInvalidError):
         read_enrolment(file)
 
 
 def test_a_large_file_is_refused_unread(file):
     file.write_bytes(b" " * (MAX_ENROLMENT_BYTES + 1))
-    with pytest.raises(errors.FileTooLargeError):
+    with pytest.raises(FileTooLargeError):
         read_enrolment(file)
 
 

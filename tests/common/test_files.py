@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from common import errors
+from common.errors import FedwardError, FileTooLargeError, FileUnreadableError
 from common.files import read_bounded, read_text, replace_atomically, write_new
 
 
@@ -17,29 +17,29 @@ def test_a_file_of_exactly_the_limit_is_read(tmp_path):
 
 def test_a_file_one_byte_over_the_limit_is_refused_unread(tmp_path):
     (tmp_path / "file").write_bytes(b"123456")
-    with pytest.raises(errors.FileTooLargeError, match="6 bytes, the limit is 5"):
+    with pytest.raises(FileTooLargeError, match="6 bytes, the limit is 5"):
         read_bounded(tmp_path / "file", 5)
 
 
 def test_a_folder_is_not_a_file(tmp_path):
-    with pytest.raises(errors.FileUnreadableError, match="not a regular file"):
+    with pytest.raises(FileUnreadableError, match="not a regular file"):
         read_bounded(tmp_path, 5)
 
 
 def test_a_file_that_claims_no_size_is_still_bounded():
-    with pytest.raises(errors.FedwardError):
+    with pytest.raises(FedwardError):
         read_bounded(Path("/dev/zero"), 5)
 
 
 def test_a_file_without_size_in_its_metadata_is_still_bounded():
     if not Path("/proc/cpuinfo").exists():
         pytest.skip("no /proc here: no regular file that hides its size")
-    with pytest.raises(errors.FileTooLargeError, match="grew past"):
+    with pytest.raises(FileTooLargeError, match="grew past"):
         read_bounded(Path("/proc/cpuinfo"), 5)
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(errors.FileUnreadableError, match="No such file"):
+    with pytest.raises(FileUnreadableError, match="No such file"):
         read_bounded(tmp_path / "absent", 5)
 
 
@@ -59,7 +59,7 @@ def test_a_new_file_has_exactly_the_mode_asked_for(tmp_path):
 
 def test_writing_through_a_link_is_refused(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "target")
-    with pytest.raises(errors.FedwardError):
+    with pytest.raises(FedwardError):
         write_new(tmp_path / "link", b"x")
     assert not (tmp_path / "target").exists()
 
@@ -72,5 +72,5 @@ def test_replacing_leaves_no_temporary_file_behind(tmp_path):
 
 
 def test_a_folder_that_is_absent_gives_a_sentence(tmp_path):
-    with pytest.raises(errors.FileUnreadableError, match="cannot be written"):
+    with pytest.raises(FileUnreadableError, match="cannot be written"):
         replace_atomically(tmp_path / "absent" / "file", b"x")

@@ -6,8 +6,8 @@ from flwr.app import Array, ConfigRecord, MetricRecord, RecordDict
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.supercore.task_identity import TaskIdentity
 
-from common.errors import ContentRefusedError
-from common.flower_messages import (
+from common.flower.errors import ContentRefusedError
+from common.flower.messages import (
     MESSAGE_TYPES,
     Hello,
     from_content,
@@ -18,10 +18,10 @@ from common.flower_messages import (
     to_body,
     to_content,
 )
-from common.provenance import code_digest
 from common.secagg.messages import Packet
 from common.secagg.stages import SITE_RECEIVES
 from common.secagg.wire import MAX_MESSAGE_BYTES
+from common.trust.provenance import code_digest
 
 NONCE = bytes(range(16))
 PACKET = Packet(b"a message", memoryview(np.arange(5, dtype=np.uint32)))

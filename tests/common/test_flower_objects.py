@@ -11,10 +11,10 @@ from flwr.app.message.arraychunk import ArrayChunk
 from flwr.supercore.inflatable import inflatable_utils
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 
-from common import flower_objects
-from common.flower_environment import child_environment
-from common.flower_messages import from_content, to_content
-from common.flower_objects import spare_memory
+from common.flower import objects as flower_objects
+from common.flower.environment import child_environment
+from common.flower.messages import from_content, to_content
+from common.flower.objects import spare_memory
 from common.secagg.messages import Packet
 
 MB = 1_000_000
@@ -145,7 +145,7 @@ import numpy as np
 from flwr.app import Array
 from flwr.supercore.inflatable import inflatable_utils
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
-from common.flower_objects import spare_memory
+from common.flower.objects import spare_memory
 if sys.argv[1] == "ours":
     spare_memory()
 

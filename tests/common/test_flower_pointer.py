@@ -8,7 +8,7 @@ from flwr.cli.install import install_from_fab
 from flwr.common.config import get_fab_config, get_metadata_from_config
 from flwr.supercore.fab_format_version import normalize_and_validate_fab_format, validate_fab_files_for_format
 
-from common.flower_pointer import APP_NAME, POINTER_VERSION, PUBLISHER, pointer_bundle, pointer_digest
+from common.flower.pointer import APP_NAME, POINTER_VERSION, PUBLISHER, pointer_bundle, pointer_digest
 
 # sites refuse any other: raise POINTER_VERSION with every change
 KNOWN_DIGEST = "1bac590846832895fe36c9e853fe2885db3860025b6e6629588da1b325836e04"

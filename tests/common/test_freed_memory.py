@@ -5,13 +5,13 @@ import sys
 
 import pytest
 
-from common import freed_memory
-from common.freed_memory import LARGE_BYTES, give_back
+from common.processes import freed_memory
+from common.processes.freed_memory import LARGE_BYTES, give_back
 
 # Small blocks, and one at the very end that keeps the whole region from going back by itself.
 PROGRAM = """
 import re, sys
-from common.freed_memory import give_back
+from common.processes.freed_memory import give_back
 blocks = [bytes(50_000) for _ in range(4000)]
 last = bytes(50_000)
 mb = lambda: int(re.search(r"RssAnon:\\s+(\\d+)", open("/proc/self/status").read()).group(1)) / 1000

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.canonical import canonical_bytes
-from common.errors import ChainBrokenError
-from common.hash_chain import START, HashChain
+from common.trust.canonical import canonical_bytes
+from common.trust.errors import ChainBrokenError
+from common.trust.hash_chain import START, HashChain
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def test_no_flipped_bit_passes(position, bit, tmp_path_factory):
 WRITER = """
 import sys
 from pathlib import Path
-from common.hash_chain import HashChain
+from common.trust.hash_chain import HashChain
 chain = HashChain(Path(sys.argv[1]), "outbox")
 number = chain.count
 while True:

@@ -11,7 +11,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common import errors, identity
+from common.errors import OutputExistsError
+from common.trust import identity
+from common.trust.errors import KeyExposedError, KeyInvalidError
 
 
 def test_a_new_key_file_is_readable_by_its_owner_alone(tmp_path):
@@ -28,7 +30,7 @@ def test_a_key_survives_writing_and_reading(tmp_path):
 def test_an_existing_key_is_never_overwritten(tmp_path):
     identity.create_signing_key(tmp_path / "site.key")
     before = (tmp_path / "site.key").read_bytes()
-    with pytest.raises(errors.OutputExistsError, match="left alone"):
+    with pytest.raises(OutputExistsError, match="left alone"):
         identity.create_signing_key(tmp_path / "site.key")
     assert (tmp_path / "site.key").read_bytes() == before
 
@@ -37,14 +39,14 @@ def test_an_existing_key_is_never_overwritten(tmp_path):
 def test_a_key_that_others_can_reach_is_refused(mode, tmp_path):
     identity.create_signing_key(tmp_path / "site.key")
     (tmp_path / "site.key").chmod(mode)
-    with pytest.raises(errors.KeyExposedError, match=f"mode {mode:04o}"):
+    with pytest.raises(KeyExposedError, match=f"mode {mode:04o}"):
         identity.read_signing_key(tmp_path / "site.key")
 
 
 def test_a_link_to_a_key_is_refused(tmp_path):
     identity.create_signing_key(tmp_path / "site.key")
     (tmp_path / "link.key").symlink_to(tmp_path / "site.key")
-    with pytest.raises(errors.KeyExposedError, match="symbolic link"):
+    with pytest.raises(KeyExposedError, match="symbolic link"):
         identity.read_signing_key(tmp_path / "link.key")
 
 
@@ -52,7 +54,7 @@ def test_a_link_to_a_key_is_refused(tmp_path):
 def test_a_key_of_another_user_is_refused(tmp_path):
     identity.create_signing_key(tmp_path / "site.key")
     os.chown(tmp_path / "site.key", 12345, -1)
-    with pytest.raises(errors.KeyExposedError, match="belongs to user 12345"):
+    with pytest.raises(KeyExposedError, match="belongs to user 12345"):
         identity.read_signing_key(tmp_path / "site.key")
 
 
@@ -79,12 +81,12 @@ BAD_KEYS = {
 def test_a_file_that_holds_no_signing_key_is_refused(case, tmp_path):
     (tmp_path / "site.key").write_bytes(BAD_KEYS[case])
     (tmp_path / "site.key").chmod(0o600)
-    with pytest.raises(errors.KeyInvalidError):
+    with pytest.raises(KeyInvalidError):
         identity.read_signing_key(tmp_path / "site.key")
 
 
 def test_a_folder_is_not_a_key(tmp_path):
-    with pytest.raises(errors.KeyInvalidError, match="not a regular file"):
+    with pytest.raises(KeyInvalidError, match="not a regular file"):
         identity.read_private_file(tmp_path, 100)
 
 
@@ -93,7 +95,7 @@ def test_a_secret_file_has_exactly_its_size(tmp_path):
     assert identity.read_secret_file(tmp_path / "site.secret") == secret
     (tmp_path / "short").write_bytes(secret[:-1])
     (tmp_path / "short").chmod(0o600)
-    with pytest.raises(errors.KeyInvalidError, match="31 bytes, a site secret has 32"):
+    with pytest.raises(KeyInvalidError, match="31 bytes, a site secret has 32"):
         identity.read_secret_file(tmp_path / "short")
 
 
@@ -140,6 +142,6 @@ def test_no_error_sentence_holds_key_material(tmp_path: Path):
     pem = rsa_pem()
     (tmp_path / "site.key").write_bytes(pem)
     (tmp_path / "site.key").chmod(0o600)
-    with pytest.raises(errors.KeyInvalidError) as caught:
+    with pytest.raises(KeyInvalidError) as caught:
         identity.read_signing_key(tmp_path / "site.key")
     assert pem.decode().splitlines()[3] not in str(caught.value)

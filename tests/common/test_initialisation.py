@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from common.errors import WeightsInvalidError
-from common.initialisation import DATA_FOLDER, MAX_BYTES, available, load_initialisation, write_sums
+from common.networks.errors import WeightsInvalidError
+from common.networks.initialisation import DATA_FOLDER, MAX_BYTES, available, load_initialisation, write_sums
+from common.networks.parameters import flatten, layout
 from common.networks.registry import build_network
-from common.parameters import flatten, layout
-from simulation.pretraining import RECIPES, Recipe, pretrain, save
-from simulation.pretraining_scenes import generate_scenes, num_factors
+from simulation.pretraining.scenes import generate_scenes, num_factors
+from simulation.pretraining.weights import RECIPES, Recipe, pretrain, save
 
 SHIPPED = available()
 TINY = Recipe(network="small_cnn", dimensions=2, width=8, size=12, steps=3, batch=4)

@@ -8,12 +8,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common import errors
-from common.canonical import encode_base64
-from common.identity import public_bytes
-from common.kit import FORMAT, MAX_KIT_BYTES, Kit, new_kit, read_kit, signed_kit
-from common.roster import Roster, read_roster, signed_roster
-from common.signed_document import signed_document
+from common.errors import FileTooLargeError
+from common.trust.canonical import encode_base64
+from common.trust.errors import KitInvalidError
+from common.trust.identity import public_bytes
+from common.trust.kit import FORMAT, MAX_KIT_BYTES, Kit, new_kit, read_kit, signed_kit
+from common.trust.roster import Roster, read_roster, signed_roster
+from common.trust.signed_document import signed_document
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,7 @@ def test_the_roster_of_a_kit_is_a_roster_file(kit, roster, tmp_path):
 def test_a_kit_made_before_the_first_roster_says_so(document, coordinator_key, file):
     file.write_bytes(signed_document({**document, "roster": None}, coordinator_key))
     assert read_kit(file).roster is None
-    with pytest.raises(errors.KitInvalidError, match="has no roster yet"):
+    with pytest.raises(KitInvalidError, match="has no roster yet"):
         read_kit(file).roster_file()
 
 
@@ -68,13 +69,13 @@ def test_no_flipped_bit_of_a_kit_is_accepted(position, bit, kit, coordinator_key
     content[position % len(content)] ^= 1 << bit
     path = tmp_path_factory.mktemp("kit") / "kit.json"
     path.write_bytes(content)
-    with pytest.raises(errors.KitInvalidError):
+    with pytest.raises(KitInvalidError):
         read_kit(path)
 
 
 def test_a_kit_signed_with_another_key_is_refused(kit, file):
     file.write_bytes(signed_kit(kit, Ed25519PrivateKey.generate()))
-    with pytest.raises(errors.KitInvalidError, match="changed after it was signed"):
+    with pytest.raises(KitInvalidError, match="changed after it was signed"):
         read_kit(file)
 
 
@@ -103,7 +104,7 @@ BAD_FIELDS = {
 @pytest.mark.parametrize("case", BAD_FIELDS)
 def test_a_kit_with_a_bad_field_is_refused_even_when_signed(case, document, coordinator_key, file):
     file.write_bytes(signed_document({**document, **BAD_FIELDS[case]}, coordinator_key))
-    with pytest.raises(errors.KitInvalidError):
+    with pytest.raises(KitInvalidError):
         read_kit(file)
 
 
@@ -112,7 +113,7 @@ def test_a_kit_with_the_roster_of_another_coordinator_is_refused(document, roste
     foreign = Roster(federation="lungs", epoch=1, coordinator=other.public_key(), sites=roster.sites)
     changed = {**document, "roster": json.loads(signed_roster(foreign, other))}
     file.write_bytes(signed_document(changed, coordinator_key))
-    with pytest.raises(errors.KitInvalidError, match="another federation or coordinator"):
+    with pytest.raises(KitInvalidError, match="another federation or coordinator"):
         read_kit(file)
 
 
@@ -120,7 +121,7 @@ def test_a_kit_with_the_roster_of_another_federation_is_refused(document, roster
     foreign = Roster(federation="hearts", epoch=1, coordinator=roster.coordinator, sites=roster.sites)
     changed = {**document, "roster": json.loads(signed_roster(foreign, coordinator_key))}
     file.write_bytes(signed_document(changed, coordinator_key))
-    with pytest.raises(errors.KitInvalidError, match="another federation or coordinator"):
+    with pytest.raises(KitInvalidError, match="another federation or coordinator"):
         read_kit(file)
 
 
@@ -128,11 +129,11 @@ def test_a_kit_with_a_changed_roster_is_refused_even_when_signed(document, coord
     changed = json.loads(json.dumps(document))
     changed["roster"]["roster"]["epoch"] = 7
     file.write_bytes(signed_document(changed, coordinator_key))
-    with pytest.raises(errors.KitInvalidError, match="does not fit"):
+    with pytest.raises(KitInvalidError, match="does not fit"):
         read_kit(file)
 
 
 def test_a_large_file_is_refused_unread(file):
     file.write_bytes(b" " * (MAX_KIT_BYTES + 1))
-    with pytest.raises(errors.FileTooLargeError):
+    with pytest.raises(FileTooLargeError):
         read_kit(file)

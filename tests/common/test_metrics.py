@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix, roc_auc_score
 
-from common.metrics import (
+from common.privacy.metrics import (
     CountKind,
     CountLayout,
     area_under_curve,

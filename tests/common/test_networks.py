@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from common.errors import NetworkUnsuitableError
+from common.networks.errors import NetworkUnsuitableError
+from common.networks.parameters import flatten, layout
 from common.networks.registry import NETWORK_NAMES, build_network
 from common.networks.suitability import refuse_unsuitable
-from common.parameters import flatten, layout
 
 SIZES = {2: (13, 16), 3: (9, 8, 12)}
 

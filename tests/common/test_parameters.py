@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from common.errors import NetworkUnsuitableError, WeightsInvalidError
+from common.networks.errors import NetworkUnsuitableError, WeightsInvalidError
+from common.networks.parameters import flatten, layout, load, train_only
 from common.networks.registry import NETWORK_NAMES, build_network
-from common.parameters import flatten, layout, load, train_only
 
 
 def network(name="small_cnn", classes=2):

@@ -5,10 +5,10 @@ import json
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from common.errors import ReleaseInvalidError
-from common.identity import sign
-from common.release import FORMAT, MAX_CARD_BYTES, sign_card, verify_card, verify_file
-from common.signed_document import signed_document
+from common.trust.errors import ReleaseInvalidError
+from common.trust.identity import sign
+from common.trust.release import FORMAT, MAX_CARD_BYTES, sign_card, verify_card, verify_file
+from common.trust.signed_document import signed_document
 
 CARD = json.dumps({"study": "lungs", "files": {"model.safetensors": "9" * 64}}).encode()
 

@@ -7,9 +7,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common import errors
-from common.canonical import canonical_bytes
-from common.roster import Roster, read_roster, signed_roster
+from common.errors import NotUtf8Error
+from common.trust.canonical import canonical_bytes
+from common.trust.errors import RosterBadSignatureError, RosterInvalidError
+from common.trust.roster import Roster, read_roster, signed_roster
 
 
 @pytest.fixture
@@ -42,12 +43,12 @@ def test_a_new_epoch_is_a_new_digest(roster):
 
 def test_one_key_under_two_names_is_refused(roster):
     key = next(iter(roster.sites.values()))
-    with pytest.raises(errors.RosterInvalidError, match="one key stands for two parties"):
+    with pytest.raises(RosterInvalidError, match="one key stands for two parties"):
         Roster(federation="lungs", epoch=1, coordinator=roster.coordinator, sites={"a1": key, "b1": key})
 
 
 def test_the_coordinator_cannot_be_a_site(roster):
-    with pytest.raises(errors.RosterInvalidError, match="two parties"):
+    with pytest.raises(RosterInvalidError, match="two parties"):
         Roster(federation="lungs", epoch=1, coordinator=roster.coordinator, sites={"a1": roster.coordinator})
 
 
@@ -71,13 +72,13 @@ def test_a_roster_with_a_bad_field_is_refused_even_when_signed_again(case, roste
     file = json.loads(roster_file.read_bytes())
     file["roster"][field] = value
     roster_file.write_bytes(canonical_bytes(file))
-    with pytest.raises(errors.RosterInvalidError):
+    with pytest.raises(RosterInvalidError):
         read_roster(roster_file)
 
 
 def test_a_roster_signed_by_somebody_else_is_refused(roster, roster_file):
     roster_file.write_bytes(signed_roster(roster, Ed25519PrivateKey.generate()))
-    with pytest.raises(errors.RosterBadSignatureError, match="changed after it was signed"):
+    with pytest.raises(RosterBadSignatureError, match="changed after it was signed"):
         read_roster(roster_file)
 
 
@@ -87,12 +88,12 @@ def test_no_flipped_bit_of_a_roster_is_accepted(position, bit, roster, coordinat
     content[position % (len(content) - 1)] ^= 1 << bit
     file = tmp_path_factory.mktemp("roster") / "roster.json"
     file.write_bytes(content)
-    with pytest.raises((errors.RosterInvalidError, errors.RosterBadSignatureError, errors.NotUtf8Error)):
+    with pytest.raises((RosterInvalidError, RosterBadSignatureError, NotUtf8Error)):
         read_roster(file)
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[" * 100_000, b'{"roster": 1, "signature": "AAAA"}', b"null"])
 def test_a_file_that_is_no_roster_is_refused(content, tmp_path):
     (tmp_path / "roster.json").write_bytes(content)
-    with pytest.raises(errors.RosterInvalidError):
+    with pytest.raises(RosterInvalidError):
         read_roster(tmp_path / "roster.json")

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import AlreadyRunningError
-from common.flower_environment import LOOPBACK, SILENCE, child_environment
-from common.supervision import Child, Condition, Pauses, Supervisor
+from common.flower.environment import LOOPBACK, SILENCE, child_environment
+from common.processes.errors import AlreadyRunningError
+from common.processes.supervision import Child, Condition, Pauses, Supervisor
 
 SLEEPER = "import time\ntime.sleep(600)"
 QUICK = Pauses(first_s=0.05, most_s=0.2, grace_s=1.0)
@@ -157,8 +157,8 @@ def test_a_second_supervisor_of_the_same_folder_is_refused_and_changes_nothing(t
 SUPERVISING = """
 import sys
 from pathlib import Path
-from common.flower_environment import child_environment
-from common.supervision import Child, Supervisor
+from common.flower.environment import child_environment
+from common.processes.supervision import Child, Supervisor
 
 folder = Path(sys.argv[1])
 deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"

@@ -12,24 +12,24 @@ from pathlib import Path
 
 import pytest
 
-from client.approval import approve
-from client.joining import join
-from client.site_folder import SiteFolder
-from client.site_setup import set_up
-from common.enrolment import signed_enrolment
-from common.flower_environment import child_environment
-from common.identity import fingerprint, read_signing_key
-from server.admission import admit, sign_next_roster
-from server.coordinator_config import coordinator_config_text, read_coordinator_config
+from client.consent.approval import approve
+from client.installation.folder import SiteFolder
+from client.installation.joining import join
+from client.installation.setup import set_up
+from common.flower.environment import child_environment
+from common.trust.enrolment import signed_enrolment
+from common.trust.identity import fingerprint, read_signing_key
+from server.deployment.federation_status import process_of
 from server.deployment.loopback_tls import loopback_authority
 from server.deployment.superlink_client import AwayError, SuperLinkClient
-from server.federation_folder import FederationFolder
-from server.federation_setup import create_federation
-from server.federation_status import process_of
-from server.kit_making import make_kit
-from server.study_folder import open_study
-from server.study_making import new_study, sign_study
-from server.study_status import read_journal, study_status
+from server.federation.admission import admit, sign_next_roster
+from server.federation.config import coordinator_config_text, read_coordinator_config
+from server.federation.folder import FederationFolder
+from server.federation.kit_making import make_kit
+from server.federation.setup import create_federation
+from server.study.folder import open_study
+from server.study.making import new_study, sign_study
+from server.study.status import read_journal, study_status
 
 SITES = ("hospital-1", "hospital-2", "hospital-3")
 STUDY = "lungs"

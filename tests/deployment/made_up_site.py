@@ -11,10 +11,10 @@ from pathlib import Path
 from client.agent import agent as agent_module
 from client.agent.watched_site import WatchedSite
 from client.commands.up import site_children
-from client.site_config import read_site_config
-from client.site_folder import SiteFolder
-from common.supervision import Pauses, Supervisor
-from simulation.made_up_work import MadeUpWork, numbered_update
+from client.installation.config import read_site_config
+from client.installation.folder import SiteFolder
+from common.processes.supervision import Pauses, Supervisor
+from simulation.runtime.made_up_work import MadeUpWork, numbered_update
 
 
 class MadeUpSite(WatchedSite):

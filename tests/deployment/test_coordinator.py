@@ -13,20 +13,20 @@ from flwr.common.serde import fab_to_proto, user_config_to_proto
 from flwr.proto.control_pb2 import StartRunRequest
 from flwr.supercore.fab import Fab
 
-from client.site_folder import SiteFolder
-from client.site_setup import set_up
-from common.flower_environment import child_environment
-from common.flower_pointer import pointer_bundle
-from common.hash_chain import HashChain
-from server.admission import AUDIT_NAME, dismiss, node_keys, sign_next_roster
-from server.checkpoint import same_state
+from client.installation.folder import SiteFolder
+from client.installation.setup import set_up
+from common.flower.environment import child_environment
+from common.flower.pointer import pointer_bundle
+from common.trust.hash_chain import HashChain
 from server.deployment.endings import read_ending
 from server.deployment.superlink_client import AwayError
-from server.events import RunState
-from server.live_status import is_running
-from server.progress import current_state, replay
-from server.study_folder import open_study
-from server.study_status import read_journal
+from server.federation.admission import AUDIT_NAME, dismiss, node_keys, sign_next_roster
+from server.model.checkpoint import same_state
+from server.study.events import RunState
+from server.study.folder import open_study
+from server.study.live_status import is_running
+from server.study.progress import current_state, replay
+from server.study.status import read_journal
 
 from .conftest import SITES, STUDY, answers, free_ports, processes_below, wait_until
 
@@ -74,7 +74,7 @@ def test_a_strangers_supernode_is_refused_and_stays_unknown(deployment, tmp_path
     shutil.copyfile(deployment.sites[SITES[0]].roster, stranger.roster)
     text = stranger.config.read_text().replace("runtime_port = 9094", f"runtime_port = {free_ports(1)[0]}")
     stranger.config.write_text(text)
-    line = [sys.executable, "-m", "client.supernode", str(stranger.path)]
+    line = [sys.executable, "-m", "client.agent.supernode", str(stranger.path)]
     log = deployment.folder.logs / "gateway.log"
     before = log.read_text().count("a stranger: 401")
     subprocess.run(line, env=child_environment(), capture_output=True, check=False, timeout=120)  # it gives up

@@ -18,15 +18,15 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from client.site_folder import SiteFolder
-from client.site_setup import set_up
+from client.installation.folder import SiteFolder
+from client.installation.setup import set_up
 from common.errors import ExitCode
-from common.flower_environment import child_environment
-from common.flower_pointer import FLOWER_VERSION, pointer_digest
-from common.identity import read_signing_key
-from common.kit import Kit, signed_kit
-from common.roster import Roster, signed_roster
-from server.certificates import new_authority
+from common.flower.environment import child_environment
+from common.flower.pointer import FLOWER_VERSION, pointer_digest
+from common.trust.identity import read_signing_key
+from common.trust.kit import Kit, signed_kit
+from common.trust.roster import Roster, signed_roster
+from server.federation.certificates import new_authority
 
 NOT_COPIED = shutil.ignore_patterns("*.sock", "state")
 COORDINATOR = "coordinator.invalid:443"  # no such host can exist (RFC 2606)
@@ -232,7 +232,7 @@ def test_a_coordinator_with_another_flower_is_refused_before_anything_is_sent(jo
     roster = signed_roster(Roster("lungs", 1, coordinator.public_key(), sites), coordinator)
     copy.kit.write_bytes(make_kit(coordinator, roster, flwr="1.40.0"))
     done = subprocess.run(
-        [sys.executable, "-m", "client.supernode", str(copy.path)],
+        [sys.executable, "-m", "client.agent.supernode", str(copy.path)],
         env=child_environment(flower_home=copy.flower),
         capture_output=True,
         text=True,

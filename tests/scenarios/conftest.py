@@ -11,31 +11,31 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from client.ledger import Ledger
-from client.open_studies import OpenStudy
+from client.consent.open_studies import OpenStudy
+from client.installation.folder import SiteFolder
+from client.learning.speed import Speed
+from client.ledger.ledger import Ledger
 from client.round_work import StudyWork
-from client.secagg_state import Contribution
+from client.secagg.state import Contribution
 from client.site import Site
-from client.site_folder import SiteFolder
-from client.speed import Speed
-from client.study_training import local_work
+from client.trainer.study_training import local_work
 from common.plan.plan import StudyPlan
 from common.plan.reading import read_plan
-from server.events import RunEnd
-from server.journal import Journal
-from server.progress import current_state, open_journal
-from server.retries import RetryRules
-from server.run_options import RunOptions
-from server.study_folder import open_study
-from server.study_run import RunSettings
-from simulation.faults import Fault
-from simulation.loopback import Sent
-from simulation.made_up_work import Draw, made_up_site, numbered_update
-from simulation.run_folder import RunFolder
-from simulation.running import Finished, run_built, run_rounds_over_loopback
-from simulation.scenario import Scenario
-from simulation.scenario_reading import parse_scenario
-from simulation.site_building import build_bare_run, build_run
+from server.attempts.retries import RetryRules
+from server.attempts.run_options import RunOptions
+from server.attempts.study_run import RunSettings
+from server.study.events import RunEnd
+from server.study.folder import open_study
+from server.study.journal import Journal
+from server.study.progress import current_state, open_journal
+from simulation.runtime.faults import Fault
+from simulation.runtime.loopback import Sent
+from simulation.runtime.made_up_work import Draw, made_up_site, numbered_update
+from simulation.study.run_folder import RunFolder
+from simulation.study.running import Finished, run_built, run_rounds_over_loopback
+from simulation.study.scenario import Scenario
+from simulation.study.scenario_reading import parse_scenario
+from simulation.study.site_building import build_bare_run, build_run
 
 SITES = ("hospital-1", "hospital-2", "hospital-3", "hospital-4")
 ROUNDS = 6

@@ -18,21 +18,21 @@ from pathlib import Path
 
 import numpy as np
 
-import client.study_training
-import client.training
+import client.learning.training
+import client.trainer.study_training
 import common.files
-import simulation.running
-import simulation.site_building
-from client.noise import PrivacyRandomness
+import simulation.study.running
+import simulation.study.site_building
+from client.learning.noise import PrivacyRandomness
+from client.learning.round_randomness import RoundRandomness
 from client.private_gradients.settings import EngineName, SpeedSettings
-from client.round_randomness import RoundRandomness
 from client.round_work import StudyWork
-from server.journal import Journal
+from server.study.journal import Journal
 from simulation.__main__ import main
 
 # name -> what is called when it happens: (owner, attribute)
 MOMENTS = {
-    "ingest": (simulation.site_building, "_ingest"),
+    "ingest": (simulation.study.site_building, "_ingest"),
     "contribute": (StudyWork, "contribute"),
     "spend": (StudyWork, "spend"),
     "record_attempt": (Journal, "record_attempt"),
@@ -73,11 +73,11 @@ def inject():
         return whole(self, order, model)
 
     StudyWork.contribute = contribute
-    client.study_training.PrivacyRandomness = SteadyNoise
-    client.training.RoundRandomness = steady_sampling
+    client.trainer.study_training.PrivacyRandomness = SteadyNoise
+    client.learning.training.RoundRandomness = steady_sampling
     # the engine is otherwise chosen by timing it, and another one rounds otherwise
     one_engine = SpeedSettings(engine=EngineName.LOOP)
-    simulation.running.Speed = functools.partial(simulation.running.Speed, gradients=one_engine)
+    simulation.study.running.Speed = functools.partial(simulation.study.running.Speed, gradients=one_engine)
 
 
 def strike(moment, how):

@@ -11,30 +11,30 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from client.approval import approve
+from client.consent.approval import approve
 from client.dicom.cache import Cache
+from client.installation.folder import SiteFolder
+from client.learning.speed import Speed
 from client.private_gradients.settings import EngineName, SpeedSettings
 from client.site import Site
-from client.site_folder import SiteFolder
-from client.speed import Speed
-from common.identity import read_secret_file, read_signing_key
 from common.plan.fitting import lattice_step
 from common.plan.plan import StudyPlan
 from common.plan.protocol import divisor
 from common.plan.reading import read_plan
 from common.plan.signing import sign_plan, signature_path
-from server.checkpoint import same_state
-from server.events import RunState
-from server.progress import current_state, open_journal, replay
-from server.run_options import RunOptions
-from server.study_folder import open_study
-from server.study_run import RunSettings
-from server.sums import sum_name
-from simulation.plan_building import plan_toml
-from simulation.run_folder import RunFolder
-from simulation.running import run_rounds_over_loopback
-from simulation.scenario_reading import parse_scenario
-from simulation.site_building import APPROVER, build_run, site_policy
+from common.trust.identity import read_secret_file, read_signing_key
+from server.attempts.run_options import RunOptions
+from server.attempts.study_run import RunSettings
+from server.model.checkpoint import same_state
+from server.model.sums import sum_name
+from server.study.events import RunState
+from server.study.folder import open_study
+from server.study.progress import current_state, open_journal, replay
+from simulation.study.plan_building import plan_toml
+from simulation.study.run_folder import RunFolder
+from simulation.study.running import run_rounds_over_loopback
+from simulation.study.scenario_reading import parse_scenario
+from simulation.study.site_building import APPROVER, build_run, site_policy
 
 SITES = ("hospital-1", "hospital-2", "hospital-3", "hospital-4")
 ROUNDS = 3

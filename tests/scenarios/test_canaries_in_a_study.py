@@ -8,25 +8,25 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from client.approval import approve
+from client.consent.approval import approve
 from client.dicom.ingest import ingest
 from client.dicom.settings import settings_for
-from client.ledger import Ledger
+from client.installation.folder import SiteFolder
+from client.ledger.ledger import Ledger
 from client.site import Site
-from client.site_folder import SiteFolder
 from common.files import write_new
-from common.identity import create_secret_file
 from common.plan.reading import read_plan
 from common.plan.signing import sign_plan
-from common.roster import signed_roster
 from common.secagg.stages import Kind
-from server.model_state import start_state
-from server.orders import new_order
-from server.plan_template import new_plan_text
-from server.secagg import ServerSession
-from server.study_folder import StudyFolder, open_study, read_order_key
-from simulation.canaries import plant
-from simulation.canary_scan import CanaryScanner
+from common.trust.identity import create_secret_file
+from common.trust.roster import signed_roster
+from server.attempts.orders import new_order
+from server.model.state import start_state
+from server.secagg.session import ServerSession
+from server.study.folder import StudyFolder, open_study, read_order_key
+from server.study.plan_template import new_plan_text
+from simulation.hostile.canaries import plant
+from simulation.hostile.canary_scan import CanaryScanner
 
 NAMES = ("east", "north", "south", "west")
 PLAN_CHANGES = {

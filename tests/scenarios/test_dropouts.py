@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from client.ledger_budget import EntryKind
-from server.events import RunState
-from server.sums import sum_name
-from simulation.faults import Fault, Trouble
-from simulation.made_up_work import numbered_update
+from client.ledger.budget import EntryKind
+from server.model.sums import sum_name
+from server.study.events import RunState
 from simulation.report.reading import read_attempts
+from simulation.runtime.faults import Fault, Trouble
+from simulation.runtime.made_up_work import numbered_update
 
 SITES = ("hospital-1", "hospital-2", "hospital-3", "hospital-4")
 STAGES = ("order", "keylist", "forward", "survivors", "certificate", "result")

@@ -8,12 +8,12 @@ from typer.testing import CliRunner
 
 from client.__main__ import app
 from client.final_model.receiving import open_model
-from client.site_folder import SiteFolder
-from common.identity import read_signing_key
-from common.parameters import flatten
-from server.model_export import export_model
-from server.progress import open_journal
-from server.study_folder import open_study
+from client.installation.folder import SiteFolder
+from common.networks.parameters import flatten
+from common.trust.identity import read_signing_key
+from server.export.package import export_model
+from server.study.folder import open_study
+from server.study.progress import open_journal
 
 
 def call(*words):

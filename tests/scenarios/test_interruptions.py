@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
-from client.ledger import Ledger
-from client.ledger_budget import EntryKind
-from client.site_folder import SiteFolder
+from client.installation.folder import SiteFolder
+from client.ledger.budget import EntryKind
+from client.ledger.ledger import Ledger
 from common.plan.reading import read_plan
-from server.journal import Journal
-from simulation.run_folder import RunFolder
-from simulation.scenario_reading import parse_scenario
-from simulation.site_building import build_run
+from server.study.journal import Journal
+from simulation.study.run_folder import RunFolder
+from simulation.study.scenario_reading import parse_scenario
+from simulation.study.site_building import build_run
 
 PROGRAM = Path(__file__).parent / "interrupted_run.py"
 SITES = ("hospital-1", "hospital-2", "hospital-3", "hospital-4")

@@ -11,12 +11,12 @@ from flwr.common.serde import message_from_proto
 from flwr.proto.message_pb2 import Message as ProtoMessage
 
 from client.dicom.cache import Cache
+from client.installation.folder import SiteFolder
 from client.outbox import KINDS, Outbox
-from client.site_folder import SiteFolder
-from common.flower_messages import from_content
-from common.identity import read_secret_file
+from common.flower.messages import from_content
 from common.secagg.messages import decode
 from common.secagg.stages import SITE_SENDS, Kind
+from common.trust.identity import read_secret_file
 
 SITES = ("hospital-1", "hospital-2", "hospital-3", "hospital-4")
 

@@ -1,13 +1,13 @@
 import pytest
 
+from client.installation.folder import SiteFolder
 from client.outbox import Outbox
-from client.site_folder import SiteFolder
-from common.errors import ScenarioInvalidError
 from common.secagg.refusals import TABLE, Check
 from common.secagg.stages import SITE_RECEIVES, Kind
-from server.events import RunState
-from simulation.lying_server import LIES
-from simulation.scenario_reading import parse_scenario
+from server.study.events import RunState
+from simulation.errors import ScenarioInvalidError
+from simulation.runtime.lying_server import LIES
+from simulation.study.scenario_reading import parse_scenario
 
 SITES = ("hospital-1", "hospital-2", "hospital-3", "hospital-4")
 

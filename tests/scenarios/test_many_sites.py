@@ -2,16 +2,16 @@
 
 import pytest
 
-from server.events import RunState
-from server.progress import open_journal
-from server.run_options import RunOptions
-from server.study_folder import open_study
-from server.study_run import RunSettings
-from simulation.made_up_work import empty_update, made_up_site
-from simulation.run_folder import RunFolder
-from simulation.running import run_rounds_over_loopback
-from simulation.scenario_reading import parse_scenario
-from simulation.site_building import build_bare_run
+from server.attempts.run_options import RunOptions
+from server.attempts.study_run import RunSettings
+from server.study.events import RunState
+from server.study.folder import open_study
+from server.study.progress import open_journal
+from simulation.runtime.made_up_work import empty_update, made_up_site
+from simulation.study.run_folder import RunFolder
+from simulation.study.running import run_rounds_over_loopback
+from simulation.study.scenario_reading import parse_scenario
+from simulation.study.site_building import build_bare_run
 
 SITES = 100
 

@@ -11,11 +11,11 @@ pytest.importorskip("ray", reason="Ray is a development dependency (flwr[simulat
 PROGRAM = """
 import sys
 from pathlib import Path
-from server.run_options import RunOptions, set_options
-from server.study_run import RunSettings
-from simulation.made_up_work import made_up_site, numbered_update
-from simulation.ray_runtime import run_on_ray
-from simulation.run_folder import RunFolder
+from server.attempts.run_options import RunOptions, set_options
+from server.attempts.study_run import RunSettings
+from simulation.runtime.made_up_work import made_up_site, numbered_update
+from simulation.runtime.ray_runtime import run_on_ray
+from simulation.study.run_folder import RunFolder
 folder = RunFolder(Path(sys.argv[1]))
 set_options(folder.study.path, RunOptions(settings=RunSettings(cohort_wait_s=180.0), hello_timeout_s=180.0))
 sites = [folder.site(f"hospital-{number}") for number in range(1, 5)]

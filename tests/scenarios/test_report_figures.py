@@ -1,7 +1,7 @@
 """Every number of the report of a real run, computed a second time: from the journal's tables, the plan, the outboxes.
 
 The second way shares no code with the first but the accountant and the reader of plans: SQL instead of the journal's
-class, scikit-learn-like counting instead of ``common.metrics``.
+class, scikit-learn-like counting instead of ``common.privacy.metrics``.
 """
 
 import json
@@ -19,11 +19,11 @@ from scipy.stats import binomtest, norm
 from sklearn.metrics import roc_auc_score
 
 import simulation.report.figures
-from common.accounting import COARSE_INTERVAL, SampledGaussian, epsilon
 from common.plan.reading import read_plan
 from common.plan.start import start_network
+from common.privacy.accounting import COARSE_INTERVAL, SampledGaussian, epsilon
 from simulation.report.page import report_page
-from simulation.test_set import load_test_set
+from simulation.study.test_set import load_test_set
 
 SITES = ("hospital-1", "hospital-2", "hospital-3", "hospital-4")
 

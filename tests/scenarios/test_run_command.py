@@ -12,14 +12,15 @@ import pytest
 from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
-from common.errors import ExitCode, ScenarioInvalidError
+from common.errors import ExitCode
 from common.plan.reading import read_plan
 from common.terminal import new_application
-from server.journal import Journal
+from server.study.journal import Journal
 from simulation.commands.run import summary
-from simulation.plan_building import plan_toml
-from simulation.run_folder import RunFolder
-from simulation.scenario_reading import parse_scenario
+from simulation.errors import ScenarioInvalidError
+from simulation.study.plan_building import plan_toml
+from simulation.study.run_folder import RunFolder
+from simulation.study.scenario_reading import parse_scenario
 
 REQUIRED = {
     "auc", "auc_interval", "epsilon", "delta", "rounds", "sites", "bytes_out_per_site", "seconds", "report",

@@ -5,15 +5,15 @@ import signal
 import numpy as np
 import pytest
 
-import server.checkpoint
-import server.sums
-from client.ledger_budget import EntryKind
-from client.site_folder import SiteFolder
+import server.model.checkpoint
+import server.model.sums
+from client.installation.folder import SiteFolder
+from client.ledger.budget import EntryKind
 from common.files import replace_atomically
-from server.events import RunState
-from server.journal import Journal
-from simulation.faults import Fault, Trouble
-from simulation.running import log_to, stop_on_interrupt
+from server.study.events import RunState
+from server.study.journal import Journal
+from simulation.runtime.faults import Fault, Trouble
+from simulation.study.running import log_to, stop_on_interrupt
 
 SITES = ("hospital-1", "hospital-2", "hospital-3", "hospital-4")
 
@@ -47,8 +47,8 @@ def killed_at_write(run, number):
             return counted
 
         Journal._write = counting(Journal._write)
-        server.checkpoint.replace_atomically = counting(replace_atomically)
-        server.sums.replace_atomically = counting(replace_atomically)
+        server.model.checkpoint.replace_atomically = counting(replace_atomically)
+        server.model.sums.replace_atomically = counting(replace_atomically)
         try:
             run.run()
         finally:

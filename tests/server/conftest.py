@@ -17,15 +17,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from client.approval import CheckedPlan
-from client.policy import SitePolicyFile
-from client.secagg import SiteSession
-from client.secagg_journal import SiteJournal
-from client.secagg_state import Contribution
-from client.session_policy import session_policy
-from common.canonical import encode_base64
+from client.consent.approval import CheckedPlan
+from client.consent.policy import SitePolicyFile
+from client.consent.session_policy import session_policy
+from client.secagg.journal import SiteJournal
+from client.secagg.session import SiteSession
+from client.secagg.state import Contribution
 from common.files import write_new
-from common.flower_messages import (
+from common.flower.messages import (
     MESSAGE_TYPES,
     Hello,
     from_content,
@@ -33,25 +32,26 @@ from common.flower_messages import (
     read_hello_question,
     to_content,
 )
-from common.identity import create_signing_key, public_bytes
-from common.metrics import UNITS_PER_PATIENT
 from common.plan.network import phase_layout, plan_network
 from common.plan.plan import StudyPlan
 from common.plan.reading import parse_plan
 from common.plan.schedule import count_layout, is_evaluated, version_before
 from common.plan.shapes_here import shapes_here
 from common.plan.signing import sign_plan
-from common.provenance import code_digest
-from common.roster import Roster, signed_roster
+from common.privacy.metrics import UNITS_PER_PATIENT
 from common.secagg.stages import Kind
+from common.trust.canonical import encode_base64
+from common.trust.identity import create_signing_key, public_bytes
+from common.trust.provenance import code_digest
+from common.trust.roster import Roster, signed_roster
 from server.app import run_study
-from server.events import LoggedEvents, RunEnd
-from server.retries import RetryRules
-from server.run_options import RunOptions
-from server.study_run import RunSettings
-from simulation.faults import Fault
-from simulation.loopback import LoopbackGrid
-from simulation.plan_building import plan_toml
+from server.attempts.retries import RetryRules
+from server.attempts.run_options import RunOptions
+from server.attempts.study_run import RunSettings
+from server.study.events import LoggedEvents, RunEnd
+from simulation.runtime.faults import Fault
+from simulation.runtime.loopback import LoopbackGrid
+from simulation.study.plan_building import plan_toml
 
 LARGEST_MODEL = 1 << 20
 QUICK = RunSettings(

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save
 
-from common.errors import FedwardError, StudyFolderInvalidError
+from common.errors import FedwardError
 from common.secagg.fixed_point import Lattice
 from common.secagg.vector import SummedVector, VectorSpec
-from server.checkpoint import (
+from server.errors import StudyFolderInvalidError
+from server.model.checkpoint import (
     KEPT,
     checkpoint_name,
     open_checkpoint,
@@ -19,9 +20,9 @@ from server.checkpoint import (
     same_state,
     write_checkpoint,
 )
-from server.model_state import ModelState, in_memory
-from server.optimiser import OptimiserState, new_optimiser_state
-from server.sums import read_sum, sum_name, write_sum
+from server.model.optimiser import OptimiserState, new_optimiser_state
+from server.model.state import ModelState, in_memory
+from server.model.sums import read_sum, sum_name, write_sum
 
 SIZE = 9
 

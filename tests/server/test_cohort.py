@@ -4,9 +4,9 @@ import pytest
 
 from common.plan.reading import parse_plan
 from common.secagg.refusals import Check
-from server.cohort import Attendance, choose_cohort, least_cohort, part_of
-from server.events import RunState
-from server.retries import Failures, RetryRules
+from server.attempts.cohort import Attendance, choose_cohort, least_cohort, part_of
+from server.attempts.retries import Failures, RetryRules
+from server.study.events import RunState
 
 SITES = ("east", "north", "south", "west")
 

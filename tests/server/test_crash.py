@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 
 from common.secagg.refusals import TABLE
-from server.checkpoint import KEPT, checkpoint_name, same_state
-from server.events import RunState
-from server.journal import LOST, Journal
-from server.progress import current_state, open_journal, replay, resume
-from server.study_folder import open_study
-from server.sums import sum_name
+from server.model.checkpoint import KEPT, checkpoint_name, same_state
+from server.model.sums import sum_name
+from server.study.events import RunState
+from server.study.folder import open_study
+from server.study.journal import LOST, Journal
+from server.study.progress import current_state, open_journal, replay, resume
 
 KILLED = -signal.SIGKILL
 

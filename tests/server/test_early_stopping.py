@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from common.errors import PlanInvalidError
+from common.plan.errors import PlanInvalidError
 from common.plan.fitting import check_fit
 from common.plan.guarantee import guarantee
 from common.plan.network import phase_layout, plan_network
@@ -12,13 +12,13 @@ from common.plan.schedule import total_rounds
 from common.plan.selection import MOST_STANDARD_ERROR, check_selection, expected_standard_error
 from common.plan.shapes_here import shapes_here
 from common.plan.summary import summarise
-from server.checkpoint import same_state
-from server.events import RunState
-from server.history import attempt_records, scores_by_version
-from server.model_state import start_state
-from server.progress import current_state, open_journal, replay
-from server.study_folder import open_study
-from server.study_run import ENDED_EARLY
+from server.attempts.study_run import ENDED_EARLY
+from server.model.checkpoint import same_state
+from server.model.state import start_state
+from server.study.events import RunState
+from server.study.folder import open_study
+from server.study.history import attempt_records, scores_by_version
+from server.study.progress import current_state, open_journal, replay
 
 SITES = ("site-1", "site-2", "site-3", "site-4")
 ROUNDS = 8

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from common.errors import PlanInvalidError
-from common.metrics import UNITS_PER_PATIENT
+from common.plan.errors import PlanInvalidError
 from common.plan.reading import parse_plan
 from common.plan.schedule import count_layout
 from common.plan.selection import check_selection, expected_standard_error
-from server.evaluation import evaluate
+from common.privacy.metrics import UNITS_PER_PATIENT
+from server.model.evaluation import evaluate
 
 SITES = ("east", "north", "south", "west")
 TASKS = {

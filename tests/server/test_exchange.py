@@ -4,7 +4,7 @@ import pytest
 from flwr.app import ConfigRecord, Error, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
-from server.exchange import TAKEN, TIMEOUT, Pace, exchange
+from server.attempts.exchange import TAKEN, TIMEOUT, Pace, exchange
 
 NODES = {"east": 11, "north": 12, "west": 13}
 PACE = Pace(longest_poll_s=0.01)

@@ -11,31 +11,27 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from typer.testing import CliRunner
 
-from common.enrolment import Enrolment, signed_enrolment
-from common.errors import (
-    EnrolmentInvalidError,
-    FederationInvalidError,
-    OutputExistsError,
-    PlanInvalidError,
-    RosterInvalidError,
-    StudyFolderInvalidError,
-    StudyStoppedError,
-)
-from common.flower_pointer import pointer_digest
-from common.hash_chain import HashChain
-from common.identity import create_signing_key, fingerprint, read_public_key
-from common.kit import read_kit
+from common.errors import OutputExistsError
+from common.flower.pointer import pointer_digest
+from common.plan.errors import PlanInvalidError
 from common.plan.reading import read_plan
 from common.plan.signing import verify_plan
-from common.roster import read_roster
+from common.trust.enrolment import Enrolment, signed_enrolment
+from common.trust.errors import EnrolmentInvalidError, RosterInvalidError
+from common.trust.hash_chain import HashChain
+from common.trust.identity import create_signing_key, fingerprint, read_public_key
+from common.trust.kit import read_kit
+from common.trust.roster import read_roster
 from server.__main__ import app
-from server.admission import AUDIT_NAME, node_keys
-from server.certificates import issue, new_authority, read_authority, read_certificate
-from server.coordinator_config import read_coordinator_config
 from server.deployment.endings import write_ending
-from server.events import RunState
-from server.federation_folder import FederationFolder
-from server.study_folder import open_study, read_order_key
+from server.errors import StudyFolderInvalidError, StudyStoppedError
+from server.federation.admission import AUDIT_NAME, node_keys
+from server.federation.certificates import issue, new_authority, read_authority, read_certificate
+from server.federation.config import read_coordinator_config
+from server.federation.errors import FederationInvalidError
+from server.federation.folder import FederationFolder
+from server.study.events import RunState
+from server.study.folder import open_study, read_order_key
 
 NAMES = ("east", "north", "west")
 PATIENTS = [word for name in NAMES for word in ("--patients", f"{name}=100,100")]

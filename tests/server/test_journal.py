@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from common.errors import StudyFolderInvalidError
-from server.journal import AbortRow, AnswerRow, AppliedRow, Details, HeadRow, Journal, OpenedRow, RefusalRow
+from server.errors import StudyFolderInvalidError
+from server.study.journal import AbortRow, AnswerRow, AppliedRow, Details, HeadRow, Journal, OpenedRow, RefusalRow
 
 PLAN, MODEL = bytes(32), bytes([1]) * 32
 COHORT = ("east", "north", "west")

@@ -8,10 +8,10 @@ import pytest
 from common.plan.network import phase_layout, plan_network
 from common.plan.reading import parse_plan
 from common.secagg.vector import SummedVector
-from server.checkpoint import open_checkpoint, same_state, write_checkpoint
-from server.model_state import apply_sum, computed_sum, start_state, state_from
-from server.phase_facts import study_network
-from server.tensor_file import set_aside
+from server.model.checkpoint import open_checkpoint, same_state, write_checkpoint
+from server.model.phase_facts import study_network
+from server.model.state import apply_sum, computed_sum, start_state, state_from
+from server.model.tensor_file import set_aside
 
 SITES = tuple(f"site-{number}" for number in range(1, 5))
 RULES = {
@@ -101,7 +101,7 @@ def test_the_models_of_a_study_are_those_they_always_were(planned, rule, noise):
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("length", [1, 7, 1 << 16])
 def test_states_on_disk_and_blocks_of_any_length_give_the_same_bits(planned, tmp_path, monkeypatch, rule, length):
-    monkeypatch.setattr("server.blocks.BLOCK", length)
+    monkeypatch.setattr("server.model.blocks.BLOCK", length)
     plan, network = planned(**RULES[rule])
     size = network.everything.num_parameters
     state = state_from(set_aside(network.start, tmp_path))

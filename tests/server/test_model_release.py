@@ -8,17 +8,17 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from common.errors import KeyInvalidError
-from common.identity import create_signing_key, read_signing_key
-from common.parameters import layout, load
+from common.networks.parameters import layout, load
 from common.plan.reading import parse_plan
 from common.plan.start import start_network
-from common.release import NETWORK, READABLE, SIGNATURE, WEIGHTS, verify_card, verify_file
+from common.trust.errors import KeyInvalidError
+from common.trust.identity import create_signing_key, read_signing_key
+from common.trust.release import NETWORK, READABLE, SIGNATURE, WEIGHTS, verify_card, verify_file
 from server.__main__ import app
-from server.onnx_export import onnx_file
-from server.phase_facts import StudyNetwork
-from server.progress import current_state, open_journal
-from server.study_folder import open_study
+from server.export.onnx import onnx_file
+from server.model.phase_facts import StudyNetwork
+from server.study.folder import open_study
+from server.study.progress import current_state, open_journal
 
 SHORT = {"rounds": 2, "maximum_attempts": 9}
 

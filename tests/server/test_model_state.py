@@ -5,16 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from common.errors import WeightsInvalidError
+from common.networks.errors import WeightsInvalidError
 from common.plan.fitting import lattice_step
 from common.plan.network import phase_layout, plan_network
 from common.plan.protocol import divisor
 from common.plan.reading import parse_plan
 from common.secagg.vector import SummedVector
-from server.blocks import Computed
-from server.model_state import apply_sum, start_state
-from server.optimiser import NOTHING, OptimiserState
-from server.phase_facts import named_parameters, study_network
+from server.model.blocks import Computed
+from server.model.optimiser import NOTHING, OptimiserState
+from server.model.phase_facts import named_parameters, study_network
+from server.model.state import apply_sum, start_state
 
 SITES = tuple(f"site-{number}" for number in range(1, 5))
 PLAIN = {"rule": "mean", "learning_rate": 1.0, "average_decay": 0.0}
@@ -136,7 +136,7 @@ def test_named_parameters_are_views_of_the_vector_in_its_order(planned):
 
 
 def test_the_digest_of_a_model_is_the_same_read_block_by_block(planned, monkeypatch):
-    monkeypatch.setattr("server.blocks.BLOCK", 1000)
+    monkeypatch.setattr("server.model.blocks.BLOCK", 1000)
     _, network = planned()
     start = network.start
     in_a_file = Computed(start.size, lambda block: start[block].copy())

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from common.plan.aggregation import Aggregation, ServerRule
-from server.optimiser import OptimiserState, averaged, new_optimiser_state, optimiser_step, power
+from server.model.optimiser import OptimiserState, averaged, new_optimiser_state, optimiser_step, power
 
 STEPS, SIZE = 12, 40
 

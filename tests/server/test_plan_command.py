@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from client.policy import SitePolicyFile, check_policy
+from client.consent.policy import SitePolicyFile, check_policy
 from common.errors import ExitCode
-from common.identity import create_signing_key, write_public_key
 from common.plan.guarantee import guarantee
 from common.plan.reading import read_plan
 from common.plan.signing import sign_plan
+from common.trust.identity import create_signing_key, write_public_key
 from server.__main__ import main
 
 

@@ -9,15 +9,15 @@ import pytest
 from flwr.app import Message
 from flwr.supercore.task_identity import TaskIdentity
 
-from common.flower_messages import from_content
+from common.flower.messages import from_content
 from common.secagg.messages import Packet
 from common.secagg.stages import Kind
-from server.attempt import Attempt
-from server.channel import Channel
-from server.events import AttemptStart, LoggedEvents
-from server.exchange import TAKEN, Pace, exchange
-from server.stage import Stage, StageSettings
-from simulation.secagg_federation import new_federation
+from server.attempts.attempt import Attempt
+from server.attempts.channel import Channel
+from server.attempts.exchange import TAKEN, Pace, exchange
+from server.attempts.stage import Stage, StageSettings
+from server.study.events import AttemptStart, LoggedEvents
+from simulation.runtime.secagg_federation import new_federation
 
 NODES = {"east": 11, "north": 12, "west": 13}
 START = AttemptStart(1, 0, "train", 1, 1, False, tuple(NODES))

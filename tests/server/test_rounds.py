@@ -8,8 +8,7 @@ import pytest
 from flwr.app import ArrayRecord
 from flwr.serverapp.strategy import Strategy
 
-from client.secagg_state import MaskedState
-from common.errors import StudyFolderInvalidError, StudyStoppedError
+from client.secagg.state import MaskedState
 from common.plan.protocol import divisor
 from common.plan.schedule import is_closing
 from common.secagg.keys import sign
@@ -18,17 +17,18 @@ from common.secagg.refusals import TABLE, Check
 from common.secagg.stages import SITE_SENDS, Kind
 from common.secagg.statements import masked_statement
 from server.app import FOLDER_KEY, app, run_study
-from server.channel import Channel
-from server.checkpoint import same_state
-from server.events import LoggedEvents, RunState
-from server.history import attempt_records, scores_by_version
-from server.progress import current_state, open_journal, replay
-from server.run_options import RunOptions, set_options
+from server.attempts.channel import Channel
+from server.attempts.run_options import RunOptions, set_options
+from server.attempts.study_run import RunSettings, StudyRun
+from server.errors import StudyFolderInvalidError, StudyStoppedError
+from server.model.checkpoint import same_state
+from server.model.sums import read_sum
 from server.strategy import FedwardStrategy
-from server.study_folder import StudyLock, open_study, read_order_key
-from server.study_run import RunSettings, StudyRun
-from server.sums import read_sum
-from simulation.faults import Fault, Trouble
+from server.study.events import LoggedEvents, RunState
+from server.study.folder import StudyLock, open_study, read_order_key
+from server.study.history import attempt_records, scores_by_version
+from server.study.progress import current_state, open_journal, replay
+from simulation.runtime.faults import Fault, Trouble
 
 SHORT = {"rounds": 2, "maximum_attempts": 12}  # one phase, and the closing round
 QUICK_TIMING = {"training_timeout_s": 0.4, "stage_timeout_s": 0.4}

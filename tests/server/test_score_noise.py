@@ -7,9 +7,9 @@ import pytest
 
 from common.plan.reading import parse_plan
 from common.plan.selection import noise_stddev_of_counts
-from server import evaluation
 from server.deployment import score_noise
 from server.deployment.score_noise import ScoreNoise
+from server.model import evaluation
 
 SITES = ["site-1", "site-2", "site-3", "site-4"]
 

@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client.secagg_state import Contribution
-from common.errors import PlanWeakThresholdError, RosterInvalidError, WeightsInvalidError
+from client.secagg.state import Contribution
+from common.networks.errors import WeightsInvalidError
+from common.plan.errors import PlanWeakThresholdError
 from common.secagg.messages import Result, decode
 from common.secagg.refusals import Check, RoundAbortedError
 from common.secagg.stages import SITE_RECEIVES, SITE_SENDS, Kind, ServerStage, SiteStage
-from simulation.secagg_federation import Federation, new_federation
+from common.trust.errors import RosterInvalidError
+from simulation.runtime.secagg_federation import Federation, new_federation
 
 STAGES = [Kind.ORDER, Kind.KEYLIST, Kind.FORWARD, Kind.SURVIVORS, Kind.CERTIFICATE]
 # A site that does not answer SURVIVORS or CERTIFICATE has sent its vector before: it is in the sum.

@@ -12,7 +12,7 @@ from common.secagg.messages import Packet, Refusal, decode, encode
 from common.secagg.refusals import Check, CheckSet, RoundAbortedError
 from common.secagg.stages import SITE_SENDS, Kind, ServerStage
 from common.secagg.statements import keys_statement, shares_statement, unmask_statement
-from simulation.secagg_federation import Federation, new_federation
+from simulation.runtime.secagg_federation import Federation, new_federation
 
 BAD = "site-002"
 # A site that does not answer SURVIVORS or CERTIFICATE has sent its vector before: it is in the sum.

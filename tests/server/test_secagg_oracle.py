@@ -19,7 +19,7 @@ from Crypto.Signature import eddsa
 
 from common.secagg.messages import Packet, decode
 from common.secagg.stages import SITE_SENDS, Kind
-from simulation.secagg_federation import Federation, new_federation
+from simulation.runtime.secagg_federation import Federation, new_federation
 
 META_SEGMENT = 2**96 - 1
 

@@ -6,7 +6,7 @@ import secrets
 import pytest
 
 from common.secagg.shamir import PRIME, split_secret
-from server.secagg_recovery import ShareRebuilder, WrongShare
+from server.secagg.recovery import ShareRebuilder, WrongShare
 
 SECRET = bytes(range(32))
 VALUE = int.from_bytes(SECRET, "big")

@@ -17,13 +17,13 @@ from common.web.page_token import read_page_token
 from common.web.prometheus import exposition
 from server.__main__ import app
 from server.deployment.endings import write_ending
-from server.events import LoggedEvents, RunState
-from server.live_status import LiveFile, LiveStatus, is_running, read_live_status
 from server.status_page.facts import Studies, StudyReader, UnreadableStudy
 from server.status_page.federation import federation_metrics, federation_section
 from server.status_page.page import overview, study_page
-from server.study_folder import StudyLock
-from simulation.faults import Fault, Trouble
+from server.study.events import LoggedEvents, RunState
+from server.study.folder import StudyLock
+from server.study.live_status import LiveFile, LiveStatus, is_running, read_live_status
+from simulation.runtime.faults import Fault, Trouble
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PATIENT = {"timing": {"training_timeout_s": 300.0, "stage_timeout_s": 300.0}}

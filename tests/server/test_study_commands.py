@@ -9,15 +9,15 @@ import torch
 from safetensors.numpy import load, load_file, save
 from typer.testing import CliRunner
 
-from common.errors import StudyFolderInvalidError
-from common.parameters import load as load_parameters
+from common.networks.parameters import load as load_parameters
 from common.plan.start import start_network
 from server.__main__ import app
-from server.events import LoggedEvents, RunState
-from server.progress import current_state, open_journal
-from server.study_folder import open_study
-from server.sums import sum_name
-from simulation.faults import Fault, Trouble
+from server.errors import StudyFolderInvalidError
+from server.model.sums import sum_name
+from server.study.events import LoggedEvents, RunState
+from server.study.folder import open_study
+from server.study.progress import current_state, open_journal
+from simulation.runtime.faults import Fault, Trouble
 
 SHORT = {"rounds": 2, "maximum_attempts": 9}
 DROPOUTS = (

@@ -20,10 +20,10 @@ from flwr.proto.runtime_pb2 import PullAppMessagesResponse
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_id, get_object_tree
 from flwr.superlink.grid.http_grid import HttpGrid
 
-from common import flower_objects
+from common.flower import objects as flower_objects
+from server.attempts.exchange import TAKEN, Pace, exchange
 from server.deployment import study_grid
 from server.deployment.study_grid import SMALL_REPLY_BYTES, StudyGrid
-from server.exchange import TAKEN, Pace, exchange
 
 SITES = ("east", "north", "west")
 MB = 1_000_000

@@ -8,16 +8,16 @@ import pytest
 from flwr.proto.run_pb2 import Run
 from flwr.proto.runtime_pb2 import PullTaskInputResponse
 
-from common.errors import StudyFolderInvalidError
-from common.flower_pointer import pointer_digest
-from common.hash_chain import HashChain
-from server.admission import AUDIT_NAME
+from common.flower.pointer import pointer_digest
+from common.trust.hash_chain import HashChain
 from server.deployment.endings import FINAL, forget_ending, read_ending, write_ending
 from server.deployment.study_keeping import LONG_PAUSE_S, PAUSES, KeptStudy
 from server.deployment.study_readiness import is_ready, say_ready
 from server.deployment.study_task import StopSignals, _check_bundle
-from server.events import RunState
-from server.federation_folder import FederationFolder
+from server.errors import StudyFolderInvalidError
+from server.federation.admission import AUDIT_NAME
+from server.federation.folder import FederationFolder
+from server.study.events import RunState
 
 STUDY = "lungs"
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from common.errors import FileUnreadableError, StudyFolderInvalidError
-from server.blocks import BLOCK, Computed, blocks, part_of, same_bits, whole
-from server.tensor_file import TensorFile, set_aside, write_tensors
+from common.errors import FileUnreadableError
+from server.errors import StudyFolderInvalidError
+from server.model.blocks import BLOCK, Computed, blocks, part_of, same_bits, whole
+from server.model.tensor_file import TensorFile, set_aside, write_tensors
 
 LENGTH = 2 * BLOCK + 5
 FLOATS = np.random.default_rng(1).normal(size=LENGTH).astype(np.float32)
@@ -137,10 +138,10 @@ PEAK_OF_A_ROUND = """
 import sys
 from pathlib import Path
 import numpy as np
-from server.blocks import Computed
-from server.checkpoint import open_checkpoint, write_checkpoint
-from server.model_state import StateOf
-from server.optimiser import OptimiserState
+from server.model.blocks import Computed
+from server.model.checkpoint import open_checkpoint, write_checkpoint
+from server.model.state import StateOf
+from server.model.optimiser import OptimiserState
 
 SIZE = 20_000_000
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from client.feature_moments import FeatureMoments
+from client.learning.feature_moments import FeatureMoments
 from common.networks.registry import build_network
 from simulation.experiments.ablation import (
     FEATURES,

@@ -7,8 +7,8 @@ import pytest
 from pydicom import dcmread
 
 from client.dicom.reject import RejectCode
-from simulation.adversarial_dicom import CASES as IMAGE_CASES
-from simulation.adversarial_dicom import SERIES_CASES
+from simulation.hostile.adversarial_dicom import CASES as IMAGE_CASES
+from simulation.hostile.adversarial_dicom import SERIES_CASES
 from simulation.hostile.case import ACCEPTED
 from simulation.hostile.raw_file import RawFile, frame, plain
 

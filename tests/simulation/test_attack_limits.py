@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client.secagg_state import Contribution
-from common.accounting import SampledGaussian, epsilon, noise_multiplier_for
+from client.secagg.state import Contribution
+from common.privacy.accounting import SampledGaussian, epsilon, noise_multiplier_for
 from common.secagg.keys import sign
 from common.secagg.messages import Masked, encode
 from common.secagg.refusals import Check, RoundAbortedError
 from common.secagg.stages import Kind
 from common.secagg.statements import masked_statement
-from server.secagg_opening import OpenedSum
-from simulation.secagg_federation import Federation, new_federation
+from server.secagg.opening import OpenedSum
+from simulation.runtime.secagg_federation import Federation, new_federation
 
 POISONER = "site-005"
 SITES = 5

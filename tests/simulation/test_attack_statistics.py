@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from client.secagg_policy import SecondAttempt
-from client.secagg_state import Contribution
+from client.secagg.rules import SecondAttempt
+from client.secagg.state import Contribution
 from common.secagg.keys import agree, mask_sign, open_secret, pairwise_mask_key, self_mask_key
 from common.secagg.messages import Packet
 from common.secagg.order import Order
 from common.secagg.shamir import combine, secret_from_element, share_from_bytes, weights_at
 from common.secagg.stages import Kind
 from common.secagg.streams import Stream, add_segment
-from server.secagg_facts import RoundFacts
-from simulation.secagg_federation import Federation, new_federation
+from server.secagg.facts import RoundFacts
+from simulation.runtime.secagg_federation import Federation, new_federation
 
 LATE = "site-001"
 LENGTH = 1 << 16

@@ -16,10 +16,10 @@ import pytest
 from client.dicom.cache import Cache
 from client.dicom.cache_folder import open_folder
 from client.dicom.segments import read_index
-from simulation.adversarial_dicom import write_cases
-from simulation.canaries import plant, plant_in_bad_files, plant_series
-from simulation.canary_scan import CanaryScanner
 from simulation.hostile import codestreams, containers, headers, pixel_modules
+from simulation.hostile.adversarial_dicom import write_cases
+from simulation.hostile.canaries import plant, plant_in_bad_files, plant_series
+from simulation.hostile.canary_scan import CanaryScanner
 
 PLAN = """
 [task]

@@ -10,11 +10,11 @@ import pytest
 from pydicom import config, dcmread
 from pydicom.encaps import generate_frames
 
-from simulation.dicom_syntaxes import SYNTAXES
-from simulation.dicom_writer import SOP_CLASSES, Form, Names, Template, uid_for
 from simulation.drawing.scanners import REFERENCE, SCANNERS
-from simulation.hospitals import Holdings, write_hospital
-from simulation.phantoms import render_segmented
+from simulation.hospitals.dicom_syntaxes import SYNTAXES
+from simulation.hospitals.dicom_writer import SOP_CLASSES, Form, Names, Template, uid_for
+from simulation.hospitals.hospital import Holdings, write_hospital
+from simulation.hospitals.phantoms import render_segmented
 
 FRAME = np.random.default_rng(0).integers(0, 4096, (24, 20)).astype(np.uint16)
 NAMES = Names(

@@ -9,13 +9,13 @@ from pydicom import dcmread
 from client.dicom.cache import Cache
 from client.dicom.ingest import ingest
 from client.dicom.settings import IngestSettings
-from simulation.dicom_enhanced import enhanced_file
-from simulation.dicom_syntaxes import SYNTAXES
-from simulation.dicom_writer import Form, Names, uid_for
 from simulation.drawing.scanners import Scanner
-from simulation.hospitals import Holdings, write_hospital
-from simulation.phantoms import CLASSES, render, render_segmented
-from simulation.segmentation_writer import write_nifti
+from simulation.hospitals.dicom_enhanced import enhanced_file
+from simulation.hospitals.dicom_syntaxes import SYNTAXES
+from simulation.hospitals.dicom_writer import Form, Names, uid_for
+from simulation.hospitals.hospital import Holdings, write_hospital
+from simulation.hospitals.phantoms import CLASSES, render, render_segmented
+from simulation.hospitals.segmentation_writer import write_nifti
 
 SECRET = bytes(range(32))
 DEPTH, SIDE = 12, 32

@@ -11,11 +11,11 @@ import pytest
 from client.dicom.cache import Cache
 from client.dicom.ingest import ingest
 from client.dicom.settings import IngestSettings
-from simulation.adversarial_dicom import write_cases
-from simulation.differences import Differences
+from simulation.hospitals.differences import Differences
+from simulation.hospitals.phantom_hospitals import PhantomRequest, make_phantom_hospitals
 from simulation.hostile import headers
-from simulation.ingest_verdicts import verdicts
-from simulation.phantom_hospitals import PhantomRequest, make_phantom_hospitals
+from simulation.hostile.adversarial_dicom import write_cases
+from simulation.hostile.ingest_verdicts import verdicts
 
 SECRET = bytes(range(32))
 SETTINGS = IngestSettings(

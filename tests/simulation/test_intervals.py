@@ -3,7 +3,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 from sklearn.metrics import roc_curve as reference_curve
 
-from simulation.intervals import auc_estimate, bootstrap_estimate, calibration_curve, roc_curve
+from simulation.report.intervals import auc_estimate, bootstrap_estimate, calibration_curve, roc_curve
 
 
 def drawn(images, difference, seed=0, ties=0):

@@ -4,13 +4,13 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from server.events import AttemptStart, RoundEnd, RunEnd, RunState
-from server.journal import AbortRow, AnswerRow
-from simulation.live_display import LiveDisplay
-from simulation.plan_building import build_plan
+from server.study.events import AttemptStart, RoundEnd, RunEnd, RunState
+from server.study.journal import AbortRow, AnswerRow
 from simulation.report.facts import Estimate
-from simulation.scenario_reading import SHIPPED, parse_scenario
-from simulation.watching import AllEvents, SilentEvents
+from simulation.study.live_display import LiveDisplay
+from simulation.study.plan_building import build_plan
+from simulation.study.scenario_reading import SHIPPED, parse_scenario
+from simulation.study.watching import AllEvents, SilentEvents
 
 SITES = ("hospital-1", "hospital-2", "hospital-3", "hospital-4")
 START = AttemptStart(9, 1, "head", 6, 40, is_closing=False, cohort=SITES)

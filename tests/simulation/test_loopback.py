@@ -6,9 +6,9 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
 
-from simulation.faults import Delivery, Fault, Trouble, passing_order
-from simulation.loopback import FIRST_NODE_ID, LoopbackGrid, Sent
-from simulation.secagg_federation import new_federation
+from simulation.runtime.faults import Delivery, Fault, Trouble, passing_order
+from simulation.runtime.loopback import FIRST_NODE_ID, LoopbackGrid, Sent
+from simulation.runtime.secagg_federation import new_federation
 
 SITES = {"north": Path("sites/north"), "south": Path("sites/south"), "west": Path("sites/west")}
 

@@ -9,10 +9,10 @@ from typer.testing import CliRunner
 
 from common.errors import OutputExistsError
 from simulation.__main__ import app
-from simulation.differences import Differences
 from simulation.drawing.scanners import REFERENCE, SCANNERS
-from simulation.phantom_hospitals import PhantomRequest, make_phantom_hospitals
-from simulation.phantoms import CLASSES, PhantomKind, render, render_segmented
+from simulation.hospitals.differences import Differences
+from simulation.hospitals.phantom_hospitals import PhantomRequest, make_phantom_hospitals
+from simulation.hospitals.phantoms import CLASSES, PhantomKind, render, render_segmented
 
 SHAPES = {
     "radiographs": (PhantomKind.XRAY, (64, 64)),

@@ -5,17 +5,17 @@ import pytest
 import torch
 
 from client.dicom.record import Stratum
-from client.patients import ArrayPatients
-from common.accounting import epsilon
-from common.parameters import flatten, layout
+from client.learning.patients import ArrayPatients
+from common.networks.parameters import flatten, layout
 from common.plan.guarantee import labelled_events, unlabelled_events
 from common.plan.phases import Method
-from simulation.comparisons import Task, tasks, variant
-from simulation.plain_training import RememberedPatients, UnitedPatients, train_in_the_clear
-from simulation.plan_building import build_plan
+from common.privacy.accounting import epsilon
 from simulation.report.facts import Role
-from simulation.scenario import Comparisons
-from simulation.scenario_reading import SHIPPED, parse_scenario
+from simulation.study.comparisons import Task, tasks, variant
+from simulation.study.plain_training import RememberedPatients, UnitedPatients, train_in_the_clear
+from simulation.study.plan_building import build_plan
+from simulation.study.scenario import Comparisons
+from simulation.study.scenario_reading import SHIPPED, parse_scenario
 
 ALL = Comparisons(alone=True, supervised_only=True, without_privacy=True, pooled=True)
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from client.noise import PrivacyRandomness
-from client.patients import UNKNOWN, ArrayPatients
+from client.learning.noise import PrivacyRandomness
+from client.learning.patients import UNKNOWN, ArrayPatients
 from common.errors import FileUnreadableError
 from common.networks.registry import build_network
 from simulation.experiments.pneumonia import Pneumonia, exact_auc

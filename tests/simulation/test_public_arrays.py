@@ -8,13 +8,13 @@ import pytest
 from pydicom import dcmread
 from typer.testing import CliRunner
 
-from common.errors import FileTooLargeError, FileUnreadableError, ScenarioInvalidError
-from simulation import public_arrays
+from common.errors import FileTooLargeError, FileUnreadableError
 from simulation.__main__ import app
-from simulation.differences import Differences
-from simulation.hospitals import deal
-from simulation.imported_hospitals import make_imported_hospitals
-from simulation.public_arrays import load_public_arrays
+from simulation.errors import ScenarioInvalidError
+from simulation.hospitals.differences import Differences
+from simulation.hospitals.hospital import deal, public_arrays
+from simulation.hospitals.imported_hospitals import make_imported_hospitals
+from simulation.hospitals.public_arrays import load_public_arrays
 
 DATA = Path(__file__).resolve().parents[2] / "../shared/data"
 RNG = np.random.default_rng(0)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import OutputExistsError, RehearsalError
+from common.errors import OutputExistsError
+from simulation.errors import RehearsalError
 from simulation.rehearsal.background import Background
 from simulation.rehearsal.cast import free_ports
 from simulation.rehearsal.console import type_in

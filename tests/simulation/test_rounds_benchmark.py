@@ -8,7 +8,7 @@ from dataclasses import asdict
 from simulation.benchmarks.rounds import Row, why_no_nvflare
 from simulation.benchmarks.rounds_real import RealRound, _summary, real_scenario
 from simulation.benchmarks.rounds_timed import Lap, Laps, Stopwatch, measure, on_loopback, tree_cpu_s
-from simulation.scenario_reading import parse_scenario
+from simulation.study.scenario_reading import parse_scenario
 
 PAUSE_S = 0.5
 AGREED = {

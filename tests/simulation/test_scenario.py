@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.errors import FileUnreadableError, NotTomlError, ScenarioInvalidError
+from common.errors import FileUnreadableError, NotTomlError
 from common.plan.fitting import check_fit
 from common.plan.guarantee import guarantee
 from common.plan.phases import Method
@@ -14,11 +14,12 @@ from common.plan.privacy import NoisePlacement
 from common.plan.reading import parse_plan
 from common.plan.shapes_here import shapes_here
 from common.plan.summary import warnings
-from simulation.faults import Trouble
-from simulation.hospital_data import make_hospitals, planned_files
-from simulation.plan_building import build_plan, declared, default_thresholds, plan_toml
-from simulation.scenario import MOST_ATTEMPTS
-from simulation.scenario_reading import SHIPPED, find_scenario, parse_scenario, read_scenario
+from simulation.errors import ScenarioInvalidError
+from simulation.runtime.faults import Trouble
+from simulation.study.hospital_data import make_hospitals, planned_files
+from simulation.study.plan_building import build_plan, declared, default_thresholds, plan_toml
+from simulation.study.scenario import MOST_ATTEMPTS
+from simulation.study.scenario_reading import SHIPPED, find_scenario, parse_scenario, read_scenario
 
 DEMO = tomllib.loads((SHIPPED / "demo.toml").read_text())
 COUNTS_OF = {"hundred-sites": (2, 18), "hippocampus": (6, 6), "malicious-server": (6, 54)}

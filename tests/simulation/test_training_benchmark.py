@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from client.private_gradients.engine import PrivateGradient
-from common.parameters import layout
+from common.networks.parameters import layout
 from simulation.benchmarks import training, training_steps
 from simulation.benchmarks.peak_memory import peak_mb
 from simulation.benchmarks.training_steps import OpacusStep, OurStep, PlainStep

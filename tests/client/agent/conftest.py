@@ -28,12 +28,12 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.main import create_app
 from flwr.supernode.nodestate import NodeStateFactory
 
-from client.site_folder import SiteFolder
-from client.site_setup import set_up
-from common.flower_environment import child_environment
-from common.flower_pointer import pointer_bundle
-from common.identity import read_signing_key
-from common.roster import Roster, signed_roster
+from client.installation.folder import SiteFolder
+from client.installation.setup import set_up
+from common.flower.environment import child_environment
+from common.flower.pointer import pointer_bundle
+from common.trust.identity import read_signing_key
+from common.trust.roster import Roster, signed_roster
 
 NODE_ID = 4711
 SERVER_NODE = 1

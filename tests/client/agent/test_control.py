@@ -10,18 +10,22 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from client.agent.agent import Agent
 from client.agent.control import SERVICE, SUPERNODE
-from client.audit_log import AUDIT_NAME
-from client.control_client import ControlClient
-from client.control_socket import MAX_SOCKET_PATH_BYTES, require_socket_path
-from client.site_folder import SiteFolder
-from client.speed import speed_of
+from client.agent.control_client import ControlClient
+from client.agent.control_socket import MAX_SOCKET_PATH_BYTES, require_socket_path
+from client.agent.errors import AgentUnavailableError
+from client.installation.audit_log import AUDIT_NAME
+from client.installation.errors import NotEnrolledError
+from client.installation.folder import SiteFolder
+from client.learning.speed import speed_of
 from common.control.generate import NAMES, generated
 from common.control.site_control_pb2 import Connection, Step
-from common.errors import AgentUnavailableError, AlreadyRunningError, NotEnrolledError, NotTomlError, PlanInvalidError
-from common.flower_messages import HELLO_TYPE, MESSAGE_TYPES, hello_question, to_content
-from common.hash_chain import HashChain
+from common.errors import NotTomlError
+from common.flower.messages import HELLO_TYPE, MESSAGE_TYPES, hello_question, to_content
+from common.plan.errors import PlanInvalidError
+from common.processes.errors import AlreadyRunningError
 from common.secagg.messages import Packet
 from common.secagg.stages import Kind
+from common.trust.hash_chain import HashChain
 
 NONCE = bytes(16)
 

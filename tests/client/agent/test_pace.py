@@ -2,7 +2,7 @@
 
 import pytest
 
-from client.pace import Pace
+from client.agent.pace import Pace
 
 SILENCES = {
     "right after a message": (0.0, 0.05),

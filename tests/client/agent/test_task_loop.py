@@ -15,15 +15,15 @@ from flwr.supercore.constant import TaskType
 
 from client.agent.claim import read_claim, write_claim
 from client.agent.flower_runtime import Runtime
+from client.agent.pace import Pace
 from client.agent.progress import ProgressFeed
 from client.agent.task_checks import KNOWN_TYPES, Rejection, check_task
 from client.agent.task_loop import TaskLoop
 from client.app import FAULT_CODE, app
 from client.outbox import Outbox
-from client.pace import Pace
 from common.control.site_control_pb2 import Connection
-from common.flower_messages import HELLO_TYPE, MESSAGE_TYPES, from_content, hello_question, read_hello, to_content
-from common.flower_pointer import pointer_bundle
+from common.flower.messages import HELLO_TYPE, MESSAGE_TYPES, from_content, hello_question, read_hello, to_content
+from common.flower.pointer import pointer_bundle
 from common.secagg.messages import Packet, decode
 from common.secagg.refusals import Check
 from common.secagg.stages import SITE_SENDS, Kind

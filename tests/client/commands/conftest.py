@@ -14,24 +14,24 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.testing import CliRunner
 
 from client.__main__ import app
+from client.commands.errors import CheckFailedError
 from client.dicom.ingest import ingest
 from client.dicom.settings import settings_for
 from client.doctor.findings import Level
-from client.ledger import Ledger
-from client.site_folder import SiteFolder
-from common import errors
-from common.canonical import encode_base64
+from client.installation.folder import SiteFolder
+from client.ledger.ledger import Ledger
 from common.files import write_new
-from common.flower_pointer import pointer_digest
-from common.identity import fingerprint, public_bytes, read_secret_file, read_signing_key
-from common.kit import FORMAT, new_kit, signed_kit
+from common.flower.pointer import pointer_digest
 from common.plan.reading import read_plan
 from common.plan.signing import sign_plan
-from common.roster import Roster, signed_roster
-from server.certificates import Authority, new_authority
+from common.trust.canonical import encode_base64
+from common.trust.identity import fingerprint, public_bytes, read_secret_file, read_signing_key
+from common.trust.kit import FORMAT, new_kit, signed_kit
+from common.trust.roster import Roster, signed_roster
+from server.federation.certificates import Authority, new_authority
 from simulation.drawing.scanners import REFERENCE
-from simulation.hospitals import Holdings, write_hospital
-from simulation.phantoms import render
+from simulation.hospitals.hospital import Holdings, write_hospital
+from simulation.hospitals.phantoms import render
 
 PATIENTS = 90
 UNLABELLED = 20
@@ -187,7 +187,7 @@ def look():
             found[finding["name"]] = (finding["level"], finding["text"], finding["remedy"])
         stops = any(level == "stop" for level, _, _ in found.values())
         assert told["ok"] is not stops
-        assert isinstance(done.exception, errors.CheckFailedError) == stops, done.exception
+        assert isinstance(done.exception, CheckFailedError) == stops, done.exception
         return found
 
     return run

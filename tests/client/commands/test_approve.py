@@ -8,16 +8,22 @@ import sys
 
 import pytest
 
-from client.approval import approved_plans
-from client.audit_log import audit
+from client.commands.errors import NotConfirmedError
+from client.consent.approval import approved_plans
+from client.consent.errors import PolicyRefusedError
 from client.dicom.cache import Cache
-from client.ledger import Ledger, charge
-from client.ledger_budget import Stratum
-from common import errors
-from common.hash_chain import HashChain
-from common.identity import read_secret_file
+from client.dicom.errors import CacheInvalidError
+from client.installation.audit_log import audit
+from client.installation.errors import NotEnrolledError
+from client.ledger.budget import Stratum
+from client.ledger.ledger import Ledger, charge
+from common.errors import ExitCode
+from common.plan.errors import PlanInvalidError
 from common.plan.guarantee import guarantee, seen_by
 from common.plan.reading import read_plan
+from common.trust.errors import ChainBrokenError
+from common.trust.hash_chain import HashChain
+from common.trust.identity import read_secret_file
 
 CONFIRMED = ("--approver", "Dr A. Meyer", "--yes", "--roster-confirmed")
 
@@ -108,7 +114,7 @@ INCOMPLETE = {
 
 @pytest.mark.parametrize("case", INCOMPLETE)
 def test_without_a_terminal_every_confirmation_must_be_given(case, site_command, stocked, plan_file):
-    with pytest.raises(errors.NotConfirmedError, match="nobody to ask"):
+    with pytest.raises(NotConfirmedError, match="nobody to ask"):
         site_command("approve", plan_file, "--site-folder", stocked.path, *INCOMPLETE[case])
     assert audit_entries(stocked) == []
     assert approved_plans(stocked) == {}
@@ -116,15 +122,15 @@ def test_without_a_terminal_every_confirmation_must_be_given(case, site_command,
 
 @pytest.mark.parametrize("name", ["", "  ", "Meyer\x1b[2J", "x" * 101])
 def test_a_person_has_a_printable_name(name, approve, stocked):
-    with pytest.raises(errors.PlanInvalidError, match="approver's name"):
+    with pytest.raises(PlanInvalidError, match="approver's name"):
         approve("--approver", name, "--yes", "--roster-confirmed")
     assert audit_entries(stocked) == []
 
 
 ANSWERS = {
-    "everything confirmed": (["yes", "Dr B. Kaya", "xray-study"], errors.ExitCode.OK),
-    "hospitals not called": (["no"], errors.ExitCode.NOT_CONFIRMED),
-    "another study typed": (["yes", "Dr B. Kaya", "y"], errors.ExitCode.NOT_CONFIRMED),
+    "everything confirmed": (["yes", "Dr B. Kaya", "xray-study"], ExitCode.OK),
+    "hospitals not called": (["no"], ExitCode.NOT_CONFIRMED),
+    "another study typed": (["yes", "Dr B. Kaya", "y"], ExitCode.NOT_CONFIRMED),
 }
 
 
@@ -149,19 +155,19 @@ def test_on_a_terminal_each_confirmation_is_asked_for(case, stocked, plan_file):
 
 def test_without_scans_nothing_is_approved(asked, stocked, plan_file):
     stocked.cache.rename(stocked.path / "elsewhere")
-    with pytest.raises(errors.CacheInvalidError, match="fedward-site ingest"):
+    with pytest.raises(CacheInvalidError, match="fedward-site ingest"):
         asked("approve", plan_file, "--site-folder", stocked.path, *CONFIRMED)
     assert approved_plans(stocked) == {}
 
 
 def test_scans_read_for_another_size_are_no_patients_of_this_plan(asked, stocked, signed_plan):
-    with pytest.raises(errors.CacheInvalidError, match="another task or image size"):
+    with pytest.raises(CacheInvalidError, match="another task or image size"):
         asked("approve", signed_plan, "--site-folder", stocked.path, *CONFIRMED)
 
 
 def test_a_plan_against_the_policy_is_not_even_shown(site_command, stocked, plan_file):
     stocked.policy.write_text('format = "fedward-policy/1"\nmaximum_epsilon = 1.0\n')
-    with pytest.raises(errors.PolicyRefusedError, match="policy rule 2"):
+    with pytest.raises(PolicyRefusedError, match="policy rule 2"):
         site_command("approve", plan_file, "--site-folder", stocked.path, *CONFIRMED)
 
 
@@ -176,7 +182,7 @@ def test_an_approval_is_taken_back_by_a_named_person(approve, asked, stocked):
 @pytest.mark.parametrize("digest", ["", "..", "0000000", "f" * 64, "../.."])
 def test_what_is_not_approved_cannot_be_taken_back(digest, approve, asked, stocked):
     approve(*CONFIRMED)
-    with pytest.raises(errors.NotEnrolledError, match="approved plans begin with"):
+    with pytest.raises(NotEnrolledError, match="approved plans begin with"):
         asked("approve", "--withdraw", digest, "--site-folder", stocked.path, "--approver", "X", "--yes")
     assert len(approved_plans(stocked)) == 1
 
@@ -195,7 +201,7 @@ def test_the_audit_command_shows_and_verifies_every_line(approve, asked, site_co
 def test_an_audit_log_that_was_changed_is_noticed(approve, site_command, stocked):
     approve(*CONFIRMED)
     stocked.audit.write_bytes(stocked.audit.read_bytes().replace(b"Meyer", b"Mayer"))
-    with pytest.raises(errors.ChainBrokenError):
+    with pytest.raises(ChainBrokenError):
         site_command("audit", "--site-folder", stocked.path, "--verify")
 
 

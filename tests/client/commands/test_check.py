@@ -5,9 +5,9 @@ import socket
 
 import pytest
 
-from client.approval import approve
-from client.site_config import default_site_config
-from client.site_folder import SiteFolder
+from client.consent.approval import approve
+from client.installation.config import default_site_config
+from client.installation.folder import SiteFolder
 
 
 def change(site, old: str, new: str) -> None:

@@ -13,10 +13,12 @@ import pytest
 from typer.testing import CliRunner
 
 from client.__main__ import app
+from client.commands.errors import CheckFailedError
 from client.doctor.connection import clock
 from client.doctor.probe import Answer
-from common import errors
-from server.certificates import issue, new_authority
+from client.installation.errors import NotEnrolledError
+from common.errors import ExitCode
+from server.federation.certificates import issue, new_authority
 
 PROXY_VARIABLES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY")
 
@@ -128,13 +130,13 @@ def test_a_person_reads_one_line_for_each_and_a_sentence_at_the_end(joined, gate
     assert "STOP  folder" in done.stdout
     assert f"chmod 700 {site.path}" in " ".join(done.stdout.split())
     assert "ok    clock" in done.stdout
-    assert isinstance(done.exception, errors.CheckFailedError)
-    assert done.exception.exit_code == errors.ExitCode.CHECK_FAILED
+    assert isinstance(done.exception, CheckFailedError)
+    assert done.exception.exit_code == ExitCode.CHECK_FAILED
 
 
 def test_where_there_is_no_site_there_is_nothing_to_check(tmp_path):
     done = CliRunner().invoke(app, ["check", "--site-folder", str(tmp_path)])
-    assert isinstance(done.exception, errors.NotEnrolledError)
+    assert isinstance(done.exception, NotEnrolledError)
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,16 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP384R1, EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 
-from client.ledger import Ledger
-from client.policy import SitePolicyFile, read_policy
-from client.policy_template import POLICY_TEMPLATE
-from client.site_config import read_site_config
-from client.site_folder import SiteFolder
-from common import errors
-from common.enrolment import read_enrolment
-from common.identity import fingerprint, read_public_key, read_secret_file, read_signing_key
+from client.consent.policy import SitePolicyFile, read_policy
+from client.installation.config import read_site_config
+from client.installation.errors import NotEnrolledError, SiteConfigInvalidError
+from client.installation.folder import SiteFolder
+from client.installation.policy_template import POLICY_TEMPLATE
+from client.ledger.ledger import Ledger
+from common.errors import OutputExistsError
+from common.trust.enrolment import read_enrolment
+from common.trust.errors import KeyExposedError, KeyInvalidError
+from common.trust.identity import fingerprint, read_public_key, read_secret_file, read_signing_key
 
 SECRETS = ("key", "secret", "node_key", "runtime_secret")
 
@@ -26,7 +28,7 @@ def test_a_new_site_has_all_that_does_not_come_from_others(fresh):
     assert read_site_config(fresh.config).site.name == "north"
     assert len(read_secret_file(fresh.secret)) == len(read_secret_file(fresh.runtime_secret)) == 32
     assert Ledger.open(fresh.ledger, ceiling=1.0).spending() == []
-    with pytest.raises(errors.NotEnrolledError, match=r"no roster\.json here"):
+    with pytest.raises(NotEnrolledError, match=r"no roster\.json here"):
         fresh.require()
 
 
@@ -55,7 +57,7 @@ def test_the_policy_of_a_new_site_is_the_strictest_default_with_every_rule_writt
 
 def test_an_existing_site_is_left_alone(fresh, site_command):
     before = {file.name: file.read_bytes() for file in fresh.path.iterdir() if file.is_file()}
-    with pytest.raises(errors.OutputExistsError, match="left alone"):
+    with pytest.raises(OutputExistsError, match="left alone"):
         site_command("init", "north", "--site-folder", fresh.path)
     assert before == {file.name: file.read_bytes() for file in fresh.path.iterdir() if file.is_file()}
 
@@ -74,7 +76,7 @@ def test_without_a_folder_the_site_is_set_up_under_its_name(tmp_path, site_comma
 
 @pytest.mark.parametrize("name", ["North", "../north", "n", "-north", "north\n", "n" * 64])
 def test_a_bad_name_makes_no_folder(name, tmp_path, site_command):
-    with pytest.raises(errors.SiteConfigInvalidError, match="lower-case letters"):
+    with pytest.raises(SiteConfigInvalidError, match="lower-case letters"):
         site_command("init", "--site-folder", tmp_path / "bad", "--", name)
     assert not (tmp_path / "bad").exists()
 
@@ -103,11 +105,11 @@ def test_an_enrolment_holds_no_secret(fresh, tmp_path, site_command):
 @pytest.mark.parametrize("name", ["key", "node_key"])
 def test_a_key_that_others_could_read_is_not_enrolled(name, fresh, tmp_path, site_command):
     getattr(fresh, name).chmod(0o640)
-    with pytest.raises(errors.KeyExposedError):
+    with pytest.raises(KeyExposedError):
         site_command("enrol", "--site-folder", fresh.path, "--output", tmp_path / "north.json")
 
 
 def test_a_damaged_node_key_is_not_enrolled(fresh, tmp_path, site_command):
     fresh.node_key.write_bytes(fresh.key.read_bytes())
-    with pytest.raises(errors.KeyInvalidError, match="OpenSSH"):
+    with pytest.raises(KeyInvalidError, match="OpenSSH"):
         site_command("enrol", "--site-folder", fresh.path, "--output", tmp_path / "north.json")

@@ -9,11 +9,14 @@ import sys
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from common import errors
-from common.hash_chain import HashChain
-from common.identity import fingerprint
-from common.kit import read_kit
-from common.roster import read_roster
+from client.commands.errors import NotConfirmedError
+from client.installation.errors import NotEnrolledError
+from common.errors import ExitCode
+from common.trust.errors import KitInvalidError, RosterInvalidError
+from common.trust.hash_chain import HashChain
+from common.trust.identity import fingerprint
+from common.trust.kit import read_kit
+from common.trust.roster import read_roster
 
 
 @pytest.fixture
@@ -60,24 +63,24 @@ def test_a_fingerprint_may_be_typed_in_small_letters_and_with_spaces(join, kit_f
 
 
 def test_another_fingerprint_than_the_one_heard_is_refused_and_nothing_is_kept(join, kit_file, fresh):
-    with pytest.raises(errors.KitInvalidError, match="may be forged"):
+    with pytest.raises(KitInvalidError, match="may be forged"):
         join(kit_file(), fingerprint(Ed25519PrivateKey.generate().public_key()))
     assert nothing_was_kept(fresh)
 
 
 def test_most_of_a_fingerprint_is_not_enough(join, kit_file, fresh, coordinator_key):
-    with pytest.raises(errors.KitInvalidError, match="may be forged"):
+    with pytest.raises(KitInvalidError, match="may be forged"):
         join(kit_file(), fingerprint(coordinator_key.public_key())[:-1])
     assert nothing_was_kept(fresh)
 
 
 def test_without_anybody_to_ask_nothing_is_kept(join, kit_file, fresh):
-    with pytest.raises(errors.NotConfirmedError, match="--fingerprint"):
+    with pytest.raises(NotConfirmedError, match="--fingerprint"):
         join(kit_file(), None)
     assert nothing_was_kept(fresh)
 
 
-@pytest.mark.parametrize(("right", "code"), [(True, 0), (False, errors.ExitCode.KIT_INVALID)])
+@pytest.mark.parametrize(("right", "code"), [(True, 0), (False, ExitCode.KIT_INVALID)])
 def test_on_a_terminal_the_fingerprint_is_asked_for(right, code, kit_file, fresh, coordinator_key):
     heard = fingerprint(coordinator_key.public_key()) if right else "AAAA-" * 5 + "AAAA"
     controller, terminal = pty.openpty()
@@ -110,7 +113,7 @@ def test_the_same_kit_again_changes_nothing(join, kit_file, fresh):
 def test_an_older_roster_is_never_installed(join, kit_file, fresh):
     join(kit_file(epoch=3))
     before = fresh.kit.read_bytes()
-    with pytest.raises(errors.RosterInvalidError, match="of epoch 2, installed is 3"):
+    with pytest.raises(RosterInvalidError, match="of epoch 2, installed is 3"):
         join(kit_file(epoch=2))
     assert read_roster(fresh.roster).epoch == 3
     assert fresh.kit.read_bytes() == before
@@ -120,20 +123,20 @@ def test_another_roster_of_the_same_epoch_is_refused(join, kit_file, fresh):
     join(kit_file())
     smaller = dict(list(read_kit(fresh.kit).roster.sites.items())[1:3])
     assert "north" in smaller
-    with pytest.raises(errors.RosterInvalidError, match="needs a new epoch"):
+    with pytest.raises(RosterInvalidError, match="needs a new epoch"):
         join(kit_file(sites=smaller))
 
 
 def test_a_kit_of_another_coordinator_is_refused_whatever_fingerprint_is_given(join, kit_file, fresh):
     join(kit_file())
     before, other = fresh.kit.read_bytes(), Ed25519PrivateKey.generate()
-    with pytest.raises(errors.KitInvalidError, match="of another one"):
+    with pytest.raises(KitInvalidError, match="of another one"):
         join(kit_file(key=other, epoch=2), fingerprint(other.public_key()))
     assert fresh.kit.read_bytes() == before
 
 
 def test_a_roster_without_this_site_is_refused(join, kit_file, fresh, roster):
-    with pytest.raises(errors.NotEnrolledError, match="send the enrolment file"):
+    with pytest.raises(NotEnrolledError, match="send the enrolment file"):
         join(kit_file(sites=dict(roster.sites)))
     assert nothing_was_kept(fresh)
 
@@ -151,6 +154,6 @@ def test_a_changed_kit_is_refused(join, kit_file, fresh):
     document = json.loads(kit.read_bytes())
     document["address"] = "elsewhere:443"
     kit.write_text(json.dumps(document))
-    with pytest.raises(errors.KitInvalidError):
+    with pytest.raises(KitInvalidError):
         join(kit)
     assert nothing_was_kept(fresh)

@@ -14,21 +14,25 @@ import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from safetensors.torch import save
 
-from client.approval import approve, withdraw_approval
-from client.cached_patients import CachedPatients
+from client.consent.approval import approve, withdraw_approval
 from client.dicom.cache import Cache
-from client.evaluation import count_patients
+from client.dicom.errors import NothingUsableError
 from client.final_model.receiving import open_model
-from client.policy_template import POLICY_TEMPLATE
-from common import errors
-from common.hash_chain import HashChain
-from common.identity import read_secret_file
-from common.metrics import area_under_curve, sensitivities
+from client.installation.errors import NotEnrolledError
+from client.installation.policy_template import POLICY_TEMPLATE
+from client.learning.cached_patients import CachedPatients
+from client.learning.evaluation import count_patients
+from common.errors import FileTooLargeError, FileUnreadableError, OutputExistsError
+from common.networks.errors import WeightsInvalidError
 from common.plan.reading import read_plan
 from common.plan.schedule import count_layout
 from common.plan.start import start_network
-from common.release import CARD, READABLE, SIGNATURE, WEIGHTS, sign_card
-from common.roster import Roster, signed_roster
+from common.privacy.metrics import area_under_curve, sensitivities
+from common.trust.errors import ReleaseInvalidError
+from common.trust.hash_chain import HashChain
+from common.trust.identity import read_secret_file
+from common.trust.release import CARD, READABLE, SIGNATURE, WEIGHTS, sign_card
+from common.trust.roster import Roster, signed_roster
 
 OUTPUT = "predictions.csv"
 
@@ -158,7 +162,7 @@ MISFITS = {
 @pytest.mark.parametrize("case", MISFITS)
 def test_weights_that_do_not_fit_the_plan_are_refused_even_when_signed(case, site, release, asked, weights):
     content = save(MISFITS[case](weights))
-    with pytest.raises((errors.WeightsInvalidError, errors.FileTooLargeError)):
+    with pytest.raises((WeightsInvalidError, FileTooLargeError)):
         asked("model", "receive", release(content=content), "--site-folder", site.path)
     assert list(site.models.iterdir()) == [] if site.models.exists() else True
 
@@ -177,12 +181,12 @@ NO_WEIGHTS = {
 
 @pytest.mark.parametrize("case", NO_WEIGHTS)
 def test_a_file_that_holds_no_weights_is_refused_even_when_signed(case, site, release, asked):
-    with pytest.raises(errors.WeightsInvalidError):
+    with pytest.raises(WeightsInvalidError):
         asked("model", "receive", release(content=NO_WEIGHTS[case]), "--site-folder", site.path)
 
 
 def test_weights_larger_than_the_network_are_not_read(site, release, asked, weights):
-    with pytest.raises(errors.FileTooLargeError):
+    with pytest.raises(FileTooLargeError):
         asked("model", "receive", release(content=save(weights) + bytes(2 << 20)), "--site-folder", site.path)
 
 
@@ -191,7 +195,7 @@ def test_a_zip_bomb_is_not_unpacked(site, release, asked, tmp_path):
     (folder / WEIGHTS).write_bytes(bytes(16 << 20))
     bomb = zipped(folder, tmp_path / "bomb.zip")
     assert bomb.stat().st_size < 1 << 20
-    with pytest.raises(errors.ReleaseInvalidError, match="the limit for this file"):
+    with pytest.raises(ReleaseInvalidError, match="the limit for this file"):
         asked("model", "receive", bomb, "--site-folder", site.path)
 
 
@@ -204,7 +208,7 @@ BAD_ZIPS = {
 @pytest.mark.parametrize("case", BAD_ZIPS)
 def test_a_zip_that_is_no_release_is_refused(case, site, release, asked, tmp_path):
     file = zipped(release(), tmp_path / "bad.zip", extra=BAD_ZIPS[case])
-    with pytest.raises(errors.ReleaseInvalidError):
+    with pytest.raises(ReleaseInvalidError):
         asked("model", "receive", file, "--site-folder", site.path)
 
 
@@ -225,19 +229,19 @@ def test_a_damaged_zip_is_refused_whichever_file_is_hit(name, site, release, ask
         place = archive.getinfo(name).header_offset + 60 + len(name)
     content[place] ^= 0xFF
     file.write_bytes(content)
-    with pytest.raises(errors.ReleaseInvalidError):
+    with pytest.raises(ReleaseInvalidError):
         asked("model", "receive", file, "--site-folder", site.path)
 
 
 def test_a_model_that_another_coordinator_signed_is_refused(site, release, asked):
-    with pytest.raises(errors.ReleaseInvalidError, match="another coordinator"):
+    with pytest.raises(ReleaseInvalidError, match="another coordinator"):
         asked("model", "receive", release(key=Ed25519PrivateKey.generate()), "--site-folder", site.path)
 
 
 def test_a_model_that_nobody_signed_is_refused(site, release, asked):
     folder = release()
     (folder / SIGNATURE).unlink()
-    with pytest.raises(errors.ReleaseInvalidError, match="nobody signed"):
+    with pytest.raises(ReleaseInvalidError, match="nobody signed"):
         asked("model", "receive", folder, "--site-folder", site.path)
 
 
@@ -247,19 +251,19 @@ def test_a_file_changed_after_signing_is_refused(name, site, release, asked):
     content = bytearray((folder / name).read_bytes())
     content[len(content) // 2] ^= 1
     (folder / name).write_bytes(content)
-    with pytest.raises((errors.ReleaseInvalidError, errors.WeightsInvalidError)):
+    with pytest.raises((ReleaseInvalidError, WeightsInvalidError)):
         asked("model", "receive", folder, "--site-folder", site.path)
 
 
 @pytest.mark.parametrize("digest", ["00" * 32, "", "../plans", None])
 def test_a_model_of_a_plan_that_nobody_approved_is_refused(digest, site, release, asked):
-    with pytest.raises(errors.NotEnrolledError, match="nobody approved"):
+    with pytest.raises(NotEnrolledError, match="nobody approved"):
         asked("model", "receive", release(plan_digest=digest), "--site-folder", site.path)
 
 
 def test_a_model_of_a_withdrawn_plan_is_refused(site, release, asked, plan_file):
     withdraw_approval(site, read_plan(plan_file).digest(), approver="Dr A. Meyer")
-    with pytest.raises(errors.NotEnrolledError, match="nobody approved"):
+    with pytest.raises(NotEnrolledError, match="nobody approved"):
         asked("model", "receive", release(), "--site-folder", site.path)
 
 
@@ -276,12 +280,12 @@ def test_a_received_model_changed_on_the_disk_is_not_used(received, asked):
     content[-1] ^= 1
     file.chmod(0o600)
     file.write_bytes(content)
-    with pytest.raises(errors.ReleaseInvalidError, match="not the file that the model card names"):
+    with pytest.raises(ReleaseInvalidError, match="not the file that the model card names"):
         asked("model", "score", "--site-folder", received.path)
 
 
 def test_without_a_model_there_is_nothing_to_score(site, asked):
-    with pytest.raises(errors.NotEnrolledError, match="fedward-site model receive"):
+    with pytest.raises(NotEnrolledError, match="fedward-site model receive"):
         asked("model", "score", "--site-folder", site.path)
 
 
@@ -372,14 +376,14 @@ def test_each_study_has_its_figures_and_each_refused_file_its_code(received, ask
 @pytest.mark.parametrize("place", ["", "deeper"])
 def test_an_output_beside_the_scans_is_refused(place, received, asked, new_scans):
     (new_scans / "deeper").mkdir()
-    with pytest.raises(errors.FileUnreadableError, match="only read"):
+    with pytest.raises(FileUnreadableError, match="only read"):
         asked("model", "predict", new_scans, "--output", new_scans / place / OUTPUT, "--site-folder", received.path)
     assert not list(new_scans.rglob(OUTPUT))
 
 
 def test_an_existing_output_is_left_alone(received, asked, new_scans, tmp_path):
     (tmp_path / OUTPUT).write_text("mine")
-    with pytest.raises(errors.OutputExistsError):
+    with pytest.raises(OutputExistsError):
         asked("model", "predict", new_scans, "--output", tmp_path / OUTPUT, "--site-folder", received.path)
     assert (tmp_path / OUTPUT).read_text() == "mine"
 
@@ -387,7 +391,7 @@ def test_an_existing_output_is_left_alone(received, asked, new_scans, tmp_path):
 def test_a_folder_without_a_usable_scan_says_so(received, site_command, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty/note.txt").write_text("nothing here " * 20)
-    with pytest.raises(errors.NothingUsableError, match="none of 1 files"):
+    with pytest.raises(NothingUsableError, match="none of 1 files"):
         site_command(
             "model", "predict", tmp_path / "empty", "--output", tmp_path / OUTPUT, "--site-folder", received.path
         )

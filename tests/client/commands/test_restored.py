@@ -4,11 +4,11 @@ from contextlib import closing
 
 import pytest
 
-from client.approval import approve
-from client.audit_log import audit_links
 from client.commands.restored import restored
-from client.secagg_journal import SiteJournal
-from common.errors import NotEnrolledError
+from client.consent.approval import approve
+from client.installation.audit_log import audit_links
+from client.installation.errors import NotEnrolledError
+from client.secagg.journal import SiteJournal
 
 
 def test_after_a_restore_no_forgotten_attempt_is_taken_again_and_it_is_written_down(north, signed_plan, capsys):

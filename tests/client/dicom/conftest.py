@@ -9,7 +9,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from client.dicom.settings import IngestSettings
-from simulation.dicom_writer import Form, Names, Template, uid_for
+from simulation.hospitals.dicom_writer import Form, Names, Template, uid_for
 
 SIDE = 32
 CT_SETTINGS: dict[str, Any] = {

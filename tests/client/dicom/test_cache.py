@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client.dicom.cache import Cache
+from client.dicom.errors import CacheInvalidError
 from client.dicom.facts import FACT_NAMES, KEY, Facts, checked
 from client.dicom.ingest import ingest
 from client.dicom.record import RecordInfo
 from client.dicom.reject import Rejected
 from client.dicom.segments import committed, index_path, shard_path
 from client.dicom.vault import OVERHEAD_BYTES, Vault
-from common.errors import CacheInvalidError
 
 ALLOWED = {
     "patient_key",

@@ -15,14 +15,15 @@ import pytest
 from client.dicom import pool
 from client.dicom.cache import Cache
 from client.dicom.cache_folder import open_folder
+from client.dicom.errors import CacheInvalidError
 from client.dicom.ingest import ingest
 from client.dicom.limits import FILE_WALL_S
 from client.dicom.reject import RejectCode
 from client.dicom.segments import committed
 from client.dicom.vault import OVERHEAD_BYTES
 from client.dicom.withdrawals import withdraw
-from client.frames import receive
-from common.errors import CacheInvalidError, FileUnreadableError
+from client.processes.frames import receive
+from common.errors import FileUnreadableError
 
 SIDE = 32
 

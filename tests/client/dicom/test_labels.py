@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client.dicom.cache import Cache
+from client.dicom.errors import LabelsInvalidError
 from client.dicom.ingest import ingest
 from client.dicom.labels import read_labels
 from client.dicom.pseudonyms import Pseudonyms
 from client.dicom.record import Split, Stratum
 from client.dicom.splits import VALIDATION_SHARE, split_of
-from common.errors import LabelsInvalidError
-from simulation.dicom_writer import uid_for
+from simulation.hospitals.dicom_writer import uid_for
 
 NAMES = Pseudonyms(b"k" * 32)
 HEADER = "key_type,key,label\n"

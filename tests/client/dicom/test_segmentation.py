@@ -14,7 +14,7 @@ from client.dicom.cache import Cache
 from client.dicom.ingest import ingest
 from client.dicom.reject import RejectCode
 from client.dicom.segmentation import nifti_volume, png_image
-from simulation.dicom_writer import uid_for
+from simulation.hospitals.dicom_writer import uid_for
 
 SIDE, DEPTH = 32, 8
 CLASSES = ("background", "liver", "tumour")

@@ -2,8 +2,7 @@
 
 import pytest
 
-from common import errors
-from common.accounting import epsilon
+from common.plan.errors import PlanInvalidError, PlanWeakPrivacyError
 from common.plan.fitting import check_fit, lattice_step
 from common.plan.guarantee import (
     check_guarantee,
@@ -17,6 +16,7 @@ from common.plan.guarantee import (
 from common.plan.reading import parse_plan
 from common.plan.shapes_here import shapes_here
 from common.plan.summary import summarise
+from common.privacy.accounting import epsilon
 
 
 def fit(document):
@@ -33,13 +33,13 @@ def test_a_plan_written_by_our_command_buys_what_it_promises(plan_document):
 def test_less_noise_than_the_promise_needs_is_refused_with_the_noise_that_would_do(plan_document):
     needed = plan_document["phases"][0]["noise_multiplier"]
     plan_document["phases"][0]["noise_multiplier"] = 0.5
-    with pytest.raises(errors.PlanWeakPrivacyError, match=f"noise_multiplier to at least {needed:.4f}"):
+    with pytest.raises(PlanWeakPrivacyError, match=f"noise_multiplier to at least {needed:.4f}"):
         check_guarantee(parse_plan(plan_document, "plan"), "plan")
 
 
 def test_an_evaluation_budget_above_the_promise_is_refused(plan_document):
     plan_document["evaluation"]["epsilon"] = 9.0
-    with pytest.raises(errors.PlanWeakPrivacyError, match=r"lower evaluation\.epsilon"):
+    with pytest.raises(PlanWeakPrivacyError, match=r"lower evaluation\.epsilon"):
         check_guarantee(parse_plan(plan_document, "plan"), "plan")
 
 
@@ -100,19 +100,19 @@ def test_a_participating_hospital_sees_more_than_an_outsider_and_the_promise_lie
 
 def test_a_layout_of_another_network_is_refused(plan_document):
     plan_document["network"]["width"] = 8
-    with pytest.raises(errors.PlanInvalidError, match="layout_hash is"):
+    with pytest.raises(PlanInvalidError, match="layout_hash is"):
         fit(plan_document)
 
 
 def test_words_too_coarse_for_the_noise_are_refused(plan_document):
     plan_document["secure_aggregation"]["coordinate_range"] = 1e5
-    with pytest.raises(errors.PlanWeakPrivacyError, match=r"lower secure_aggregation\.coordinate_range"):
+    with pytest.raises(PlanWeakPrivacyError, match=r"lower secure_aggregation\.coordinate_range"):
         fit(plan_document)
 
 
 def test_a_range_without_room_for_the_noise_is_refused_with_the_range_that_would_do(plan_document):
     plan_document["secure_aggregation"]["coordinate_range"] = 1.5
-    with pytest.raises(errors.PlanWeakPrivacyError, match=r"no room for .* raise it to \S+ or more") as refused:
+    with pytest.raises(PlanWeakPrivacyError, match=r"no room for .* raise it to \S+ or more") as refused:
         fit(plan_document)
     least = float(str(refused.value).split("raise it to ")[1].split()[0])
     plan_document["secure_aggregation"]["coordinate_range"] = 1.01 * least  # three digits are shown

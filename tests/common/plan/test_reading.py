@@ -10,83 +10,84 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common import errors
+from common.errors import FedwardError, FileTooLargeError, FileUnreadableError, NotTomlError, NotUtf8Error
+from common.plan.errors import PlanInvalidError, PlanUnknownKeyError, PlanWeakPrivacyError, PlanWeakThresholdError
 from common.plan.reading import MAX_PLAN_BYTES, parse_plan, read_plan
 
 BAD_VALUES = {
     "epsilon below zero": (
         ("privacy", "epsilon"),
         -1.0,
-        errors.PlanInvalidError,
+        PlanInvalidError,
         r"privacy\.epsilon is -1\.0.*greater than 0",
     ),
-    "epsilon as text": (("privacy", "epsilon"), "8", errors.PlanInvalidError, r"privacy\.epsilon is '8'.*valid number"),
-    "epsilon infinite": (("privacy", "epsilon"), float("inf"), errors.PlanInvalidError, "privacy.epsilon is inf"),
-    "epsilon not a number": (("privacy", "epsilon"), float("nan"), errors.PlanInvalidError, "privacy.epsilon is nan"),
+    "epsilon as text": (("privacy", "epsilon"), "8", PlanInvalidError, r"privacy\.epsilon is '8'.*valid number"),
+    "epsilon infinite": (("privacy", "epsilon"), float("inf"), PlanInvalidError, "privacy.epsilon is inf"),
+    "epsilon not a number": (("privacy", "epsilon"), float("nan"), PlanInvalidError, "privacy.epsilon is nan"),
     "delta that hides nobody": (
         ("privacy", "delta"),
         0.009,
-        errors.PlanWeakPrivacyError,
+        PlanWeakPrivacyError,
         r"below 1/patients = 0\.000364",
     ),
     "a threshold one site too low": (
         ("secure_aggregation", "threshold"),
         2,
-        errors.PlanWeakThresholdError,
+        PlanWeakThresholdError,
         r"threshold is 2, it must be at least 3",
     ),
     "a threshold nobody reaches": (
         ("secure_aggregation", "threshold"),
         5,
-        errors.PlanWeakThresholdError,
+        PlanWeakThresholdError,
         "exceed cohort",
     ),
-    "two survivors": (("secure_aggregation", "minimum_survivors"), 2, errors.PlanWeakThresholdError, "at least 3"),
+    "two survivors": (("secure_aggregation", "minimum_survivors"), 2, PlanWeakThresholdError, "at least 3"),
     "more survivors than sites": (
         ("secure_aggregation", "minimum_survivors"),
         5,
-        errors.PlanWeakThresholdError,
+        PlanWeakThresholdError,
         "exceed",
     ),
-    "a word too small for noise": (("secure_aggregation", "word_bits"), 16, errors.PlanWeakPrivacyError, "needs 32"),
-    "a word of an odd size": (("secure_aggregation", "word_bits"), 24, errors.PlanInvalidError, "word_bits is 24"),
-    "no guard bits": (("secure_aggregation", "guard_bits"), 0, errors.PlanInvalidError, "greater than or equal to 1"),
+    "a word too small for noise": (("secure_aggregation", "word_bits"), 16, PlanWeakPrivacyError, "needs 32"),
+    "a word of an odd size": (("secure_aggregation", "word_bits"), 24, PlanInvalidError, "word_bits is 24"),
+    "no guard bits": (("secure_aggregation", "guard_bits"), 0, PlanInvalidError, "greater than or equal to 1"),
     "a cohort larger than the federation": (
         ("secure_aggregation", "cohort_size"),
         9,
-        errors.PlanInvalidError,
+        PlanInvalidError,
         "lists only 4 sites",
     ),
-    "rounds as a fraction": (("phases", 0, "rounds"), 2.5, errors.PlanInvalidError, r"phases\[0\]\.rounds is 2\.5"),
-    "fewer attempts than rounds": (("phases", 0, "maximum_attempts"), 1, errors.PlanInvalidError, "at least rounds"),
+    "rounds as a fraction": (("phases", 0, "rounds"), 2.5, PlanInvalidError, r"phases\[0\]\.rounds is 2\.5"),
+    "fewer attempts than rounds": (("phases", 0, "maximum_attempts"), 1, PlanInvalidError, "at least rounds"),
     "no attempt left for the closing round": (
         ("phases", 0, "maximum_attempts"),
         20,
-        errors.PlanInvalidError,
+        PlanInvalidError,
         "it must be above rounds",
     ),
-    "a phase that trains nobody": (("phases", 0, "labelled_sampling_rate"), 0.0, errors.PlanInvalidError, "nobody"),
-    "no noise but a promise": (("phases", 0, "noise_multiplier"), 0.0, errors.PlanInvalidError, "above 0"),
+    "a phase that trains nobody": (("phases", 0, "labelled_sampling_rate"), 0.0, PlanInvalidError, "nobody"),
+    "no noise but a promise": (("phases", 0, "noise_multiplier"), 0.0, PlanInvalidError, "above 0"),
     "local steps under distributed noise": (
         ("phases", 0, "local_steps"),
         4,
-        errors.PlanInvalidError,
+        PlanInvalidError,
         "local_steps must be 1",
     ),
-    "a class twice": (("task", "classes"), ["normal", "normal"], errors.PlanInvalidError, "entry twice"),
-    "three sizes in two dimensions": (("image", "size_px"), [8, 8, 8], errors.PlanInvalidError, "size_px has 3"),
-    "a CT window without numbers": (("image", "intensity"), "ct_window", errors.PlanInvalidError, "window_hu must be"),
+    "a class twice": (("task", "classes"), ["normal", "normal"], PlanInvalidError, "entry twice"),
+    "three sizes in two dimensions": (("image", "size_px"), [8, 8, 8], PlanInvalidError, "size_px has 3"),
+    "a CT window without numbers": (("image", "intensity"), "ct_window", PlanInvalidError, "window_hu must be"),
     "a unit of privacy that is not the patient": (
         ("privacy", "unit"),
         "image",
-        errors.PlanInvalidError,
+        PlanInvalidError,
         "privacy.unit",
     ),
-    "an old format": (("format",), "fedward-plan/0", errors.PlanInvalidError, "format is 'fedward-plan/0'"),
-    "a misspelt key": (("privacy", "epsilom"), 8.0, errors.PlanUnknownKeyError, "did you mean epsilon"),
-    "a misspelt key in a list": (("phases", 0, "rouds"), 8, errors.PlanUnknownKeyError, "did you mean rounds"),
-    "a key nobody knows": (("telemetry",), True, errors.PlanUnknownKeyError, "valid here: aggregation, evaluation"),
-    "text with control characters in a name": (("study", "name"), "a\x1b[2J", errors.PlanInvalidError, "study.name"),
+    "an old format": (("format",), "fedward-plan/0", PlanInvalidError, "format is 'fedward-plan/0'"),
+    "a misspelt key": (("privacy", "epsilom"), 8.0, PlanUnknownKeyError, "did you mean epsilon"),
+    "a misspelt key in a list": (("phases", 0, "rouds"), 8, PlanUnknownKeyError, "did you mean rounds"),
+    "a key nobody knows": (("telemetry",), True, PlanUnknownKeyError, "valid here: aggregation, evaluation"),
+    "text with control characters in a name": (("study", "name"), "a\x1b[2J", PlanInvalidError, "study.name"),
 }
 
 
@@ -115,17 +116,17 @@ def test_a_bad_value_is_refused_with_its_place_and_limit(case, plan_document):
 
 def test_a_missing_section_is_named(plan_document):
     del plan_document["task"]
-    with pytest.raises(errors.PlanInvalidError, match="task is missing"):
+    with pytest.raises(PlanInvalidError, match="task is missing"):
         parse_plan(plan_document, "plan.toml")
 
 
 @pytest.mark.parametrize(
     ("content", "error", "sentence"),
     [
-        (b"x" * (MAX_PLAN_BYTES + 1), errors.FileTooLargeError, "the limit is 262144"),
-        (b'title = "\xff"', errors.NotUtf8Error, "byte 9 is not UTF-8"),
-        (b"format = ", errors.NotTomlError, "not TOML"),
-        (b"a = " + b"[" * 5000, errors.NotTomlError, "not TOML"),
+        (b"x" * (MAX_PLAN_BYTES + 1), FileTooLargeError, "the limit is 262144"),
+        (b'title = "\xff"', NotUtf8Error, "byte 9 is not UTF-8"),
+        (b"format = ", NotTomlError, "not TOML"),
+        (b"a = " + b"[" * 5000, NotTomlError, "not TOML"),
     ],
     ids=["huge", "not UTF-8", "not TOML", "nested without end"],
 )
@@ -138,7 +139,7 @@ def test_a_file_that_is_no_plan_is_refused(content, error, sentence, tmp_path):
 
 def test_a_fifo_does_not_hang_the_reader(tmp_path):
     os.mkfifo(tmp_path / "plan.toml")
-    with pytest.raises(errors.FileUnreadableError, match="not a regular file"):
+    with pytest.raises(FileUnreadableError, match="not a regular file"):
         read_plan(tmp_path / "plan.toml")
 
 
@@ -159,12 +160,12 @@ JUNK = st.recursive(
 @given(section=st.sampled_from(["study", "privacy", "phases", "sites", "image", "secure_aggregation"]), junk=JUNK)
 def test_whatever_stands_in_a_section_the_answer_is_a_sentence(section, junk, plan_text):
     document = tomllib.loads(plan_text) | {section: junk}
-    with pytest.raises(errors.FedwardError) as caught:
+    with pytest.raises(FedwardError) as caught:
         parse_plan(document, "plan.toml")
     assert len(str(caught.value)) < 1000
 
 
 def test_standardising_and_its_parameters_belong_together(plan_document):
     plan_document["phases"][0] |= {"method": "standardise"}
-    with pytest.raises(errors.PlanInvalidError, match="set both or neither"):
+    with pytest.raises(PlanInvalidError, match="set both or neither"):
         parse_plan(plan_document, "plan.toml")

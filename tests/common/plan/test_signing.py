@@ -5,7 +5,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common import errors
+from common.errors import NotUtf8Error
+from common.plan.errors import PlanBadSignatureError, PlanUnsignedError
 from common.plan.reading import parse_plan, read_plan
 from common.plan.signing import sign_plan, signature_path, verify_plan
 
@@ -25,21 +26,21 @@ def test_a_signed_plan_verifies_and_names_its_signer(plan_file, coordinator_key)
 
 
 def test_an_unsigned_plan_is_refused(plan_file):
-    with pytest.raises(errors.PlanUnsignedError, match=r"no study\.toml\.sig"):
+    with pytest.raises(PlanUnsignedError, match=r"no study\.toml\.sig"):
         verify_plan(read_plan(plan_file), plan_file)
 
 
 def test_one_changed_number_breaks_the_signature(plan_file, coordinator_key):
     sign_plan(read_plan(plan_file), plan_file, coordinator_key)
     plan_file.write_text(plan_file.read_text().replace("every_rounds = 10", "every_rounds = 11"))
-    with pytest.raises(errors.PlanBadSignatureError, match="changed after it was signed"):
+    with pytest.raises(PlanBadSignatureError, match="changed after it was signed"):
         verify_plan(read_plan(plan_file), plan_file)
 
 
 def test_a_signature_of_somebody_else_is_refused(plan_file, coordinator_key):
     plan = read_plan(plan_file)
     sign_plan(plan, plan_file, Ed25519PrivateKey.generate())
-    with pytest.raises(errors.PlanBadSignatureError, match="do not use this plan"):
+    with pytest.raises(PlanBadSignatureError, match="do not use this plan"):
         verify_plan(plan, plan_file, coordinator_key.public_key())
 
 
@@ -55,7 +56,7 @@ def test_no_changed_byte_of_a_signature_file_is_accepted(position, value, plan_t
         value ^= 1
     content[position] = value
     signature_path(file).write_bytes(content)
-    with pytest.raises((errors.PlanBadSignatureError, errors.NotUtf8Error)):
+    with pytest.raises((PlanBadSignatureError, NotUtf8Error)):
         verify_plan(plan, file, coordinator_key.public_key())
 
 

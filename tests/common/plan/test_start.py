@@ -5,8 +5,8 @@ import hashlib
 import pytest
 import torch
 
-from common.initialisation import available
-from common.parameters import flatten, layout
+from common.networks.initialisation import available
+from common.networks.parameters import flatten, layout
 from common.plan.network import plan_network, plan_shape, travelling_layout
 from common.plan.phases import Trainable
 from common.plan.reading import parse_plan

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.errors import VectorRefusedError
+from common.secagg.errors import VectorRefusedError
 from common.secagg.fixed_point import Encoder, Lattice, check_no_overflow, choose_lattice
 from common.secagg.words import WORD_FORMATS, word_format
 

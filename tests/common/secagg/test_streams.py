@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from Crypto.Cipher import AES
 
-from common.errors import VectorRefusedError
+from common.secagg.errors import VectorRefusedError
 from common.secagg.streams import (
     CHUNK_BYTES,
     META_SEGMENT,

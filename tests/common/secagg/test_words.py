@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.errors import VectorRefusedError
+from common.secagg.errors import VectorRefusedError
 from common.secagg.words import WORD_FORMATS, word_format
 
 WIDTHS = sorted(WORD_FORMATS)

@@ -11,7 +11,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse
 from starlette.routing import Route
 
-from common.errors import FileUnreadableError, KeyExposedError, KeyInvalidError
+from common.errors import FileUnreadableError
+from common.trust.errors import KeyExposedError, KeyInvalidError
 from common.web.door import MAX_BODY_BYTES, Door, page_address
 from common.web.page_token import PageToken, page_token, read_page_token
 from common.web.serving import _listener, serve_page

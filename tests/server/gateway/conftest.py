@@ -17,17 +17,17 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from common.enrolment import Enrolment, signed_enrolment
-from server.admission import admit, sign_next_roster
-from server.coordinator_config import coordinator_config_text, read_coordinator_config
+from common.trust.enrolment import Enrolment, signed_enrolment
 from server.deployment.loopback_tls import (
     ensure_loopback_certificates,
     loopback_authority,
     loopback_certificate,
     loopback_key,
 )
-from server.federation_folder import FederationFolder
-from server.federation_setup import create_federation
+from server.federation.admission import admit, sign_next_roster
+from server.federation.config import coordinator_config_text, read_coordinator_config
+from server.federation.folder import FederationFolder
+from server.federation.setup import create_federation
 from server.gateway.connections import ConnectionLimits
 from server.gateway.door import Door, Limits
 from server.gateway.process import server_config, visitors_of

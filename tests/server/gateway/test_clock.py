@@ -4,10 +4,10 @@ import json
 
 from client.doctor.connection import clock
 from client.doctor.probe import ask_coordinator
-from common.canonical import encode_base64
-from common.flower_pointer import FLOWER_VERSION, pointer_digest
-from common.identity import public_bytes, read_signing_key
-from common.kit import FORMAT, new_kit
+from common.flower.pointer import FLOWER_VERSION, pointer_digest
+from common.trust.canonical import encode_base64
+from common.trust.identity import public_bytes, read_signing_key
+from common.trust.kit import FORMAT, new_kit
 
 
 def test_the_gateway_tells_a_stranger_the_time_and_nothing_else(house):

@@ -12,8 +12,8 @@ from flwr.proto.fleet_pb2 import PushMessagesRequest
 from flwr.proto.message_pb2 import Message, Metadata
 from flwr.proto.node_pb2 import Node
 
-from server.admission import dismiss, sign_next_roster
-from server.certificates import issue, new_authority, read_authority
+from server.federation.admission import dismiss, sign_next_roster
+from server.federation.certificates import issue, new_authority, read_authority
 from server.gateway.connections import ConnectionLimits
 from server.gateway.door import PATHS, Limits
 

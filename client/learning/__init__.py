@@ -1,0 +1,1 @@
+"""How patients teach: the training page, lessons, views, teacher, losses, noise and evaluation."""

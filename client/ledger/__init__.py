@@ -1,0 +1,1 @@
+"""What patients have spent of their privacy, and the refusal to spend more."""

@@ -1,0 +1,1 @@
+"""Child processes of a hospital, and the frames of bytes between them."""

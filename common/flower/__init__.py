@@ -1,0 +1,1 @@
+"""Everything that knows Flower's own types: environment, messages, objects, the thin pointer."""

@@ -1,0 +1,1 @@
+"""Accountants, where noise is placed, and counts that add up over hospitals."""

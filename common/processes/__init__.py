@@ -1,0 +1,1 @@
+"""Supervision of processes, locks, freed memory and logs."""

@@ -1,0 +1,1 @@
+"""Who belongs to the federation: its folder, admission, kit, certificates and settings."""

@@ -1,0 +1,1 @@
+"""The global model: state, optimiser, checkpoints, scores, and blocks on disk."""

@@ -1,0 +1,1 @@
+"""A study's folder, journal, history, progress and live status."""

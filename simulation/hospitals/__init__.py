@@ -1,0 +1,1 @@
+"""Simulated hospitals' scans: imported, drawn, and written as DICOM."""

@@ -1,0 +1,1 @@
+"""Public start weights from generated images: ``python -m simulation.pretraining``."""

@@ -1,0 +1,1 @@
+"""A simulated study from its scenario file to its report."""
