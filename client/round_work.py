@@ -51,7 +51,7 @@ class Training(Protocol):
 
 
 class StudyWork:
-    """Charging of one study, and its training (``client.secagg.steps.RoundWork``).
+    """Charging of one study, and its training (``client.secagg.context.RoundWork``).
 
     ``payload_bytes``: bytes of the largest masked vector of this study, which the outbox lets through.
     """

@@ -21,6 +21,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from client.secagg.context import RoundWork, SiteContext
 from client.secagg.journal import SiteJournal
 from client.secagg.rules import SitePolicy
 from client.secagg.state import (
@@ -35,8 +36,6 @@ from client.secagg.state import (
     wipe,
 )
 from client.secagg.steps import (
-    RoundWork,
-    SiteContext,
     answer_certificate,
     answer_forward,
     answer_keylist,

@@ -7,11 +7,8 @@ session.
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from typing import Protocol
-
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from collections.abc import Iterable
+from dataclasses import replace
 
 from client.secagg.checks import (
     check_agreement,
@@ -28,8 +25,8 @@ from client.secagg.checks import (
     check_vector,
     read_order,
 )
-from client.secagg.journal import SiteJournal
-from client.secagg.rules import PhaseRules, SitePolicy
+from client.secagg.context import SiteContext
+from client.secagg.rules import PhaseRules
 from client.secagg.state import (
     ConsistentState,
     Contribution,
@@ -54,6 +51,7 @@ from common.secagg.keys import (
     self_mask_key,
     sign,
 )
+from common.secagg.masking import MaskedVector, mask_vector
 from common.secagg.messages import (
     Certificate,
     Consistent,
@@ -73,7 +71,7 @@ from common.secagg.messages import (
     encode,
 )
 from common.secagg.order import Order, order_digest
-from common.secagg.refusals import Check, CheckSet, RefusedError
+from common.secagg.refusals import Check, RefusedError
 from common.secagg.sealed_shares import SharePair, seal, unseal
 from common.secagg.shamir import share_to_bytes, split_secret
 from common.secagg.statements import (
@@ -89,48 +87,9 @@ from common.secagg.statements import (
     survivors_digest,
     unmask_statement,
 )
-from common.secagg.vector import MaskedVector, mask_vector
 
 _UNSIGNED = bytes(64)
 _FINGERPRINT_BYTES = 1 << 20
-
-
-class RoundWork(Protocol):
-    """What the protocol asks of the rest of the site: the training and the privacy ledger."""
-
-    def contribute(self, order: Order, model: memoryview) -> Contribution:
-        """Train on the received model (valid during this call only; may be released) and return the noised vector.
-
-        The ledger's RESERVED must be durable before the first gradient. Sampling and noise must be fresh each time.
-        Any exception refuses the order with one fixed code.
-        """
-        ...
-
-    def spend(self, order: Order) -> None:
-        """Make the ledger's SPENT durable: MASKED leaves next. An exception stops it."""
-        ...
-
-    def ledger_head(self, order: Order) -> bytes:
-        """Return the 32-byte head of the study's ledger chain, which travels with KEYS as an anchor."""
-        ...
-
-    def abandon(self, order: Order) -> None:
-        """Learn that the session ended before MASKED left, for a reason that does not depend on the site's data."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class SiteContext:
-    """What a session of this site has throughout its life. See ``client.secagg.session.SiteSession`` for each."""
-
-    policy: SitePolicy
-    identity: Ed25519PrivateKey
-    journal: SiteJournal
-    work: RoundWork
-    checks: CheckSet
-    entropy: Callable[[int], bytes]
-    clock: Callable[[], float]
-    threads: int
 
 
 def answer_order(site: SiteContext, message: SignedOrder, model: memoryview) -> tuple[KeyedState, Packet]:

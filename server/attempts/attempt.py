@@ -14,7 +14,7 @@ from server.attempts.stage import GARBAGE, Asked, Stage, StageSettings
 from server.secagg.opening import OpenedSum
 from server.secagg.session import ServerSession
 from server.study.events import AttemptStart, RoundEvents
-from server.study.journal import AnswerRow, Details, HeadRow, OpenedRow, RefusalRow
+from server.study.journal_rows import AnswerRow, Details, HeadRow, OpenedRow, RefusalRow
 
 
 class Attempt:

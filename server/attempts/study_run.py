@@ -34,7 +34,8 @@ from server.study.events import (
     RunState,
 )
 from server.study.folder import Study
-from server.study.journal import AbortRow, Journal
+from server.study.journal import Journal
+from server.study.journal_rows import AbortRow
 from server.study.progress import apply_opened
 
 SHORTEST_SLEEP_S = 0.1

@@ -22,7 +22,7 @@ from common.plan.privacy import NoisePlacement
 from common.plan.protocol import divisor
 from common.plan.schedule import is_closing, is_evaluated, version_before
 from common.plan.selection import ends_early
-from common.secagg.vector import SummedVector
+from common.secagg.accumulator import SummedVector
 from server.model.blocks import Computed, Vector, Weights, blocks, part_of, whole
 from server.model.evaluation import Evaluation, evaluate
 from server.model.optimiser import OptimiserState, computed_average, computed_step, new_optimiser_state

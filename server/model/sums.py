@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from common.secagg.vector import SummedVector, VectorSpec
+from common.secagg.accumulator import SummedVector
+from common.secagg.vector import VectorSpec
 from server.errors import StudyFolderInvalidError
 from server.model.tensor_file import TensorFile, write_tensors
 

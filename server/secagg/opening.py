@@ -4,12 +4,12 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from common.secagg.accumulator import Accumulator, SumCheckFailed, SummedVector
 from common.secagg.keys import public_key
 from common.secagg.messages import DealtShare, Unmask
 from common.secagg.refusals import Check, CheckSet, RefusedError, RoundAbortedError
 from common.secagg.shamir import SECRET_BYTES, secret_from_element, share_from_bytes
 from common.secagg.statements import seed_commitment
-from common.secagg.vector import Accumulator, SumCheckFailed, SummedVector
 from server.secagg.facts import RoundFacts
 from server.secagg.recovery import ShareRebuilder, WrongShare, masks_to_remove
 
@@ -19,7 +19,7 @@ class OpenedSum:
     """The end of a round.
 
     Attributes:
-        total: the exact sums, see ``common.secagg.vector.SummedVector``.
+        total: the exact sums, see ``common.secagg.accumulator.SummedVector``.
         participants: U3, sorted: whose vectors are in it. dropped: the rest of the cohort, sorted.
         wrong_shares: shares that did not fit, where others were used instead.
         session_id, survivors_digest, sum_digest: for the journal and RESULT.

@@ -16,13 +16,14 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from common.networks.errors import WeightsInvalidError
 from common.plan.errors import PlanWeakThresholdError
+from common.secagg.accumulator import Accumulator
 from common.secagg.keys import sign
 from common.secagg.messages import Packet, Result, SignedOrder, decode, encode
 from common.secagg.order import Order, encode_order, order_digest
@@ -30,7 +31,6 @@ from common.secagg.refusals import ALL_CHECKS, Check, CheckSet, RefusedError, Ro
 from common.secagg.stages import SERVER_TRANSITIONS, SITE_SENDS, Kind, ServerStage
 from common.secagg.statements import order_statement, result_statement
 from common.secagg.thresholds import is_reachable, least_survivors, never_both_kinds
-from common.secagg.vector import Accumulator
 from common.secagg.wire import MAX_MESSAGE_BYTES
 from common.trust.errors import RosterInvalidError
 from server.secagg.checks import (
@@ -45,35 +45,11 @@ from server.secagg.checks import (
 from server.secagg.facts import RoundFacts
 from server.secagg.lists import open_certificate, open_forward, open_keylist, open_survivors
 from server.secagg.opening import OpenedSum, open_sum
+from server.secagg.receipts import Receipt, SiteRefusal
 from server.secagg.transcript import Transcript
 
 _log = logging.getLogger("fedward.secagg")
 _MOST_REJECTED = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """What became of one incoming message: taken (``check`` is None), or refused by a check and forgotten.
-
-    ``site_id`` is the name in the message; it is proven only if the message was taken.
-    """
-
-    site_id: str
-    check: Check | None
-
-    @property
-    def is_taken(self) -> bool:
-        """Whether the message counts."""
-        return self.check is None
-
-
-@dataclass(frozen=True, slots=True)
-class SiteRefusal:
-    """A site's signed refusal: the stage it came in, the check, and the site it names, if any."""
-
-    stage: ServerStage
-    check: Check
-    about: str
 
 
 class ServerSession:

@@ -14,7 +14,7 @@ from server.deployment.federation_status import sites_online
 from server.federation.folder import FederationFolder
 from server.study.folder import Study, open_study
 from server.study.history import AttemptRecord, attempt_records
-from server.study.journal import AnswerRow
+from server.study.journal_rows import AnswerRow
 from server.study.live_status import LiveStatus, is_running, read_live_status
 from server.study.status import read_journal, study_status
 

@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from server.model.evaluation import Evaluation
-from server.study.journal import AbortRow, AnswerRow
+from server.study.journal_rows import AbortRow, AnswerRow
 
 _log = logging.getLogger("fedward.rounds")
 

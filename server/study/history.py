@@ -6,7 +6,8 @@ from common.plan.schedule import version_before
 from server.model.evaluation import Evaluation
 from server.model.state import evaluation_of
 from server.study.folder import Study
-from server.study.journal import AbortRow, AppliedRow, AttemptRow, Journal, OpenedRow
+from server.study.journal import Journal
+from server.study.journal_rows import AbortRow, AppliedRow, AttemptRow, OpenedRow
 
 
 @dataclass(frozen=True, eq=False)

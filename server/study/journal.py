@@ -16,15 +16,25 @@ import json
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
 import numpy as np
-from numpy.typing import NDArray
 
 from server.errors import StudyFolderInvalidError
+from server.study.journal_rows import (
+    NO_DETAILS,
+    AbortRow,
+    AnswerRow,
+    AppliedRow,
+    AttemptRow,
+    Details,
+    HeadRow,
+    OpenedRow,
+    RefusalRow,
+)
 
 _TABLES: Final = {
     "study": "one INTEGER PRIMARY KEY CHECK (one = 1), plan_digest BLOB NOT NULL, started_unix_s REAL NOT NULL",
@@ -45,102 +55,6 @@ _TABLES: Final = {
     "heads": "attempt INTEGER NOT NULL REFERENCES attempts, site TEXT NOT NULL, head BLOB NOT NULL,"
     " PRIMARY KEY (attempt, site)",
 }
-LOST: Final = 0  # the code of an attempt that a crash of the server cut off
-
-
-@dataclass(frozen=True)
-class AttemptRow:
-    """A numbered attempt. ``model_digest``: of the model it was ordered with."""
-
-    attempt: int
-    phase: int
-    round_number: int
-    cohort: tuple[str, ...]
-    model_digest: bytes
-    unix_s: float
-
-
-@dataclass(frozen=True)
-class AbortRow:
-    """An attempt that was given up. ``code``: of ``common.secagg.refusals``, or ``LOST``."""
-
-    attempt: int
-    code: int
-    sentence: str
-    suspects: tuple[str, ...]
-    unix_s: float = 0.0
-
-
-@dataclass(frozen=True, eq=False)
-class OpenedRow:
-    """An attempt whose sum was opened. Shapes: meta (meta words,) uint64. Digests: see ``OpenedSum``."""
-
-    attempt: int
-    participants: tuple[str, ...]
-    dropped: tuple[str, ...]
-    sum_digest: bytes
-    session_id: bytes
-    survivors_digest: bytes
-    transcript_digest: bytes
-    meta: NDArray[np.uint64]
-    unix_s: float = 0.0
-
-
-@dataclass(frozen=True)
-class AppliedRow:
-    """An attempt whose sum moved the model. ``model_digest``: of the model that the next order brings."""
-
-    attempt: int
-    divisor: float
-    checkpoint_sha256: str
-    model_digest: bytes
-    finished: bool
-    unix_s: float = 0.0
-
-
-@dataclass(frozen=True)
-class AnswerRow:
-    """What became of one question to one site: ``taken``, ``timeout``, ``refused:…``, ``rejected:…``, ``failed:…``."""
-
-    attempt: int
-    asked: str
-    site: str
-    outcome: str
-    bytes_to_site: int
-    bytes_from_site: int
-    seconds: float
-
-
-@dataclass(frozen=True)
-class RefusalRow:
-    """A site's signed refusal in an attempt."""
-
-    attempt: int
-    site: str
-    stage: str
-    code: int
-    about: str
-
-
-@dataclass(frozen=True)
-class HeadRow:
-    """The head (32 bytes) of a site's ledger chain for this study, which it signed in an attempt."""
-
-    attempt: int
-    site: str
-    head: bytes
-
-
-@dataclass(frozen=True)
-class Details:
-    """What came of an attempt besides its end."""
-
-    answers: Sequence[AnswerRow] = ()
-    refusals: Sequence[RefusalRow] = ()
-    heads: Sequence[HeadRow] = ()
-
-
-NO_DETAILS: Final = Details()
 
 
 class Journal:

@@ -17,7 +17,7 @@ from typing import Any, Final
 from common.errors import FileTooLargeError, FileUnreadableError
 from common.files import read_bounded
 from server.study.events import AttemptStart, RoundEnd, RoundEvents, RunEnd
-from server.study.journal import AbortRow, AnswerRow
+from server.study.journal_rows import AbortRow, AnswerRow
 
 FILE_NAME: Final = "live.json"
 ANSWERS_WITHIN_S: Final = 0.1

@@ -19,8 +19,8 @@ sites' last answer and 3 then leaves a study that cannot go on; with noise the r
 
 from common.networks.errors import WeightsInvalidError
 from common.plan.protocol import divisor
+from common.secagg.accumulator import SummedVector
 from common.secagg.refusals import TABLE, Check
-from common.secagg.vector import SummedVector
 from server.errors import StudyFolderInvalidError
 from server.model.blocks import Weights
 from server.model.checkpoint import KEPT, open_checkpoint, prune_checkpoints, write_checkpoint
@@ -28,7 +28,8 @@ from server.model.state import ModelState, StateOf, apply_sum, computed_sum, in_
 from server.model.sums import read_sum
 from server.model.tensor_file import remove_unfinished, set_aside
 from server.study.folder import Study
-from server.study.journal import LOST, AbortRow, AppliedRow, AttemptRow, Journal, OpenedRow
+from server.study.journal import Journal
+from server.study.journal_rows import LOST, AbortRow, AppliedRow, AttemptRow, OpenedRow
 
 LOST_SENTENCE = "the server stopped before the sum was opened"
 

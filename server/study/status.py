@@ -9,7 +9,8 @@ from common.secagg.refusals import CHECK_OF_CODE
 from server.errors import StudyFolderInvalidError
 from server.study.folder import Study
 from server.study.history import AttemptRecord, attempt_records, scores_by_version
-from server.study.journal import LOST, Journal
+from server.study.journal import Journal
+from server.study.journal_rows import LOST
 
 
 def read_journal(study: Study) -> Journal | None:

@@ -22,7 +22,8 @@ from common.secagg.order import Order
 from common.secagg.refusals import ALL_CHECKS, TABLE, Check, CheckSet, RoundAbortedError
 from common.secagg.stages import SERVER_TRANSITIONS, SITE_RECEIVES, SITE_SENDS, Kind, ServerStage, SiteStage
 from server.secagg.facts import RoundFacts
-from server.secagg.session import Receipt, ServerSession
+from server.secagg.receipts import Receipt
+from server.secagg.session import ServerSession
 from simulation.runtime.secagg_federation import NOW_S, Federation, MadeUpWork, new_federation
 
 ZEROS = bytes(32)

@@ -11,6 +11,7 @@ from pathlib import Path
 from client.secagg.journal import SiteJournal
 from client.secagg.rules import SecondAttempt
 from client.secagg.state import MaskedState, SharedState
+from common.secagg.accumulator import Accumulator
 from common.secagg.keys import mask_sign, self_mask_key, sign
 from common.secagg.messages import Certificate, Packet, Survivors, Unmask, Witness, encode
 from common.secagg.order import Order
@@ -20,7 +21,6 @@ from common.secagg.shamir import combine, secret_from_element, share_from_bytes,
 from common.secagg.stages import SITE_SENDS, Kind
 from common.secagg.statements import consistency_statement
 from common.secagg.streams import Stream
-from common.secagg.vector import Accumulator
 from server.secagg.recovery import masks_to_remove
 from server.secagg.session import ServerSession
 from simulation.attacks.arena import (

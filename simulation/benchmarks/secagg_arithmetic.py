@@ -16,8 +16,10 @@ from flwr.common import ndarray_to_bytes
 from flwr.common.secure_aggregation.ndarrays_arithmetic import parameters_addition
 from numpy.typing import NDArray
 
+from common.secagg.accumulator import Accumulator, SummedVector
+from common.secagg.masking import encode_vector, mask_vector
 from common.secagg.streams import CHUNK_BYTES, KEY_BYTES, SEGMENT_WORDS, Stream, open_keystream
-from common.secagg.vector import Accumulator, SummedVector, VectorSpec, encode_vector, mask_vector
+from common.secagg.vector import VectorSpec
 from simulation.benchmarks.cpu_time import best_seconds
 from simulation.benchmarks.flower_secagg import (
     Arrays,

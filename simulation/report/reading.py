@@ -17,7 +17,8 @@ from common.trust.identity import fingerprint
 from common.trust.roster import read_roster
 from server.model.evaluation import count_noise_stddev
 from server.study.folder import StudyFolder
-from server.study.journal import AbortRow, AnswerRow, AttemptRow, Journal, OpenedRow, RefusalRow
+from server.study.journal import Journal
+from server.study.journal_rows import AbortRow, AnswerRow, AttemptRow, OpenedRow, RefusalRow
 from simulation.report.facts import Attempt, Compared, Outcome, PublicScore, RunFacts, SentKind, SiteFacts
 
 Row = TypeVar("Row", AnswerRow, RefusalRow)

@@ -14,7 +14,7 @@ from rich.text import Text
 from common.plan.plan import StudyPlan
 from common.plan.schedule import total_rounds, version_before
 from server.study.events import AttemptStart, RoundEnd, RunEnd
-from server.study.journal import AbortRow, AnswerRow
+from server.study.journal_rows import AbortRow, AnswerRow
 from simulation.report.facts import Estimate
 from simulation.report.words import amount, duration
 from simulation.study.watching import SilentEvents

@@ -23,7 +23,7 @@ from common.plan.plan import StudyPlan
 from common.plan.privacy import NoisePlacement
 from common.plan.protocol import site_weight
 from common.plan.start import start_network
-from common.secagg.vector import SummedVector
+from common.secagg.accumulator import SummedVector
 from server.model.phase_facts import StudyNetwork, study_network
 from server.model.state import ModelState, apply_sum, start_state
 

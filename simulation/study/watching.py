@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from server.study.events import AttemptStart, RoundEnd, RoundEvents, RunEnd
-from server.study.journal import AbortRow, AnswerRow
+from server.study.journal_rows import AbortRow, AnswerRow
 
 
 class SilentEvents:

@@ -9,8 +9,9 @@ import pytest
 from safetensors.numpy import load_file, save
 
 from common.errors import FedwardError
+from common.secagg.accumulator import SummedVector
 from common.secagg.fixed_point import Lattice
-from common.secagg.vector import SummedVector, VectorSpec
+from common.secagg.vector import VectorSpec
 from server.errors import StudyFolderInvalidError
 from server.model.checkpoint import (
     KEPT,

@@ -19,7 +19,8 @@ from server.model.checkpoint import KEPT, checkpoint_name, same_state
 from server.model.sums import sum_name
 from server.study.events import RunState
 from server.study.folder import open_study
-from server.study.journal import LOST, Journal
+from server.study.journal import Journal
+from server.study.journal_rows import LOST
 from server.study.progress import current_state, open_journal, replay, resume
 
 KILLED = -signal.SIGKILL

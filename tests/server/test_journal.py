@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from server.errors import StudyFolderInvalidError
-from server.study.journal import AbortRow, AnswerRow, AppliedRow, Details, HeadRow, Journal, OpenedRow, RefusalRow
+from server.study.journal import Journal
+from server.study.journal_rows import AbortRow, AnswerRow, AppliedRow, Details, HeadRow, OpenedRow, RefusalRow
 
 PLAN, MODEL = bytes(32), bytes([1]) * 32
 COHORT = ("east", "north", "west")

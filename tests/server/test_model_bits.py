@@ -7,7 +7,7 @@ import pytest
 
 from common.plan.network import phase_layout, plan_network
 from common.plan.reading import parse_plan
-from common.secagg.vector import SummedVector
+from common.secagg.accumulator import SummedVector
 from server.model.checkpoint import open_checkpoint, same_state, write_checkpoint
 from server.model.phase_facts import study_network
 from server.model.state import apply_sum, computed_sum, start_state, state_from

@@ -10,7 +10,7 @@ from common.plan.fitting import lattice_step
 from common.plan.network import phase_layout, plan_network
 from common.plan.protocol import divisor
 from common.plan.reading import parse_plan
-from common.secagg.vector import SummedVector
+from common.secagg.accumulator import SummedVector
 from server.model.blocks import Computed
 from server.model.optimiser import NOTHING, OptimiserState
 from server.model.phase_facts import named_parameters, study_network

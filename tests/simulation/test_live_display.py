@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 from server.study.events import AttemptStart, RoundEnd, RunEnd, RunState
-from server.study.journal import AbortRow, AnswerRow
+from server.study.journal_rows import AbortRow, AnswerRow
 from simulation.report.facts import Estimate
 from simulation.study.live_display import LiveDisplay
 from simulation.study.plan_building import build_plan

@@ -8,9 +8,11 @@ from Crypto.Cipher import AES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from common.secagg.accumulator import Accumulator, SumCheckCode, SumCheckFailed
 from common.secagg.errors import VectorRefusedError
+from common.secagg.masking import encode_vector, mask_vector
 from common.secagg.streams import META_SEGMENT, SEGMENT_WORDS, add_segment
-from common.secagg.vector import Accumulator, SumCheckCode, SumCheckFailed, VectorSpec, encode_vector, mask_vector
+from common.secagg.vector import VectorSpec
 from common.secagg.words import WORD_FORMATS
 
 WIDTHS = sorted(WORD_FORMATS)
