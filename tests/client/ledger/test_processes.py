@@ -14,7 +14,7 @@ from client.ledger.budget import EntryKind, Stratum
 from client.ledger.errors import LedgerBusyError
 from client.ledger.ledger import Ledger, charge
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PREAMBLE = """
 import sys
 from pathlib import Path

@@ -299,7 +299,7 @@ def test_the_peak_is_lower_than_the_loop_s_by_more_than_half_a_gradient():
         ran = subprocess.run(
             [sys.executable, "-c", PROGRAM, engine],
             env={**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "4194304", "PYTHONPATH": "."},
-            cwd=Path(__file__).parents[2],
+            cwd=Path(__file__).parents[3],
             capture_output=True,
             text=True,
             check=True,

@@ -70,7 +70,7 @@ def test_what_was_recorded_survives_the_kill_of_the_process(tmp_path: Path) -> N
         "journal = SiteJournal(Path(sys.argv[1])); journal.record_attempt(bytes(32), 0, 9);"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[3]
     killed = subprocess.run([sys.executable, "-c", program, str(path)], cwd=root, check=False, timeout=60)
     assert killed.returncode == -9
     assert SiteJournal(path).last_attempt(PLAN) == 9

@@ -15,7 +15,7 @@ from simulation import attackers
 from simulation.attackers import ATTACKS
 from simulation.attacks.arena import Arena, Attack, Outcome, play
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 BY_NAME = {attack.name: attack for attack in ATTACKS}
 SWITCHABLE = sorted(check for check, row in TABLE.items() if row.is_switchable)
 # Without one of these, the attack that it is there for meets another check (or our own code stops): two lines hold it.

@@ -16,7 +16,7 @@ from simulation.hospitals.hospital import deal, public_arrays
 from simulation.hospitals.imported_hospitals import make_imported_hospitals
 from simulation.hospitals.public_arrays import load_public_arrays
 
-DATA = Path(__file__).resolve().parents[2] / "../shared/data"
+DATA = Path(__file__).resolve().parents[3] / "../shared/data"
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (60, 16, 16), dtype=np.uint8)
 LABELS = np.arange(60, dtype=np.uint8)[:, None] % 3
