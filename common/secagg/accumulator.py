@@ -1,4 +1,4 @@
-"""Add masked vectors, remove the masks of the sum, check and decode it (``vector`` has the formulae): the server's part."""
+"""Add masked vectors, remove the masks of the sum, check and decode it (``vector`` has the formulae): the server."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
