@@ -33,7 +33,7 @@ GIVE_MEMORY_BACK = {
     "MALLOC_ARENA_MAX": "2",
 }
 
-_SOURCES = Path(__file__).resolve().parent.parent
+_SOURCES = Path(__file__).resolve().parents[2]  # the folder that holds the four packages
 
 
 def silence_flower() -> None:

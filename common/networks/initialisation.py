@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from common.files import read_bounded, read_text
 from common.networks.errors import WeightsInvalidError
 
-DATA_FOLDER: Final = Path(__file__).parent / "data"
+DATA_FOLDER: Final = Path(__file__).parents[1] / "data"
 SUMS_FILE: Final = "SHA256SUMS"
 MAX_BYTES: Final = 1_000_000
 
