@@ -14,7 +14,7 @@ os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from client.open_sites import site_at
+from client.site import site_at
 from common.faults import fault_without_text
 from common.flower.messages import Hello, from_content, hello_answer, read_hello_question, to_content
 from common.flower.objects import LARGEST_ARRAY_BYTES

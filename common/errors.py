@@ -1,7 +1,7 @@
 """The error tree: each failure a person can meet has one class, one exit code, and one sentence.
 
 An error says what happened, the value, the limit, and what to do. Nothing here ever carries a patient identifier,
-a path inside the scan folder, or text from the network: such messages are fixed codes (``common.refusal`` style),
+a path inside the scan folder, or text from the network: such messages are fixed codes (``common.secagg.refusals``),
 because exception text travels further than one thinks.
 
 This file has the table of codes and what every room needs; each room keeps its own sentences in its ``errors``.

@@ -21,8 +21,8 @@ from client.agent.task_loop import TaskLoop
 from client.agent.watched_site import WatchedSite
 from client.installation.config import read_site_config
 from client.installation.folder import SiteFolder
-from client.open_sites import keep_open
 from client.processes.shapes_beside import ShapesBeside
+from client.site import keep_open
 from common.control.site_control_pb2 import Connection
 from common.processes.folder_lock import hold
 from common.trust.identity import read_secret_file

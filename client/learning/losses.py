@@ -1,7 +1,7 @@
 """Losses of one patient's scans: each maps a scan's output and target to one number and looks at nothing else.
 
 Shapes everywhere: outputs (scans, ...), targets (scans, ...) -> losses (scans,) float32. The patient's loss sums
-losses times weights prepared beforehand (``client.patient_batches``), so padding and unconfident scans weigh 0.
+losses times weights prepared beforehand (``client.learning.lessons``), so padding and unconfident scans weigh 0.
 All are safe under ``torch.func.vmap``: no branch on values, no operation in place.
 """
 

@@ -1,1 +1,1 @@
-"""Side-by-side measurements; run one with python -m simulation.benchmarks.NAME."""
+"""Side-by-side measurements, one a module: ``python -m simulation.benchmarks.rounds`` and its neighbours."""

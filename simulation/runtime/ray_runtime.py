@@ -20,8 +20,7 @@ from flwr.simulation import run_simulation
 import server.app
 from client.app import SITE_FOLDER
 from client.app import app as site_app
-from client.open_sites import keep_open
-from client.site import Site
+from client.site import Site, keep_open
 from common.flower.messages import HELLO_TYPE, MESSAGE_TYPES
 
 Opener = Callable[[Path], Site]

@@ -17,8 +17,7 @@ import client.app
 import server.app
 from client.installation.folder import SiteFolder
 from client.learning.speed import Speed
-from client.open_sites import forget, keep_open
-from client.site import Site
+from client.site import Site, forget, keep_open
 from common.files import replace_atomically
 from common.plan.plan import StudyPlan
 from common.trust.identity import read_signing_key

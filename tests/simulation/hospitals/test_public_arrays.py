@@ -11,8 +11,9 @@ from typer.testing import CliRunner
 from common.errors import FileTooLargeError, FileUnreadableError
 from simulation.__main__ import app
 from simulation.errors import ScenarioInvalidError
+from simulation.hospitals import public_arrays
 from simulation.hospitals.differences import Differences
-from simulation.hospitals.hospital import deal, public_arrays
+from simulation.hospitals.hospital import deal
 from simulation.hospitals.imported_hospitals import make_imported_hospitals
 from simulation.hospitals.public_arrays import load_public_arrays
 
