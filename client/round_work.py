@@ -1,7 +1,8 @@
 """What an order sets in motion at a site: reserve, train, spend. One study at one site.
 
     contribute   1. RESERVED in the ledger, durable, before any patient is read
-                 2. training: score the received model, where the schedule says so, and train one round; both are noised
+                 2. training: score the received model, where the schedule says so and scores are left, and train one
+                    round; both are noised
                  3. both come back as integers, and leave this building only masked
     spend        SPENT, durable, before the masked vector leaves
     abandon      VOID, only when the session ended before that for a reason outside the site's data
@@ -11,6 +12,7 @@ which knows no key (``client.trainer``).
 Source: privacy.md sections 2 and 4, secure-aggregation.md section 6.0.
 """
 
+import logging
 import math
 from dataclasses import dataclass
 from typing import Protocol, Self
@@ -21,22 +23,28 @@ from client.installation.folder import SiteFolder
 from client.ledger.ledger import Ledger, Reservation
 from client.ledger.study_charges import StudyCharges
 from client.secagg.state import Contribution
+from common.plan.guarantee import evaluations
 from common.plan.plan import StudyPlan
-from common.plan.schedule import is_evaluated, version_before
+from common.plan.schedule import is_closing, is_evaluated, version_before
 from common.plan.sizes import largest_payload_bytes
 from common.secagg.order import Order
+
+_log = logging.getLogger("fedward.site")
 
 
 @dataclass(frozen=True)
 class Assignment:
     """What an order asks of the training.
 
-    ``evaluated``: the model that comes with it is also scored. ``deadline_unix_s``: when nobody waits any more.
+    ``evaluated``: noised counts ride along, as the plan's schedule says. ``scored``: held-out patients are read for
+    them; without it the counts are noise alone, because the plan's number of scores is used up.
+    ``deadline_unix_s``: when nobody waits any more.
     """
 
     phase: int
     round_number: int
     evaluated: bool
+    scored: bool
     deadline_unix_s: float = math.inf
 
 
@@ -105,8 +113,16 @@ class StudyWork:
         return self._charges.head
 
     def _reserve(self, order: Order) -> Assignment:
-        evaluated = is_evaluated(self._plan, version_before(self._plan, order.phase, order.round_number))
-        phase = self._plan.phases[order.phase]
-        self._reserved = self._charges.reserve(phase, order.attempt, evaluated=evaluated)
+        """Charge an order. Scores beyond the plan's number are neither charged nor made: noise goes in their place."""
+        plan, phase = self._plan, self._plan.phases[order.phase]
+        evaluated = is_evaluated(plan, version_before(plan, order.phase, order.round_number))
+        scored = evaluated and self._charges.may_score(closing=is_closing(plan, order.phase, order.round_number))
+        if evaluated and not scored:
+            _log.warning(
+                "attempt %d: the plan's %d scores are used up; no held-out patient is read, noise goes in their place",
+                order.attempt,
+                evaluations(plan),
+            )
+        self._reserved = self._charges.reserve(phase, order.attempt, scored=scored)
         self._has_begun = True
-        return Assignment(order.phase, order.round_number, evaluated, order.deadline_unix_s)
+        return Assignment(order.phase, order.round_number, evaluated, scored, order.deadline_unix_s)

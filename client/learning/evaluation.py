@@ -1,7 +1,8 @@
 """How the received model does on this site's held-out patients: counts, noised, never in clear.
 
-A patient gives one vector of norm at most ``CountLayout.patient_norm`` (scans averaged first); the sum is put on the
-lattice of 1 / 1024 patient and noised like a gradient sum. Validation patients are patients: their budget is
+A patient gives one vector of norm at most ``CountLayout.patient_norm`` (scans averaged first), rounded to the lattice
+of 1 / 1024 patient *before* it is added: integers add exactly, so what a patient adds is the same whoever else is
+there. The sum is noised like a gradient sum. Validation patients are patients: their budget is
 ``plan.evaluation.epsilon``.
 """
 
@@ -10,29 +11,26 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from client.learning.patients import UNKNOWN, PatientScans
 from common.privacy.metrics import UNITS_PER_PATIENT, CountKind, CountLayout, Counts
 
 
-def count_patients(network: nn.Module, patients: Iterable[PatientScans], counts: CountLayout) -> Counts:
-    """Return the sum of the patients' vectors, in patients: (counts.length,) float64.
+def count_patients(network: nn.Module, patients: Iterable[PatientScans], counts: CountLayout) -> NDArray[np.int64]:
+    """Return the sum of the patients' vectors in units of 1 / 1024 patient: (counts.length,) int64.
 
     Edge cases: a patient without a labelled scan, or whose prediction is not finite, adds nothing.
-    Guarantee: each patient moves the sum by a vector of norm at most ``counts.patient_norm``.
+    Guarantee: each patient moves the sum by a vector of norm at most 1024 ``counts.patient_norm`` and sqrt(length) / 2
+    for the rounding, and what the others add is the same integers with and without that patient.
     """
-    total = np.zeros(counts.length)
+    total = np.zeros(counts.length, np.int64)
     for patient in patients:
         vector = _patient_vector(network, patient, counts)
         if vector is not None:
-            total += vector
+            total += np.rint(vector * UNITS_PER_PATIENT).astype(np.int64)
     return total
-
-
-def on_lattice(total: Counts) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
-    """Round counts to integers of 1 / 1024 patient; noise is drawn on the same lattice."""
-    return np.rint(total * UNITS_PER_PATIENT).astype(np.int64)
 
 
 def lattice_noise_stddev(counts: CountLayout, *, noise_multiplier: float, honest_survivors: int = 1) -> float:

@@ -2,7 +2,7 @@
 
 from client.ledger.budget import Charge, Stratum
 from client.ledger.ledger import Ledger, Reservation, charge
-from common.plan.guarantee import evaluation_noise_multiplier
+from common.plan.guarantee import evaluation_noise_multiplier, may_score
 from common.plan.phases import Phase
 from common.plan.plan import StudyPlan
 
@@ -19,7 +19,19 @@ class StudyCharges:
         """Head of the study's chain in the ledger (32 bytes)."""
         return self._ledger.head(self._study)
 
-    def reserve(self, phase: Phase, attempt: int, *, evaluated: bool) -> Reservation | None:
+    def may_score(self, *, closing: bool) -> bool:
+        """Tell whether held-out patients may be scored once more: the plan's number of scores is a ceiling.
+
+        Counted are scores that the ledger charges, whichever rounds and attempts they were ordered for: what was
+        given back (VOID) left no trace, what a crash cut off counts. Without a promise there is no ceiling.
+        """
+        if self._plan.privacy.delta is None:
+            return True
+        found = [each for each in self._ledger.spending() if each.study == self._study]
+        scores = sum(event.steps for each in found for event in each.events.get(Stratum.VALIDATION, []))
+        return may_score(self._plan, scores, closing=closing)
+
+    def reserve(self, phase: Phase, attempt: int, *, scored: bool) -> Reservation | None:
         """Charge one attempt, durably, before a patient is read; None when the plan promises no privacy.
 
         Raises: BudgetExhaustedError, LedgerInvalidError, LedgerBusyError; nothing was read or charged then.
@@ -27,10 +39,13 @@ class StudyCharges:
         delta = self._plan.privacy.delta
         if delta is None:
             return None
-        return self._ledger.reserve(self._study, attempt, self.charges(phase, evaluated=evaluated), delta=delta)
+        return self._ledger.reserve(self._study, attempt, self.charges(phase, scored=scored), delta=delta)
 
-    def charges(self, phase: Phase, *, evaluated: bool) -> list[Charge]:
-        """Return the cost of one attempt to each stratum that takes part in it."""
+    def charges(self, phase: Phase, *, scored: bool) -> list[Charge]:
+        """Return the cost of one attempt to each stratum that takes part in it.
+
+        ``scored``: held-out patients are read. An unlabelled patient faces noise of sigma C over the own clip.
+        """
         found = []
         if phase.labelled_sampling_rate > 0:
             found.append(
@@ -50,7 +65,7 @@ class StudyCharges:
                     steps=phase.local_steps,
                 )
             )
-        if evaluated:
+        if scored:
             found.append(
                 charge(Stratum.VALIDATION, sampling_rate=1.0, noise_multiplier=self._evaluation_multiplier, steps=1)
             )

@@ -52,7 +52,7 @@ class Trainer:
 
     def contribute(self, question: dict[str, Any], model: memoryview) -> Contribution:
         """Train one round. Raises: as ``StudyTraining.contribute``."""
-        assignment = Assignment(question["phase"], question["round"], question["evaluated"])
+        assignment = Assignment(question["phase"], question["round"], question["evaluated"], question["scored"])
         return self._studies[question["plan"]].contribute(assignment, model)
 
 

@@ -52,6 +52,7 @@ class RemoteTraining:
             "phase": assignment.phase,
             "round": assignment.round_number,
             "evaluated": assignment.evaluated,
+            "scored": assignment.scored,
         }
         _, found = self._trainer.ask(
             question, model, max_body_bytes=expected, deadline_unix_s=assignment.deadline_unix_s

@@ -16,7 +16,7 @@ from client.dicom.cache import Cache
 from client.installation.folder import SiteFolder
 from client.installation.public_images import read_public_images
 from client.learning.cached_patients import CachedPatients
-from client.learning.evaluation import count_patients, lattice_noise_stddev, on_lattice
+from client.learning.evaluation import count_patients, lattice_noise_stddev
 from client.learning.noise import PrivacyRandomness
 from client.learning.phase_settings import phase_settings
 from client.learning.speed import Speed
@@ -93,7 +93,7 @@ class StudyTraining:
         """
         held_bytes = model.nbytes
         training = self._phase_training(assignment.phase, model)
-        meta = self._score(training.network) if assignment.evaluated else np.zeros(self._counts.length, np.int64)
+        meta = self._noised(self._score(training.network, assignment), assignment)
         give_back(held_bytes)  # what scoring took
         update = training.train_round(assignment.round_number)
         if self._teacher:
@@ -102,11 +102,14 @@ class StudyTraining:
         give_back(held_bytes)
         return contribution
 
-    def _score(self, network: nn.Module) -> NDArray[np.int64]:
-        """Return noised counts of the received model on the held-out patients, in 1 / 1024 patient."""
-        patients = (self._patients.read(key) for key in self._patients.held_out())
-        counts = on_lattice(count_patients(network, patients, self._counts))
-        if self._counts_multiplier == 0:
+    def _score(self, network: nn.Module, assignment: Assignment) -> NDArray[np.int64]:
+        """Return counts of the received model on the held-out patients, in 1 / 1024 patient; zeros if not scored."""
+        scored = self._patients.held_out() if assignment.scored else []
+        return count_patients(network, (self._patients.read(key) for key in scored), self._counts)
+
+    def _noised(self, counts: NDArray[np.int64], assignment: Assignment) -> NDArray[np.int64]:
+        """Return what rides along: counts with noise where the schedule has a score, scored or not, else zeros."""
+        if self._counts_multiplier == 0 or not assignment.evaluated:
             return counts
         distributed = self._plan.privacy.noise is NoisePlacement.DISTRIBUTED
         honest = self._plan.secure_aggregation.honest_survivors if distributed else 1

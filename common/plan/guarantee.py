@@ -57,6 +57,15 @@ def evaluations(plan: StudyPlan) -> int:
     return math.ceil(sum(phase.maximum_attempts for phase in plan.phases) / plan.evaluation.every_rounds) + 1
 
 
+def may_score(plan: StudyPlan, scores_before: int, *, closing: bool) -> bool:
+    """Tell whether one score more stays within ``evaluation.epsilon`` after so many that were charged.
+
+    The noise is sized for ``evaluations(plan)`` scores. The last of them is kept for the closing round, so that retries
+    of earlier rounds cannot take the final model's score. Beyond, a site sends noise without reading a patient.
+    """
+    return scores_before < evaluations(plan) - (0 if closing else 1)
+
+
 def evaluation_noise_multiplier(plan: StudyPlan) -> float:
     """Return the noise of one evaluation, relative to the norm of one patient's counts, so that all cost the budget.
 

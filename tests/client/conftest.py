@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -52,28 +53,44 @@ def scans(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def prepared(tmp_path_factory, scans, roster, coordinator_key, order_key, site_keys) -> Path:  # noqa: PLR0917 (fixtures)
-    """A coordinator with a signed plan for 32 px X-rays, and four hospitals that approved it; to be copied."""
-    root = tmp_path_factory.mktemp("prepared")
-    folder = StudyFolder(root / "coordinator")
-    folder.path.mkdir()
-    text = new_plan_text(
-        "xray-study",
-        roster,
-        [f"{name}=8,4" for name in NAMES],
-        order_key=order_key.public_key(),
-        epsilon=8.0,
-        rounds=3,
-    )
-    text = text.replace("size_px = [64, 64]", "size_px = [32, 32]").replace("every_rounds = 10", "every_rounds = 1")
-    folder.plan.write_text(text.replace('"abnormal"', '"consolidation"'))
-    sign_plan(read_plan(folder.plan), folder.plan, coordinator_key)
-    folder.roster.write_bytes(signed_roster(roster, coordinator_key))
-    write_new(folder.order_key, pem(order_key), 0o600)
-    hospitals = sorted(path for path in scans.iterdir() if path.is_dir())
-    for name, scan_folder in zip(NAMES, hospitals, strict=True):
-        prepare_site(SiteFolder(root / name), scan_folder, folder, pem(site_keys[name]))
-    return root
+def prepare(tmp_path_factory, scans, roster, coordinator_key, order_key, site_keys) -> Callable[..., Path]:  # noqa: PLR0917 (fixtures)
+    """Makes a coordinator with a signed plan for 32 px X-rays, and four hospitals that approved it; to be copied."""
+
+    def made(*, rounds: int, changes: dict[str, str]) -> Path:
+        root = tmp_path_factory.mktemp("prepared")
+        folder = StudyFolder(root / "coordinator")
+        folder.path.mkdir()
+        text = new_plan_text(
+            "xray-study",
+            roster,
+            [f"{name}=8,4" for name in NAMES],
+            order_key=order_key.public_key(),
+            epsilon=8.0,
+            rounds=rounds,
+        )
+        for usual, ours in {
+            "size_px = [64, 64]": "size_px = [32, 32]",
+            '"abnormal"': '"consolidation"',
+            **changes,
+        }.items():
+            assert usual in text, usual
+            text = text.replace(usual, ours)
+        folder.plan.write_text(text)
+        sign_plan(read_plan(folder.plan), folder.plan, coordinator_key)
+        folder.roster.write_bytes(signed_roster(roster, coordinator_key))
+        write_new(folder.order_key, pem(order_key), 0o600)
+        hospitals = sorted(path for path in scans.iterdir() if path.is_dir())
+        for name, scan_folder in zip(NAMES, hospitals, strict=True):
+            prepare_site(SiteFolder(root / name), scan_folder, folder, pem(site_keys[name]))
+        return root
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def prepared(prepare) -> Path:
+    """A study of three rounds, each of which scores the model it receives."""
+    return prepare(rounds=3, changes={"every_rounds = 10": "every_rounds = 1"})
 
 
 def prepare_site(folder: SiteFolder, scan_folder: Path, study: StudyFolder, key: bytes) -> None:

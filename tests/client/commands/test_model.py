@@ -27,7 +27,7 @@ from common.networks.errors import WeightsInvalidError
 from common.plan.reading import read_plan
 from common.plan.schedule import count_layout
 from common.plan.start import start_network
-from common.privacy.metrics import area_under_curve, sensitivities
+from common.privacy.metrics import UNITS_PER_PATIENT, area_under_curve, sensitivities
 from common.trust.errors import ReleaseInvalidError
 from common.trust.hash_chain import HashChain
 from common.trust.identity import read_secret_file
@@ -304,7 +304,8 @@ def test_the_score_is_that_of_the_held_out_patients_alone(received, asked, plan_
     patients = CachedPatients(cache, plan)
     network = open_model(received).network
     layout = count_layout(plan)
-    counts = layout.tables(count_patients(network, map(patients.read, patients.held_out()), layout))
+    units = count_patients(network, map(patients.read, patients.held_out()), layout)
+    counts = layout.tables(units / UNITS_PER_PATIENT)
     (row,) = told["classes"]
     assert row["name"] == "abnormal"
     assert told["patients"] == len(patients.held_out()) >= 10

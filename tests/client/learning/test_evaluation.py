@@ -8,7 +8,7 @@ import torch
 from sklearn.metrics import confusion_matrix, roc_auc_score
 from torch import nn
 
-from client.learning.evaluation import count_patients, lattice_noise_stddev, on_lattice
+from client.learning.evaluation import count_patients, lattice_noise_stddev
 from client.learning.noise import PrivacyRandomness
 from client.learning.patients import UNKNOWN, PatientScans
 from common.privacy.metrics import UNITS_PER_PATIENT, CountKind, CountLayout, area_under_curve, mean_dice
@@ -42,10 +42,15 @@ def people(classes, count=200, seed=0):
     return [patient(row[None], [label]) for row, label in zip(logits, labels, strict=True)], logits, labels
 
 
+def counted(network, patients, counts):
+    """The sum in patients, as people read it."""
+    return count_patients(network, patients, counts) / UNITS_PER_PATIENT
+
+
 def test_two_classes_give_the_confusion_table_and_an_auc_within_its_binning_error():
     counts = CountLayout(CountKind.CLASSIFICATION, 2, 64)
     patients, logits, labels = people(2)
-    tables = counts.tables(count_patients(FirstPixels(2), patients, counts))
+    tables = counts.tables(counted(FirstPixels(2), patients, counts))
     scores = np.exp(logits[:, 1]) / np.exp(logits).sum(1)
     assert np.array_equal(tables["confusion"], confusion_matrix(labels, logits.argmax(1)))
     found = area_under_curve(tables["histograms"][0])
@@ -56,7 +61,7 @@ def test_two_classes_give_the_confusion_table_and_an_auc_within_its_binning_erro
 def test_several_classes_have_a_histogram_each():
     counts = CountLayout(CountKind.CLASSIFICATION, 4, 64)
     patients, logits, labels = people(4)
-    tables = counts.tables(count_patients(FirstPixels(4), patients, counts))
+    tables = counts.tables(counted(FirstPixels(4), patients, counts))
     scores = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     for index in range(4):
         found = area_under_curve(tables["histograms"][index])
@@ -65,7 +70,7 @@ def test_several_classes_have_a_histogram_each():
 
 def test_scans_of_a_patient_are_averaged_into_one_count():
     counts = CountLayout(CountKind.CLASSIFICATION, 2, 10)
-    total = count_patients(FirstPixels(2), [patient([[0.0, 9.0], [9.0, 0.0], [9.0, 0.0]], [0, 0, 0])], counts)
+    total = counted(FirstPixels(2), [patient([[0.0, 9.0], [9.0, 0.0], [9.0, 0.0]], [0, 0, 0])], counts)
     tables = counts.tables(total)
     assert tables["confusion"].tolist() == [[1, 0], [0, 0]]
     assert tables["histograms"][0, 0, 3] == 1, "mean score of class 1 is one third"
@@ -74,7 +79,7 @@ def test_scans_of_a_patient_are_averaged_into_one_count():
 def test_several_labels_leave_unknown_ones_out():
     counts = CountLayout(CountKind.MULTI_LABEL, 3, 10)
     labels = torch.tensor([[1, UNKNOWN, 0]])
-    tables = counts.tables(count_patients(FirstPixels(3), [patient([[9.0, 9.0, -9.0]], labels)], counts))
+    tables = counts.tables(counted(FirstPixels(3), [patient([[9.0, 9.0, -9.0]], labels)], counts))
     assert tables["histograms"][0, 1, 9] == 1
     assert tables["histograms"][2, 0, 0] == 1
     assert tables["histograms"].sum() == 2
@@ -88,7 +93,7 @@ def test_segmentation_sums_the_dice_of_each_patient():
     truth[:, 1:3] = 1  # 8 voxels true, 4 shared: Dice 1/2
     nothing = PatientScans(torch.zeros(1, 1, 4, 4), torch.zeros(1, 4, 4, dtype=torch.int64))
     network = FirstPixels(2, voxels=True)
-    tables = counts.tables(count_patients(network, [PatientScans(image, truth), nothing], counts))
+    tables = counts.tables(counted(network, [PatientScans(image, truth), nothing], counts))
     assert mean_dice(tables).tolist() == [0.5]
     assert tables["present"].tolist() == [1.0], "a class that nobody has and nobody found is left out"
 
@@ -103,7 +108,7 @@ SILENT = {
 @pytest.mark.parametrize("kind", SILENT)
 def test_a_patient_counts_nothing(kind):
     counts = CountLayout(CountKind.CLASSIFICATION, 2, 8)
-    assert not count_patients(FirstPixels(2), [SILENT[kind]], counts).any()
+    assert not counted(FirstPixels(2), [SILENT[kind]], counts).any()
 
 
 @pytest.mark.parametrize("kind", list(CountKind))
@@ -121,7 +126,7 @@ def test_no_patient_moves_the_counts_by_more_than_the_stated_norm(kind, classes)
             one = patient(random.normal(size=(3, classes)), random.integers(0, 2, (3, classes)))
         else:
             one = patient(random.normal(size=(3, classes)), random.integers(0, classes, 3))
-        norms.append(np.linalg.norm(count_patients(network, [one], counts)))
+        norms.append(np.linalg.norm(counted(network, [one], counts)))
     assert max(norms) <= counts.patient_norm + 1e-12
     assert max(norms) >= 0.6 * counts.patient_norm
 
@@ -130,6 +135,32 @@ def test_noised_counts_have_the_claimed_standard_deviation():
     counts = CountLayout(CountKind.CLASSIFICATION, 2, 100)
     stddev = lattice_noise_stddev(counts, noise_multiplier=2.0, honest_survivors=4)
     assert stddev == pytest.approx(math.sqrt(3) * UNITS_PER_PATIENT + math.sqrt(404) / 2, rel=1e-9)
-    zeros = on_lattice(np.zeros(counts.length))
+    zeros = np.zeros(counts.length, np.int64)
     drawn = np.concatenate([PrivacyRandomness().noised_counts(zeros, noise_stddev=stddev) for _ in range(40)])
     assert 0.97 * stddev < drawn.std() < 1.03 * stddev
+
+
+def somebody(kind, classes, random):
+    """A patient with several scans, whose vector is no whole number of patients where the kind allows that."""
+    if kind is CountKind.SEGMENTATION:
+        size = (3, 4, 4)
+        return PatientScans(torch.rand(3, 1, 4, 4), torch.from_numpy(random.integers(-1, classes, size)))
+    labels = random.integers(0, 2, (3, classes)) if kind is CountKind.MULTI_LABEL else random.integers(0, classes, 3)
+    return patient(random.normal(size=(3, classes)), labels)
+
+
+@pytest.mark.parametrize("kind", list(CountKind))
+def test_what_a_patient_adds_is_the_same_integers_whoever_else_is_there(kind):
+    """Dice is no whole number: rounded as a sum, a patient would also move how the others are rounded."""
+    counts, random = CountLayout(kind, 3, 5), np.random.default_rng(2)
+    torch.manual_seed(2)
+    network = FirstPixels(3) if kind is not CountKind.SEGMENTATION else nn.Conv2d(1, 3, 1)
+    everybody = [somebody(kind, 3, random) for _ in range(8)]
+    alone = [count_patients(network, [one], counts) for one in everybody]
+    assert all(each.dtype == np.int64 for each in alone)
+    whole = count_patients(network, everybody, counts)
+    assert np.array_equal(whole, sum(alone))
+    for place, one in enumerate(alone):
+        assert np.array_equal(whole - one, count_patients(network, everybody[:place] + everybody[place + 1 :], counts))
+        bound = counts.patient_norm * UNITS_PER_PATIENT + math.sqrt(counts.length) / 2
+        assert np.linalg.norm(one) <= bound, "what the noise is sized for"
