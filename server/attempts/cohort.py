@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from common.plan.plan import StudyPlan
+from server.attempts.suspicion import Suspicions
 
 LONGEST_REST = 16
 
@@ -21,8 +22,8 @@ class Attendance:
     """Which sites rest, and for how many attempts more.
 
     A site that let a whole timeout pass makes everybody wait, so it rests one attempt, then two, four … up to 16,
-    while enough others are there. One that answers, even with a refusal, costs no time and never rests. Sites outside
-    a part of the cohort whose sum was sound, after the whole one's was not, rest for good (until a restart).
+    while enough others are there. One that answers, even with a refusal, costs no time and never rests here (garbage is
+    the matter of ``server.attempts.suspicion``).
     """
 
     timeouts: Counter[str] = field(default_factory=Counter)
@@ -37,11 +38,6 @@ class Attendance:
         for site in silent:
             self.timeouts[site] += 1
             self.resting[site] = min(1 << (self.timeouts[site] - 1), LONGEST_REST)
-
-    def exclude(self, sites: set[str]) -> None:
-        """Let sites rest until the server starts again."""
-        for site in sites:
-            self.resting[site] = 1 << 30
 
     def rests(self, site: str) -> bool:
         """Tell whether a site rests in the next attempt."""
@@ -68,12 +64,30 @@ def choose_cohort(plan: StudyPlan, online: tuple[str, ...], attendance: Attendan
 def part_of(cohort: tuple[str, ...], *, plan: StudyPlan, number: int) -> tuple[str, ...]:
     """Return the ``number``-th part (from 0) of a cohort to try: the fewest sites that can finish.
 
-    After sums that failed their check a part tells on which side the garbage is: nobody can name its sender. The rule
-    is public, so that anybody can check afterwards that the server did not pick whom it liked: sites are ranked by
-    SHA-256 over plan digest and name, and part i holds the sites from rank i on, going round. Among as many parts as
-    there are sites each one is left out at least once; later parts are ranked anew. Each is an attempt, charged.
+    For sums that keep failing their check where no few liars explain them (``suspicion``). The rule is public, so that
+    anybody can check afterwards that the server did not pick whom it liked: sites are ranked by SHA-256 over plan
+    digest and name, and part i holds the sites from rank i on, going round. Among as many parts as there are sites
+    each one is left out at least once; later parts are ranked anew. Each is an attempt, charged.
     """
     size, turn = least_cohort(plan), number % len(cohort)
-    salt = bytes.fromhex(plan.digest()) + (number // len(cohort)).to_bytes(8, "big")
-    ranked = sorted(cohort, key=lambda site: hashlib.sha256(salt + site.encode()).digest())
+    ranked = publicly_ranked(cohort, plan=plan, turn=number // len(cohort))
     return tuple(sorted((ranked[turn:] + ranked[:turn])[:size]))
+
+
+def publicly_ranked(cohort: tuple[str, ...], *, plan: StudyPlan, turn: int = 0) -> list[str]:
+    """Return the sites by SHA-256 over plan digest, turn and name: an order that the server did not choose."""
+    salt = bytes.fromhex(plan.digest()) + turn.to_bytes(8, "big")
+    return sorted(cohort, key=lambda site: hashlib.sha256(salt + site.encode()).digest())
+
+
+def cohort_without_liars(
+    whole: tuple[str, ...], suspicions: Suspicions, *, plan: StudyPlan, attempt: int, part: int
+) -> tuple[str, ...]:
+    """Return the cohort of an attempt: ``whole``, less whom the search for a liar leaves out.
+
+    ``part``: which part is tried where no few hospitals explain the sums that failed.
+    """
+    left_out = suspicions.left_out_in(attempt, publicly_ranked(whole, plan=plan), least=least_cohort(plan))
+    if left_out is None:
+        return part_of(whole, plan=plan, number=part)
+    return tuple(site for site in whole if site not in left_out)

@@ -2,16 +2,20 @@
 
 Most aborts are a network that is away for a moment: wait, doubling, and try again with a fresh attempt. A sum that
 fails its check means that a site sent garbage, and the protocol cannot say which: after two such sums parts of the
-cohort are tried, each an attempt of its own and charged as one, and in the end the run stops with a clear state.
+cohort are tried (``suspicion``), each an attempt of its own and charged as one, and in the end the run stops with a
+clear state. The same holds for secrets that no subset of shares rebuilds: their dealer lied, or a site that opened
+its share.
 Source: secure-aggregation.md section 6.0, 2 and 11.
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 from common.secagg.refusals import Check
 from server.study.events import RunState
 
 UNSOUND_BEFORE_PARTS = 2
+UNSOUND: Final = frozenset({Check.C_SUM, Check.C_SEED, Check.C_MASK_KEY})
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +33,7 @@ class RetryRules:
 
 @dataclass(slots=True)
 class Failures:
-    """Failures since the last round that was applied: all of them, and those of the sum's check."""
+    """Failures since the last round that was applied: all of them, and those of a sum that could not be trusted."""
 
     in_row: int = 0
     unsound: int = 0
@@ -37,7 +41,7 @@ class Failures:
     def note(self, check: Check) -> None:
         """Count one aborted attempt."""
         self.in_row += 1
-        self.unsound += check is Check.C_SUM
+        self.unsound += check in UNSOUND
 
     def clear(self) -> None:
         """Forget them: a round was applied."""
@@ -51,7 +55,7 @@ class Failures:
     @property
     def part(self) -> int:
         """How many parts were tried already."""
-        return self.unsound - UNSOUND_BEFORE_PARTS
+        return max(0, self.unsound - UNSOUND_BEFORE_PARTS)
 
     def wait_s(self, rules: RetryRules) -> float:
         """Return how long to wait before the next attempt."""

@@ -5,7 +5,7 @@ Settings here change only speed and patience, never the model or the guarantee.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -15,9 +15,11 @@ from common.secagg.refusals import TABLE, Check, RoundAbortedError
 from common.secagg.stages import Kind
 from server.attempts.attempt import Attempt
 from server.attempts.channel import Channel
-from server.attempts.cohort import Attendance, choose_cohort, least_cohort, part_of
+from server.attempts.cohort import Attendance, choose_cohort, cohort_without_liars, least_cohort, publicly_ranked
 from server.attempts.orders import new_order
-from server.attempts.retries import Failures, RetryRules
+from server.attempts.retries import UNSOUND, Failures, RetryRules
+from server.attempts.suspicion import Suspicions
+from server.attempts.telling import tell_people
 from server.model.blocks import Weights
 from server.model.state import StateOf, evaluation_of
 from server.model.sums import write_sum
@@ -75,6 +77,12 @@ class StudyRun:
     should_stop: Callable[[], bool] = never
     attendance: Attendance = field(default_factory=Attendance)
     failures: Failures = field(default_factory=Failures)
+    suspicions: Suspicions = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Take up what was proven of a site before a restart."""
+        self.suspicions = Suspicions(most_liars=self.study.plan.secure_aggregation.assumed_colluders)
+        self.suspicions.remember(self.journal.unsound(), self.journal.suspicions())
 
     def open_attempt(self, state: StateOf[Weights]) -> Attempt | RunState:
         """Choose the cohort, make the next attempt's number durable, and prepare its order; or say why the run ends."""
@@ -83,9 +91,8 @@ class StudyRun:
         ended = self._reason_to_end(state, whole)
         if ended or whole is None:
             return ended or RunState.NO_COHORT
-        cohort = whole
-        if self.failures.tries_parts:
-            cohort = part_of(whole, plan=plan, number=self.failures.part)
+        number, part = self.journal.last_attempt() + 1, self.failures.part
+        cohort = cohort_without_liars(whole, self.suspicions, plan=plan, attempt=number, part=part)
         facts = self.study.network.phases[state.phase]
         model = facts.travelling(state.parameters)
         digest = facts.model_digest(model)
@@ -110,7 +117,13 @@ class StudyRun:
         """Note an aborted attempt, and wait before the next."""
         self.failures.note(aborted.check)
         abort = AbortRow(attempt.number, TABLE[aborted.check].code, str(aborted), aborted.suspects)
-        self.journal.record_abort(abort, attempt.details())
+        summed: tuple[str, ...] = ()
+        if aborted.check in UNSOUND:
+            # a secret that no shares rebuild: its dealer lied, or a site that opened a share; all of them had dealt
+            summed = attempt.session.summed if aborted.check is Check.C_SUM else attempt.session.dealers
+            self.suspicions.note_unsound(frozenset(summed))
+        self.journal.record_abort(abort, replace(attempt.details(), summed=summed))
+        self._conclude(attempt)
         self._note_attendance(attempt)
         wait_s = self.failures.wait_s(self.settings.retries)
         self.events.on_aborted(abort, wait_s)
@@ -142,8 +155,8 @@ class StudyRun:
     def close_attempt(self, attempt: Attempt, opened: OpenedSum) -> None:
         """Note who was there, and tell the watcher."""
         self._note_attendance(attempt)
-        if self.failures.tries_parts:
-            self.attendance.exclude(set(attempt.whole) - set(attempt.start.cohort))
+        self.suspicions.note_sound(frozenset(attempt.whole), frozenset(opened.participants))
+        self._conclude(attempt)
         self.failures.clear()
         start, count = attempt.start, len(opened.participants)
         score = evaluation_of(
@@ -192,6 +205,14 @@ class StudyRun:
             is_closing=is_closing(plan, state.phase, state.round_number),
             cohort=cohort,
         )
+
+    def _conclude(self, attempt: Attempt) -> None:
+        """Write down what the sums so far prove of a site, for people, before a cohort follows from it."""
+        plan = self.study.plan
+        ranked = publicly_ranked(attempt.whole, plan=plan)
+        row = self.suspicions.conclude(attempt.number, ranked, least=least_cohort(plan))
+        if row is not None:
+            tell_people(self.study, self.journal, row)
 
     def _note_attendance(self, attempt: Attempt) -> None:
         self.attendance.note_timeouts(attempt.silent, attempt.spoke)

@@ -69,6 +69,9 @@ def _print(facts: dict[str, Any]) -> None:
         output.print(f"last run: {facts['ended']['why']}", markup=False)
     for why, count in facts["aborted"].items():
         output.print(f"[yellow]{count} attempts given up[/]: {escape(why)}")
+    for suspicion in facts["suspicions"][-3:]:
+        state = "in force" if suspicion["holds"] else "past"
+        output.print(f"[yellow]{state}[/], since attempt {suspicion['since_attempt']}: {escape(suspicion['why'])}")
     for version, score in list(facts["scores"].items())[-3:]:
         low, high = score["interval"]
         shown = "no score" if score["score"] is None else f"{score['score']:.3f} ({low:.3f} to {high:.3f})"

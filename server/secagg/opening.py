@@ -113,7 +113,10 @@ def _by_dealer(facts: RoundFacts, which: Callable[[Unmask], tuple[DealtShare, ..
 
 
 def _no_subset(facts: RoundFacts, shares: dict[str, int]) -> str:
-    return f"no {facts.order.threshold} of {len(shares)} shares rebuild the secret that the dealer signed for"
+    return (
+        f"no {facts.order.threshold} of {len(shares)} shares rebuild the secret that the dealer signed for: the dealer "
+        "lied, or a site that opened its share"
+    )
 
 
 def _sum_digest(total: SummedVector) -> bytes:

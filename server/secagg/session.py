@@ -107,6 +107,16 @@ class ServerSession:
         return {site: keys.ledger_head for site, keys in self._facts.keys.items()}
 
     @property
+    def dealers(self) -> tuple[str, ...]:
+        """U2, sorted: whose secrets the sum needs."""
+        return tuple(sorted(self._facts.shares))
+
+    @property
+    def summed(self) -> tuple[str, ...]:
+        """U3, sorted: whose vectors were added; complete once that stage is closed."""
+        return tuple(sorted(self._facts.masked))
+
+    @property
     def waiting_for(self) -> frozenset[str]:
         """The sites that may still answer in this stage."""
         return self._expected - set(self._answers) - set(self.refusals)

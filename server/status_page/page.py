@@ -14,6 +14,7 @@ from common.web.shell import facts, page, paragraph, pill, section, table, tiles
 from common.web.words import ago, amount, duration, moment, plural
 from server.status_page.facts import StudyFacts, UnreadableStudy
 from server.status_page.participation import participation
+from server.status_page.suspicions import suspicions
 from server.study.status import reason
 
 STAGES: Final = {
@@ -61,6 +62,7 @@ def study_page(federation: str, study: StudyFacts, epsilon: dict[str, float] | N
         section("How good the model is", _scores(study)),
         section("Hospitals", _sites(study)),
         participation(study),
+        suspicions(study),
         section("Attempts that were given up", _aborted(study)),
         section("What the coordinator can and cannot see", _privacy(plan, epsilon)),
         section("The signed plan", _plan(plan)),

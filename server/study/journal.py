@@ -7,6 +7,8 @@
     answers    what each site was asked, what became of it, bytes and seconds
     refusals   signed refusals of sites: code, and the site they name
     heads      the head of each site's ledger, as it signed it with its keys: against older copies of a ledger
+    unsound    who was in the sum of an attempt that was given up because the sum failed its check
+    suspicions what such sums proved: who is left out of cohorts since when, until when, and why
 
 An attempt with neither ``aborts`` nor ``opened`` was cut off by a crash; ``opened`` without ``applied`` is applied when
 the server starts again. Triggers refuse every change and deletion of a row.
@@ -34,6 +36,8 @@ from server.study.journal_rows import (
     HeadRow,
     OpenedRow,
     RefusalRow,
+    SuspicionKind,
+    SuspicionRow,
 )
 
 _TABLES: Final = {
@@ -54,6 +58,9 @@ _TABLES: Final = {
     " code INTEGER NOT NULL, about TEXT NOT NULL, PRIMARY KEY (attempt, site)",
     "heads": "attempt INTEGER NOT NULL REFERENCES attempts, site TEXT NOT NULL, head BLOB NOT NULL,"
     " PRIMARY KEY (attempt, site)",
+    "unsound": "attempt INTEGER PRIMARY KEY REFERENCES attempts, summed TEXT NOT NULL",
+    "suspicions": "attempt INTEGER PRIMARY KEY REFERENCES attempts, kind TEXT NOT NULL, groups TEXT NOT NULL,"
+    " until_attempt INTEGER NOT NULL, sentence TEXT NOT NULL, unix_s REAL NOT NULL",
 }
 
 
@@ -103,7 +110,14 @@ class Journal:
     def record_abort(self, abort: AbortRow, details: Details = NO_DETAILS) -> None:
         """Note that an attempt was given up."""
         row = (abort.attempt, abort.code, abort.sentence, json.dumps(abort.suspects), self._clock())
-        self._write([("INSERT INTO aborts VALUES (?, ?, ?, ?, ?)", row), *_statements(details)])
+        unsound = [("INSERT INTO unsound VALUES (?, ?)", (abort.attempt, json.dumps(list(details.summed))))]
+        statements = [*_statements(details), *(unsound if details.summed else ())]
+        self._write([("INSERT INTO aborts VALUES (?, ?, ?, ?, ?)", row), *statements])
+
+    def record_suspicion(self, row: SuspicionRow) -> None:
+        """Note what unsound sums proved; one row for an attempt."""
+        values = (row.attempt, row.kind, json.dumps(row.groups), row.until_attempt, row.sentence, self._clock())
+        self._write([("INSERT INTO suspicions VALUES (?, ?, ?, ?, ?, ?)", values)])
 
     def record_opened(self, row: OpenedRow, details: Details = NO_DETAILS) -> None:
         """Note an opened sum, whose file is durable already."""
@@ -207,9 +221,22 @@ class Journal:
         """Return the sites' signed refusals."""
         return [RefusalRow(*row) for row in self._rows("SELECT * FROM refusals ORDER BY attempt, site")]
 
+    def unsound(self) -> list[tuple[int, tuple[str, ...]]]:
+        """Return attempt and members of each sum that failed its check; empty for journals of before that was kept."""
+        rows = self._rows("SELECT * FROM unsound ORDER BY attempt") if self._has("unsound") else []
+        return [(attempt, tuple(json.loads(summed))) for attempt, summed in rows]
+
+    def suspicions(self) -> list[SuspicionRow]:
+        """Return what unsound sums proved, in order; empty for journals of before that was kept."""
+        rows = self._rows("SELECT * FROM suspicions ORDER BY attempt") if self._has("suspicions") else []
+        return [
+            SuspicionRow(a, SuspicionKind(kind), tuple(map(tuple, json.loads(groups))), until, sentence, at)
+            for a, kind, groups, until, sentence, at in rows
+        ]
+
     def last_heads(self) -> dict[str, HeadRow]:
         """Return the newest head of each site's ledger; empty for journals of before they were kept."""
-        if not self._rows("SELECT 1 FROM sqlite_master WHERE name = 'heads'"):
+        if not self._has("heads"):
             return {}
         rows = self._rows("SELECT attempt, site, head FROM heads ORDER BY attempt")
         return {site: HeadRow(attempt, site, head) for attempt, site, head in rows}
@@ -228,6 +255,10 @@ class Journal:
             self._database.execute("ROLLBACK")
             raise
         self._database.execute("COMMIT")
+
+    def _has(self, table: str) -> bool:
+        """Tell whether a journal that is only read has this table: those of earlier versions lack the newer ones."""
+        return bool(self._rows("SELECT 1 FROM sqlite_master WHERE name = ?", table))
 
     def _rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         return self._database.execute(query, values).fetchall()

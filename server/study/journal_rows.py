@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
 import numpy as np
@@ -93,13 +94,33 @@ class HeadRow:
     head: bytes
 
 
+class SuspicionKind(StrEnum):
+    """What sums that failed their check led to: one group rests, or two are left out in turn."""
+
+    RESTS = "rests"
+    MUTUAL = "mutual"
+
+
+@dataclass(frozen=True)
+class SuspicionRow:
+    """What sums up to ``attempt`` proved (``server.attempts.suspicion``), held to before ``until_attempt``, and why."""
+
+    attempt: int
+    kind: SuspicionKind
+    groups: tuple[tuple[str, ...], ...]
+    until_attempt: int
+    sentence: str
+    unix_s: float = 0.0
+
+
 @dataclass(frozen=True)
 class Details:
-    """What came of an attempt besides its end."""
+    """What came of an attempt besides its end. ``summed``: who was in its sum, where that failed its check."""
 
     answers: Sequence[AnswerRow] = ()
     refusals: Sequence[RefusalRow] = ()
     heads: Sequence[HeadRow] = ()
+    summed: Sequence[str] = ()
 
 
 NO_DETAILS: Final = Details()

@@ -50,6 +50,7 @@ def study_status(study: Study, journal: Journal | None) -> dict[str, Any]:
         "attempts": len(records),
         "attempts_allowed": sum(phase.maximum_attempts for phase in study.plan.phases),
         "aborted": dict(Counter(reason(record.abort.code) for record in records if record.abort)),
+        "suspicions": _suspicions(journal, last) if journal else [],
         "scores": {str(version): _score(score.document()) for version, score in scores.items()},
         "sites": {site.name: _site(site.name, records, journal) for site in study.plan.sites},
     }
@@ -76,6 +77,25 @@ def _state(applied: list[AttemptRecord], last: AttemptRecord | None, *, finished
     if last is None:
         return "not started"
     return "unfinished" if applied or last.outcome != "aborted" else "no round yet"
+
+
+def _suspicions(journal: Journal, last: AttemptRecord | None) -> list[dict[str, Any]]:
+    """Return who was left out of cohorts since when, until when and why; the newest last, and only that can hold."""
+    unsound, rows = journal.unsound(), journal.suspicions()
+    spoilt = max((attempt for attempt, _ in unsound), default=0)
+    now = last.ordered.attempt if last else 0
+    return [
+        {
+            "kind": str(row.kind),
+            "sites": [list(group) for group in row.groups],
+            "since_attempt": row.attempt + 1,
+            "since_unix_s": row.unix_s,
+            "until_attempt": row.until_attempt,
+            "holds": row is rows[-1] and now + 1 < row.until_attempt and spoilt <= row.attempt,
+            "why": row.sentence,
+        }
+        for row in rows
+    ]
 
 
 def _score(document: dict[str, Any]) -> dict[str, Any]:
