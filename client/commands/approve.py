@@ -14,6 +14,7 @@ from client.consent.plan_page import plan_facts, print_plan
 from client.installation.audit_log import audit, standing_approvals
 from client.installation.errors import NotEnrolledError
 from client.installation.folder import SiteFolder
+from common.plan.figure_file import figures_in
 from common.terminal import JsonOption, errors, output, print_json
 
 SHORTEST_DIGEST = 8
@@ -47,6 +48,14 @@ def approve_plan(
         _withdraw(folder, withdraw, approver, yes=yes, as_json=as_json)
         return
     assert plan is not None  # noqa: S101 (for the types)
+    with figures_in(folder.figures):
+        _decide(folder, plan, approver, yes=yes, roster_confirmed=roster_confirmed, as_json=as_json)
+
+
+def _decide(
+    folder: SiteFolder, plan: Path, approver: str | None, *, yes: bool, roster_confirmed: bool, as_json: bool
+) -> None:
+    """Show the plan; then a named person approves it, or nothing happens."""
     facts = _facts(folder, plan)
     if as_json and not yes:
         print_json({**facts, "approved": False})

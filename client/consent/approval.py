@@ -22,11 +22,12 @@ from client.installation.public_images import read_public_images
 from common.errors import FedwardError
 from common.files import replace_atomically
 from common.plan.errors import PlanInvalidError
+from common.plan.figure_file import figures_in
 from common.plan.fitting import check_fit
 from common.plan.guarantee import Guarantee, check_guarantee
 from common.plan.plan import StudyPlan
 from common.plan.reading import read_plan
-from common.plan.shape import Shapes, ShapesOf
+from common.plan.shape import Layouts, Shapes, ShapesOf, phase_layouts
 from common.plan.shapes_here import shapes_here
 from common.plan.signing import signature_path, verify_plan
 from common.trust.identity import public_bytes, read_secret_file, read_signing_key
@@ -38,7 +39,7 @@ _log = logging.getLogger("fedward.site")
 
 
 @dataclass(frozen=True, eq=False)
-class CheckedPlan:
+class ProposedPlan:
     """A plan that passed every check of this site.
 
     With the roster it names, this site's name in it, its price, and what its network makes of the phases.
@@ -48,11 +49,18 @@ class CheckedPlan:
     roster: Roster
     site_id: str
     guarantee: Guarantee | None
+    shapes: Layouts
+
+
+@dataclass(frozen=True, eq=False)
+class CheckedPlan(ProposedPlan):
+    """An approved plan that is ready to be worked on: its start weights were built and hashed too."""
+
     shapes: Shapes
 
 
-def check_for_site(folder: SiteFolder, plan_file: Path, *, shapes_of: ShapesOf = shapes_here) -> CheckedPlan:
-    """Check a plan as this site sees it. ``shapes_of``: where its network is looked at.
+def check_for_site(folder: SiteFolder, plan_file: Path) -> ProposedPlan:
+    """Check a plan as this site sees it; neither PyTorch nor, where every patient is in every round, an accountant.
 
     In order: (1) form and thresholds, (2) the coordinator's signature, (3) the roster it names is the one installed
     here, and this site is in it under its own key, (4) the guarantee, recomputed, (5) network and lattice, (6) policy.
@@ -74,13 +82,13 @@ def check_for_site(folder: SiteFolder, plan_file: Path, *, shapes_of: ShapesOf =
     if not names or names[0] not in listed or not listed <= set(roster.sites):
         raise NotEnrolledError(f"{plan_file}: this site's key is not in the roster, or its name is not in the plan")
     bought = check_guarantee(plan, str(plan_file))
-    shapes = shapes_of(plan)
-    check_fit(plan, shapes, str(plan_file))
+    layouts = phase_layouts(plan)
+    check_fit(plan, layouts, str(plan_file))
     check_policy(read_policy(folder.policy), plan, bought)
-    return CheckedPlan(plan, roster, names[0], bought, shapes)
+    return ProposedPlan(plan, roster, names[0], bought, layouts)
 
 
-def approve(folder: SiteFolder, plan_file: Path, *, approver: str, shapes_of: ShapesOf = shapes_here) -> CheckedPlan:
+def approve(folder: SiteFolder, plan_file: Path, *, approver: str) -> ProposedPlan:
     """Record that ``approver`` (a person's name) approves the plan; the plan is checked first and copied.
 
     The study's patients, strata and splits are frozen as they are in the cache now. Doing it again changes nothing but
@@ -89,7 +97,7 @@ def approve(folder: SiteFolder, plan_file: Path, *, approver: str, shapes_of: Sh
     ``read_public_images`` raises when the plan names images that are not here.
     """
     require_name(approver)
-    checked = check_for_site(folder, plan_file, shapes_of=shapes_of)
+    checked = check_for_site(folder, plan_file)
     digest = checked.plan.digest()
     read_public_images(folder, checked.plan)
     if folder.cache.exists():
@@ -131,17 +139,25 @@ def approved_plans(folder: SiteFolder, shapes_of: ShapesOf = shapes_here) -> dic
     """
     standing = standing_approvals(folder)
     found: dict[str, CheckedPlan] = {}
-    for digest in sorted(standing):
-        plan_file = folder.plan(digest)
-        if not plan_file.exists():
-            continue
-        try:
-            checked = check_for_site(folder, plan_file, shapes_of=shapes_of)
-        except TrainerFailedError:
-            raise  # nobody looked at the network, which says nothing of the plan: to be tried again
-        except FedwardError as error:
-            _log.warning("approved plan %s no longer passes (code %d) and is left out", digest[:12], error.exit_code)
-            continue
-        if checked.plan.digest() == digest:
-            found[digest] = checked
+    with figures_in(folder.figures):
+        for digest in sorted(standing):
+            checked = _still_checked(folder, digest, shapes_of)
+            if checked is not None and checked.plan.digest() == digest:
+                found[digest] = checked
     return found
+
+
+def _still_checked(folder: SiteFolder, digest: str, shapes_of: ShapesOf) -> CheckedPlan | None:
+    """Return an approved plan if its file is here and still passes every check. Raises: TrainerFailedError."""
+    plan_file = folder.plan(digest)
+    if not plan_file.exists():
+        return None
+    try:
+        proposed = check_for_site(folder, plan_file)
+        shapes = shapes_of(proposed.plan)
+    except TrainerFailedError:
+        raise  # nobody looked at the network, which says nothing of the plan: to be tried again
+    except FedwardError as error:
+        _log.warning("approved plan %s no longer passes (code %d) and is left out", digest[:12], error.exit_code)
+        return None
+    return CheckedPlan(proposed.plan, proposed.roster, proposed.site_id, proposed.guarantee, shapes)

@@ -5,7 +5,7 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
-from client.consent.approval import CheckedPlan
+from client.consent.approval import ProposedPlan
 from client.consent.forecast import Forecast, forecast
 from client.consent.policy import read_policy
 from client.dicom.cache import Cache
@@ -26,7 +26,7 @@ OBSERVERS: Final = {
 }
 
 
-def plan_facts(folder: SiteFolder, checked: CheckedPlan, *, source: str) -> dict[str, Any]:
+def plan_facts(folder: SiteFolder, checked: ProposedPlan, *, source: str) -> dict[str, Any]:
     """Return everything the page shows, as plain values (also the JSON form).
 
     ``source``: the plan's file, for errors. Raises: CacheInvalidError when no scans were read for such a plan,
@@ -67,7 +67,7 @@ def _ledger(seen: Forecast) -> dict[str, Any]:
     return {"ceiling": seen.ceiling, "before": seen.before, "after": seen.after, "fits": seen.fits}
 
 
-def _require_fitting_cache(folder: SiteFolder, checked: CheckedPlan) -> None:
+def _require_fitting_cache(folder: SiteFolder, checked: ProposedPlan) -> None:
     """A plan approved without scans would freeze no patients, and every order would be refused."""
     cache = Cache.open(folder.cache, read_secret_file(folder.secret))
     if cache.settings != settings_for(checked.plan.task, checked.plan.image):

@@ -91,6 +91,11 @@ class SiteFolder:
         return self.path / "public" / f"{digest}.npz"
 
     @property
+    def figures(self) -> Path:
+        """The accountant's figures that this site computed before (``common.plan.figure_file``); may be deleted."""
+        return self.path / "figures"
+
+    @property
     def ledger(self) -> Path:
         """The privacy ledger (SQLite)."""
         return self.path / "ledger.sqlite"

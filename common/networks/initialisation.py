@@ -4,42 +4,25 @@ The largest single gain under privacy costs nothing: the pictures belong to nobo
 reproduces the files; ``common/data/SHA256SUMS`` is the list of those we ship.
 """
 
-import json
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Final
 
 import torch
 from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
-from common.files import read_bounded, read_text
 from common.networks.errors import WeightsInvalidError
+from common.networks.shipped_weights import (
+    DATA_FOLDER,
+    MAX_BYTES,
+    SUMS_FILE,
+    PublicInitialisation,
+    available,
+    refuse_missing,
+    shipped_content,
+)
 
-DATA_FOLDER: Final = Path(__file__).parents[1] / "data"
-SUMS_FILE: Final = "SHA256SUMS"
-MAX_BYTES: Final = 1_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class PublicInitialisation:
-    """One file of start weights: what it fits and its SHA-256 (hex), by which a plan names it."""
-
-    file_name: str
-    digest: str
-    network: str
-    dimensions: int
-    width: int
-
-
-def available(folder: Path = DATA_FOLDER) -> tuple[PublicInitialisation, ...]:
-    """List the start weights of this package, in the order of ``SHA256SUMS``; the files themselves are not opened.
-
-    File names say what a file fits: ``small_cnn-2d-width16.safetensors``.
-    """
-    lines = read_text(folder / SUMS_FILE, MAX_BYTES).splitlines()
-    return tuple(_described(*line.split(maxsplit=1)) for line in lines if line.strip())
+__all__ = ["DATA_FOLDER", "MAX_BYTES", "PublicInitialisation", "available", "load_initialisation", "write_sums"]
 
 
 def load_initialisation(network: nn.Module, digest: str, *, folder: Path = DATA_FOLDER) -> tuple[str, ...]:
@@ -50,11 +33,9 @@ def load_initialisation(network: nn.Module, digest: str, *, folder: Path = DATA_
     Guarantee: nothing is written unless the SHA-256 of the file, every shape and every value is right.
     Raises: WeightsInvalidError if no file has this digest, the file was changed, or it does not fit the network.
     """
-    tensors = _read(digest, folder)
+    tensors = load_tensors(shipped_content(digest, folder))
     parameters = dict(network.named_parameters())
-    missing = [name for name in parameters if name.startswith("encoder.") and name not in tensors]
-    if missing:
-        raise WeightsInvalidError(f"initialisation {digest[:12]} lacks '{missing[0]}': it is for another network")
+    refuse_missing(parameters, tensors, digest)
     fitting = {name: tensor for name, tensor in tensors.items() if name in parameters}
     for name, tensor in fitting.items():
         _refuse_misfit(name, tensor, parameters[name])
@@ -69,25 +50,6 @@ def write_sums(folder: Path) -> None:
     files = sorted(folder.glob("*.safetensors"))
     lines = [f"{sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in files]
     (folder / SUMS_FILE).write_text("".join(lines), encoding="utf-8")
-
-
-def _described(digest: str, file_name: str) -> PublicInitialisation:
-    network, dimensions, width = file_name.removesuffix(".safetensors").split("-")
-    return PublicInitialisation(
-        file_name, digest, network, int(dimensions.removesuffix("d")), int(width.removeprefix("width"))
-    )
-
-
-def _read(digest: str, folder: Path) -> dict[str, Tensor]:
-    known = {entry.digest: entry.file_name for entry in available(folder)}
-    if digest not in known:
-        raise WeightsInvalidError(
-            f"no public initialisation with digest {json.dumps(digest[:64])}; this version has: {', '.join(known)}"
-        )
-    content = read_bounded(folder / known[digest], MAX_BYTES)
-    if sha256(content).hexdigest() != digest:
-        raise WeightsInvalidError(f"{known[digest]} does not have its digest {digest}; install this version anew")
-    return load_tensors(content)
 
 
 def _refuse_misfit(name: str, tensor: Tensor, parameter: Tensor) -> None:

@@ -5,12 +5,7 @@ tensor row-major. Only the trainable part of a phase travels, because the noise 
 a ``Layout`` says which part that is, and its digest lets both sides refuse a vector of another layout.
 """
 
-import hashlib
-import json
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -18,41 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from common.networks.errors import NetworkUnsuitableError, WeightsInvalidError
+from common.networks.layouts import ALL, Entry, Layout, layout_of
 
-ALL = "all"
+__all__ = ["ALL", "Entry", "Layout", "flatten", "layout", "load", "train_only"]
+
 _BLOCK = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One tensor's place in the vector: ``vector[offset : offset + size]`` reshaped to ``shape``."""
-
-    name: str
-    shape: tuple[int, ...]
-    offset: int
-
-    @property
-    def size(self) -> int:
-        """Number of values."""
-        return math.prod(self.shape)
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The trainable tensors of a network in their fixed order."""
-
-    entries: tuple[Entry, ...]
-
-    @property
-    def num_parameters(self) -> int:
-        """Length of the vector."""
-        return sum(entry.size for entry in self.entries)
-
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 (hex) over names, shapes and offsets as compact JSON; equal digests mean equal meaning."""
-        rows = [[entry.name, list(entry.shape), entry.offset] for entry in self.entries]
-        return hashlib.sha256(json.dumps(rows, separators=(",", ":")).encode()).hexdigest()
 
 
 def layout(network: nn.Module, trainable: str | Sequence[str] = ALL) -> Layout:
@@ -62,21 +27,7 @@ def layout(network: nn.Module, trainable: str | Sequence[str] = ALL) -> Layout:
     and ``head.bias``, not ``header.weight``); the order of the prefixes does not matter.
     Raises: NetworkUnsuitableError if a prefix selects nothing.
     """
-    prefixes = (trainable,) if isinstance(trainable, str) else tuple(trainable)
-    shapes = {name: tuple(parameter.shape) for name, parameter in network.named_parameters()}
-    for prefix in prefixes:
-        if not any(_selected(name, (prefix,)) for name in shapes):
-            tops = ", ".join(dict.fromkeys(name.split(".")[0] for name in shapes))
-            raise NetworkUnsuitableError(
-                f"trainable part '{prefix}' selects no parameter; choose 'all' or from: {tops}"
-            )
-    entries: list[Entry] = []
-    offset = 0
-    for name, shape in shapes.items():
-        if _selected(name, prefixes):
-            entries.append(Entry(name, shape, offset))
-            offset += entries[-1].size
-    return Layout(tuple(entries))
+    return layout_of(((name, tuple(parameter.shape)) for name, parameter in network.named_parameters()), trainable)
 
 
 def flatten(network: nn.Module, order: Layout) -> Tensor:
@@ -110,10 +61,6 @@ def train_only(network: nn.Module, order: Layout) -> None:
     names = {entry.name for entry in order.entries}
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(name in names)
-
-
-def _selected(name: str, prefixes: tuple[str, ...]) -> bool:
-    return any(prefix in {ALL, name} or name.startswith(prefix + ".") for prefix in prefixes)
 
 
 def _refuse_bad_vector(order: Layout, vector: Tensor | NDArray[np.float32]) -> None:

@@ -1,28 +1,19 @@
 """From the names in a study plan to a network with start weights that every site shares bit for bit."""
 
 from collections.abc import Callable
-from difflib import get_close_matches
-from typing import Final
 
 import torch
 from torch import nn
 
 from common.networks.autoencoder import Autoencoder
-from common.networks.errors import NetworkUnsuitableError
-from common.networks.layers import CHANNELS_PER_GROUP
 from common.networks.residual import ResidualNetwork
+from common.networks.shapes import AUTOENCODER, NETWORK_NAMES, RESIDUAL, SMALL_CNN, UNET, check_network
 from common.networks.small_cnn import SmallCnn
 from common.networks.start_weights import set_start_weights
 from common.networks.suitability import refuse_unsuitable
 from common.networks.unet import UNet
 
-SMALL_CNN: Final = "small_cnn"
-RESIDUAL: Final = "residual"
-UNET: Final = "unet"
-AUTOENCODER: Final = "autoencoder"
-NETWORK_NAMES: Final = (SMALL_CNN, RESIDUAL, UNET, AUTOENCODER)
-
-_LIMITS = {"dimensions": (2, 3), "classes": (1, 256), "width": (CHANNELS_PER_GROUP, 512), "blocks": (1, 8)}
+__all__ = ["AUTOENCODER", "NETWORK_NAMES", "RESIDUAL", "SMALL_CNN", "UNET", "build_network", "network_shape"]
 
 
 def build_network(
@@ -57,9 +48,7 @@ def network_shape(name: str, *, dimensions: int, classes: int, width: int, block
 
     Arguments and errors as for ``build_network``.
     """
-    if name not in NETWORK_NAMES:
-        raise NetworkUnsuitableError(f"unknown network '{name}'{_nearest(name)}; known: {', '.join(NETWORK_NAMES)}")
-    _refuse_bad_values(dimensions=dimensions, classes=classes, width=width, blocks=blocks)
+    check_network(name, dimensions=dimensions, classes=classes, width=width, blocks=blocks)
     builders: dict[str, Callable[[], nn.Module]] = {
         SMALL_CNN: lambda: SmallCnn(dimensions=dimensions, classes=classes, width=width),
         RESIDUAL: lambda: ResidualNetwork(dimensions=dimensions, classes=classes, width=width, blocks=blocks),
@@ -75,19 +64,3 @@ def network_shape(name: str, *, dimensions: int, classes: int, width: int, block
 def set_first_weights(network: nn.Module, name: str, *, seed: int, zero_head: bool = True) -> None:
     """Write the start weights of the network ``name`` into ``network``, which must be on the processor."""
     set_start_weights(network, seed=seed, zero_head=zero_head and name != AUTOENCODER)
-
-
-def _refuse_bad_values(**values: int) -> None:
-    for setting, value in values.items():
-        low, high = _LIMITS[setting]
-        if type(value) is not int or not low <= value <= high:
-            raise NetworkUnsuitableError(f"network {setting} is {value!r}; it must be a whole number {low} to {high}")
-    if values["width"] % CHANNELS_PER_GROUP:
-        raise NetworkUnsuitableError(
-            f"network width is {values['width']}; it must be a multiple of {CHANNELS_PER_GROUP} (channels a norm group)"
-        )
-
-
-def _nearest(name: str) -> str:
-    near = get_close_matches(name, NETWORK_NAMES, n=1)
-    return f" (did you mean '{near[0]}'?)" if near else ""

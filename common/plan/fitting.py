@@ -1,6 +1,7 @@
 """Does each phase's layout fit the network, are the masked words fine enough for its noise, and have they room?"""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from common.plan.errors import PlanInvalidError, PlanWeakPrivacyError
@@ -8,7 +9,7 @@ from common.plan.phases import Phase
 from common.plan.plan import StudyPlan
 from common.plan.privacy import NoisePlacement
 from common.plan.protocol import vector_spec
-from common.plan.shape import Shapes
+from common.plan.shape import PhaseLayout
 
 LEAST_STEPS_PER_NOISE = 1024  # privacy.md section 2: the noise share of a site covers at least so many lattice steps
 LARGEST_NOISE = 8.6  # standard deviations: no draw is larger (privacy.md section 2)
@@ -48,7 +49,7 @@ def least_range(*, noise_multiplier: float, clipping_norm: float, honest_survivo
     return LARGEST_NOISE * (1 + MOST_ROUNDING) * share + clipping_norm
 
 
-def check_fit(plan: StudyPlan, shapes: Shapes, source: str) -> list[PhaseFit]:
+def check_fit(plan: StudyPlan, shapes: Sequence[PhaseLayout], source: str) -> list[PhaseFit]:
     """Check every phase against the network: layout hash, and the three bounds of the noise lattice.
 
     ``shapes``: what the network makes of the phases (``common.plan.shape``).

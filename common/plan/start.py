@@ -11,8 +11,7 @@ from common.networks.registry import set_first_weights
 from common.plan.network import phase_layout, plan_network, plan_shape, travelling_layout
 from common.plan.plan import StudyPlan
 from common.plan.shape import PhaseShape, Shapes
-
-SEEDED = "seeded"
+from common.plan.task import SEEDED
 
 
 def start_network(plan: StudyPlan) -> nn.Module:

@@ -1,11 +1,13 @@
 """What is learnt, and from which images."""
 
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated, Final, Self
 
 from pydantic import Field, model_validator
 
 from common.plan.part import PlanPart
+
+SEEDED: Final = "seeded"  # start weights that are drawn from the plan's seed, not read
 
 ClassName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_ -]{0,39}$")]
 
@@ -96,5 +98,5 @@ class Network(PlanPart):
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
     width: Annotated[int, Field(ge=4, le=512)] = 16
-    initialisation: Annotated[str, Field(pattern=r"^(seeded|[0-9a-f]{64})$")] = "seeded"
+    initialisation: Annotated[str, Field(pattern=r"^(seeded|[0-9a-f]{64})$")] = SEEDED
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0

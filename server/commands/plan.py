@@ -9,12 +9,13 @@ from rich.table import Table
 
 from common.errors import FedwardError
 from common.files import write_new
+from common.plan.figure_file import figures_in, own_folder
 from common.plan.fitting import check_fit
 from common.plan.guarantee import check_guarantee
 from common.plan.plan import StudyPlan
 from common.plan.reading import read_plan
 from common.plan.selection import check_selection
-from common.plan.shapes_here import shapes_here
+from common.plan.shape import phase_layouts
 from common.plan.signing import PlanSignature, sign_plan, verify_plan
 from common.plan.summary import summarise
 from common.terminal import JsonOption, output, print_json
@@ -101,9 +102,11 @@ def new(
 
 def checked_summary(plan: StudyPlan, source: str) -> dict[str, Any]:
     """Check guarantee, selection and network fit, and return the summary. Raises what those checks raise."""
-    bought = check_guarantee(plan, source)
-    check_selection(plan, source)
-    return summarise(plan, bought, check_fit(plan, shapes_here(plan), source))
+    fits = check_fit(plan, phase_layouts(plan), source)
+    with figures_in(own_folder()):
+        bought = check_guarantee(plan, source)
+        check_selection(plan, source)
+        return summarise(plan, bought, fits)
 
 
 def print_summary(summary: dict[str, Any]) -> None:

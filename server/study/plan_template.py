@@ -4,8 +4,8 @@ import math
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from common.networks.parameters import layout
-from common.networks.registry import build_network
+from common.networks.layouts import layout_of
+from common.networks.shapes import network_parameters
 from common.plan.errors import PlanInvalidError
 from common.plan.fitting import least_range
 from common.privacy.accounting import noise_multiplier_for
@@ -96,7 +96,7 @@ def new_plan_text(
     delta = min(1e-5, total**-1.1)
     attempts, s_min = int(rounds * SPARE_ATTEMPTS) + 1, max(3, n - n // 4)
     multiplier = noise_multiplier_for(epsilon=epsilon, delta=delta, sampling_rate=SAMPLING_RATE, steps=attempts)
-    network = build_network("small_cnn", dimensions=2, classes=2, width=16)
+    network = network_parameters("small_cnn", dimensions=2, classes=2, width=16)
     return TEMPLATE.format(
         name=name,
         roster_digest=roster.digest(),
@@ -110,7 +110,7 @@ def new_plan_text(
         coordinate_range=_coordinate_range(multiplier, s_min - c),
         rounds=rounds,
         attempts=attempts,
-        layout_hash=layout(network).digest,
+        layout_hash=layout_of(network).digest,
         sampling_rate=SAMPLING_RATE,
         noise_multiplier=multiplier,
         sites="\n".join(SITE.format(name=site, labelled=a, unlabelled=b) for site, (a, b) in counts.items()),

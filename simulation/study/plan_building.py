@@ -4,17 +4,16 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from common.networks.initialisation import available
+from common.networks.shipped_weights import available
 from common.plan.errors import PlanWeakPrivacyError
 from common.plan.fitting import check_fit
 from common.plan.guarantee import check_guarantee, labelled_events, unlabelled_events
-from common.plan.network import phase_layout, plan_network
 from common.plan.plan import FORMAT, StudyPlan
 from common.plan.privacy import NoisePlacement
 from common.plan.reading import parse_plan
 from common.plan.selection import check_selection
-from common.plan.shapes_here import shapes_here
-from common.plan.start import SEEDED
+from common.plan.shape import phase_layouts
+from common.plan.task import SEEDED
 from common.privacy.accounting import COARSE_INTERVAL, LEAST_NOISE_MULTIPLIER, SampledGaussian, epsilon
 from simulation.errors import ScenarioInvalidError
 from simulation.study.scenario import MOST_ATTEMPTS, NOT_SET, Scenario
@@ -44,7 +43,7 @@ def build_plan(
     check_guarantee(plan, SOURCE)
     if plan.aggregation.heeds_scores:
         check_selection(plan, SOURCE)
-    check_fit(plan, shapes_here(plan), SOURCE)
+    check_fit(plan, phase_layouts(plan), SOURCE)
     return plan
 
 
@@ -107,12 +106,9 @@ def _initialisation(scenario: Scenario) -> str:
 
 def _with_layouts(plan: StudyPlan) -> StudyPlan:
     """Fill in the layout hashes that the draft left out."""
-    network = plan_network(plan)
     phases = tuple(
-        phase.model_copy(update={"layout_hash": phase_layout(network, phase).digest})
-        if phase.layout_hash == NOT_SET
-        else phase
-        for phase in plan.phases
+        phase.model_copy(update={"layout_hash": layout.layout_hash}) if phase.layout_hash == NOT_SET else phase
+        for phase, layout in zip(plan.phases, phase_layouts(plan), strict=True)
     )
     return plan.model_copy(update={"phases": phases})
 

@@ -1,0 +1,147 @@
+"""Names and shapes of every network's parameters, without PyTorch: what a plan's layout hash is made of.
+
+Reading a plan should not load 200 MB of PyTorch to know that a head has 226 parameters. The networks themselves are
+written elsewhere in this room; a test holds both against each other for every network, dimension and width.
+The order is that of ``named_parameters()``, so layers stand here in the order of the network's class.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Final
+
+from common.networks.errors import NetworkUnsuitableError
+
+SMALL_CNN: Final = "small_cnn"
+RESIDUAL: Final = "residual"
+UNET: Final = "unet"
+AUTOENCODER: Final = "autoencoder"
+NETWORK_NAMES: Final = (SMALL_CNN, RESIDUAL, UNET, AUTOENCODER)
+CHANNELS_PER_GROUP: Final = 4  # of a norm
+
+_LIMITS = {"dimensions": (2, 3), "classes": (1, 256), "width": (CHANNELS_PER_GROUP, 512), "blocks": (1, 8)}
+
+Shape = tuple[int, ...]
+Parameters = Iterator[tuple[str, Shape]]
+
+
+@dataclass(frozen=True)
+class _Request:
+    dimensions: int
+    classes: int
+    width: int
+    blocks: int
+
+    def convolution(self, name: str, inputs: int, outputs: int, kernel: int = 3) -> Parameters:
+        yield f"{name}.weight", (outputs, inputs, *(kernel,) * self.dimensions)
+        yield f"{name}.bias", (outputs,)
+
+    def normalised(self, name: str, inputs: int, outputs: int) -> Parameters:
+        """Convolution, then norm; the ReLU after them has no parameter."""
+        yield from self.convolution(f"{name}.0", inputs, outputs)
+        yield from _scale_and_shift(f"{name}.1", outputs)
+
+    def double(self, name: str, inputs: int, outputs: int) -> Parameters:
+        yield from self.normalised(f"{name}.0", inputs, outputs)
+        yield from self.normalised(f"{name}.1", outputs, outputs)
+
+    @property
+    def levels(self) -> tuple[tuple[int, int], ...]:
+        """Channels into and out of the three levels of an encoder."""
+        return (1, self.width), (self.width, 2 * self.width), (2 * self.width, 4 * self.width)
+
+
+def network_parameters(
+    name: str, *, dimensions: int, classes: int, width: int, blocks: int = 1
+) -> tuple[tuple[str, Shape], ...]:
+    """Return name and shape of each parameter of the network ``name``, in their fixed order.
+
+    Raises: NetworkUnsuitableError for an unknown name or a value out of bounds.
+    """
+    check_network(name, dimensions=dimensions, classes=classes, width=width, blocks=blocks)
+    return tuple(_NETWORKS[name](_Request(dimensions, classes, width, blocks)))
+
+
+def check_network(name: str, *, dimensions: int, classes: int, width: int, blocks: int) -> None:
+    """Raise NetworkUnsuitableError for a name that no network has, or a value out of bounds."""
+    if name not in NETWORK_NAMES:
+        raise NetworkUnsuitableError(f"unknown network '{name}'{_nearest(name)}; known: {', '.join(NETWORK_NAMES)}")
+    for setting, value in (("dimensions", dimensions), ("classes", classes), ("width", width), ("blocks", blocks)):
+        low, high = _LIMITS[setting]
+        if type(value) is not int or not low <= value <= high:
+            raise NetworkUnsuitableError(f"network {setting} is {value!r}; it must be a whole number {low} to {high}")
+    if width % CHANNELS_PER_GROUP:
+        raise NetworkUnsuitableError(
+            f"network width is {width}; it must be a multiple of {CHANNELS_PER_GROUP} (channels a norm group)"
+        )
+
+
+def _small_cnn(request: _Request) -> Parameters:
+    yield from _small_encoder(request)
+    features = 7 * request.width
+    yield from _scale_and_shift("feature_norm", features)
+    yield from _linear("head", features, request.classes)
+
+
+def _small_encoder(request: _Request) -> Parameters:
+    for level, (inputs, outputs) in enumerate(request.levels):
+        yield from request.normalised(f"encoder.levels.{level}", inputs, outputs)
+
+
+def _autoencoder(request: _Request) -> Parameters:
+    yield from _small_encoder(request)
+    yield from request.normalised("decoder", 4 * request.width, request.width)
+    yield from request.convolution("head", request.width, 1)
+
+
+def _unet(request: _Request) -> Parameters:
+    width = request.width
+    for level, (inputs, outputs) in enumerate(request.levels):
+        yield from request.double(f"encoder.levels.{level}", inputs, outputs)
+    yield from request.double("decoder.0", 6 * width, 2 * width)
+    yield from request.double("decoder.1", 3 * width, width)
+    yield from request.convolution("head", width, request.classes, kernel=1)
+
+
+def _residual(request: _Request) -> Parameters:
+    yield from request.convolution("encoder.0", 1, request.width)
+    inputs, place = request.width, 1
+    for stage in range(3):
+        outputs = request.width * 2**stage
+        for block in range(request.blocks):
+            yield from _residual_block(request, f"encoder.{place}", inputs, outputs, strided=stage > 0 and block == 0)
+            inputs, place = outputs, place + 1
+    yield from _scale_and_shift(f"encoder.{place}", inputs)
+    yield from _linear("head", inputs, request.classes)
+
+
+def _residual_block(request: _Request, name: str, inputs: int, outputs: int, *, strided: bool) -> Parameters:
+    """Norm, ReLU, convolution, twice; the shortcut is a convolution where the shape changes."""
+    for half, channels in (("first", inputs), ("second", outputs)):
+        yield from _scale_and_shift(f"{name}.{half}.0", channels)
+        yield from request.convolution(f"{name}.{half}.2", channels, outputs)
+    if strided or inputs != outputs:
+        yield from request.convolution(f"{name}.shortcut", inputs, outputs, kernel=1)
+
+
+def _linear(name: str, inputs: int, outputs: int) -> Parameters:
+    yield f"{name}.weight", (outputs, inputs)
+    yield f"{name}.bias", (outputs,)
+
+
+def _scale_and_shift(name: str, channels: int) -> Parameters:
+    yield f"{name}.weight", (channels,)
+    yield f"{name}.bias", (channels,)
+
+
+def _nearest(name: str) -> str:
+    near = get_close_matches(name, NETWORK_NAMES, n=1)
+    return f" (did you mean '{near[0]}'?)" if near else ""
+
+
+_NETWORKS: Final[dict[str, Callable[[_Request], Parameters]]] = {
+    SMALL_CNN: _small_cnn,
+    RESIDUAL: _residual,
+    UNET: _unet,
+    AUTOENCODER: _autoencoder,
+}

@@ -1,0 +1,69 @@
+"""Names and shapes that are known without PyTorch are those of the networks that PyTorch builds."""
+
+import itertools
+import subprocess
+import sys
+
+import pytest
+
+from common.networks.errors import NetworkUnsuitableError, WeightsInvalidError
+from common.networks.initialisation import load_initialisation
+from common.networks.layouts import layout_of
+from common.networks.parameters import layout
+from common.networks.registry import NETWORK_NAMES, build_network, network_shape
+from common.networks.shapes import network_parameters
+from common.networks.shipped_weights import available, check_initialisation
+
+SIZES = list(itertools.product((2, 3), (1, 2, 5), (4, 8, 20), (1, 3)))
+
+
+@pytest.mark.parametrize("name", NETWORK_NAMES)
+def test_the_layout_without_pytorch_is_that_of_the_network(name):
+    for dimensions, classes, width, blocks in SIZES:
+        request = {"dimensions": dimensions, "classes": classes, "width": width, "blocks": blocks}
+        network = network_shape(name, **request)
+        for part in ("all", "head", "encoder", ("head", "encoder")):
+            assert layout_of(network_parameters(name, **request), part) == layout(network, part), (request, part)
+
+
+WRONG = {
+    "an unknown network": ("small_cmm", {}, "did you mean 'small_cnn'"),
+    "an odd width": ("unet", {"width": 6}, "multiple of 4"),
+    "one dimension": ("unet", {"dimensions": 1}, "whole number 2 to 3"),
+}
+
+
+@pytest.mark.parametrize(("name", "change", "sentence"), WRONG.values(), ids=WRONG)
+def test_both_refuse_the_same(name, change, sentence):
+    request = {"dimensions": 2, "classes": 2, "width": 8} | change
+    for look in (network_parameters, network_shape):
+        with pytest.raises(NetworkUnsuitableError, match=sentence):
+            look(name, **request)
+
+
+@pytest.mark.parametrize("name", NETWORK_NAMES)
+@pytest.mark.parametrize("entry", available(), ids=lambda entry: entry.file_name)
+def test_start_weights_fit_without_pytorch_exactly_where_they_can_be_loaded(name, entry):
+    for dimensions, width in ((2, 16), (2, 8), (3, 8)):
+        request = {"dimensions": dimensions, "classes": 2, "width": width}
+        try:
+            filled = set(load_initialisation(build_network(name, **request), entry.digest))
+        except WeightsInvalidError:
+            with pytest.raises(WeightsInvalidError):
+                check_initialisation(dict(network_parameters(name, **request)), entry.digest)
+        else:
+            assert check_initialisation(dict(network_parameters(name, **request)), entry.digest) == filled
+
+
+def test_a_digest_that_nothing_has_is_refused():
+    with pytest.raises(WeightsInvalidError, match="no public initialisation"):
+        check_initialisation({}, "0" * 64)
+
+
+def test_looking_at_a_plan_loads_no_pytorch_and_no_accountant():
+    code = (
+        "import sys; import server.commands.plan, client.commands.approve, common.plan.shape, common.plan.guarantee; "
+        "print([name for name in ('torch', 'dp_accounting', 'scipy', 'opacus') if name in sys.modules])"
+    )
+    done = subprocess.run((sys.executable, "-c", code), capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]", done.stdout
