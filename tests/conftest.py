@@ -1,6 +1,7 @@
 """Fixtures that several folders of tests share."""
 
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,14 @@ settings.load_profile("fedward")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PATIENTS = ["east=200,0", "north=100,900", "south=50,500", "west=0,1000"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Commands keep figures in a folder of this run, not in the developer's own cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

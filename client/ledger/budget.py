@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from client.ledger.errors import LedgerInvalidError
-from common.privacy.accounting import COARSE_INTERVAL, FINE_INTERVAL, SampledGaussian, epsilon, exceeds, merge
+from common.privacy.accounting import COARSE_INTERVAL, SampledGaussian, epsilon, epsilon_under, exceeds, merge
 
 MOST_CHOICES: Final = 27  # histories judged one by one; beyond, the oldest studies count with all strata at once
 GROWTHS: Final = (16.0, 2.0, 1.25, 1.05, 1.0)  # look ahead so far, so that not every step pays for the accountant
@@ -165,7 +165,7 @@ class Affordable:
         delta = _smallest_delta(spending)
         coarse = {history: epsilon(history, delta, interval=COARSE_INTERVAL) for history in histories(spending)}
         close = [history for history, spent in coarse.items() if spent >= 0.9 * max(coarse.values())]
-        return max((epsilon(history, delta, interval=FINE_INTERVAL) for history in close), default=0.0)
+        return max((epsilon_under(history, delta, ceiling=self.ceiling) for history in close), default=0.0)
 
     def _fits(self, history: History, delta: float) -> bool:
         if any(known_delta <= delta and _within(history, known) for known_delta, known in self._known):

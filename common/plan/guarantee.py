@@ -12,7 +12,7 @@ from common.plan.errors import PlanInvalidError, PlanWeakPrivacyError
 from common.plan.phases import Phase
 from common.plan.plan import StudyPlan
 from common.plan.privacy import NoisePlacement
-from common.privacy.accounting import SampledGaussian, epsilon, noise_multiplier_for
+from common.privacy.accounting import SampledGaussian, epsilon_under, noise_multiplier_for
 from common.privacy.errors import AccountingError
 from common.privacy.noise_placement import NoiseShares, ObserverEpsilon, observer_epsilon
 
@@ -87,12 +87,12 @@ def guarantee(plan: StudyPlan) -> Guarantee | None:
     """
     if plan.privacy.delta is None:
         return None
-    delta = plan.privacy.delta
+    delta, promise = plan.privacy.delta, plan.privacy.epsilon or 0.0
     try:
         return Guarantee(
             delta=delta,
-            labelled=epsilon(labelled_events(plan), delta),
-            unlabelled=epsilon(unlabelled_events(plan), delta),
+            labelled=epsilon_under(labelled_events(plan), delta, ceiling=promise),
+            unlabelled=epsilon_under(unlabelled_events(plan), delta, ceiling=promise),
             validation=plan.evaluation.epsilon if plan.evaluation.held_out else 0.0,
         )
     except AccountingError as error:
