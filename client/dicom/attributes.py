@@ -1,16 +1,18 @@
 """Single attributes of a data set, as checked numbers or words; a value that fails gives a code, never its text."""
 
 import math
+import re
 from functools import lru_cache
 from typing import Any
 
-from pydicom import uid
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag, Tag
 
 from client.dicom.reject import RejectCode, Rejected
+
+UID_FORM = re.compile(r"(?=.{1,64}$)[0-9]+(\.[0-9]+)*")
 
 
 def value_of(dataset: Dataset, keyword: str) -> Any:
@@ -48,12 +50,13 @@ def text(dataset: Dataset, keyword: str) -> str:
 
 
 def instance_uid(dataset: Dataset, keyword: str) -> str:
-    """Return a valid UID (PS3.5 section 9.1).
+    """Return a UID (PS3.5 section 9.1); a component with a leading zero, as older scanners write, is let pass: the UID
+    is only hashed.
 
     Raises: Rejected(bad_uid).
     """
     value = value_of(dataset, keyword)
-    if not isinstance(value, str) or not uid.UID(value).is_valid:
+    if not isinstance(value, str) or not UID_FORM.fullmatch(value):
         raise Rejected(RejectCode.BAD_UID)
     return str(value)
 

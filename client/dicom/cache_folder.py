@@ -20,7 +20,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from client.dicom.errors import CacheInvalidError
-from client.dicom.settings import IngestSettings
+from client.dicom.settings import PIPELINE_VERSION, IngestSettings
 from client.dicom.vault import CACHE_ID_BYTES, Vault
 from common.errors import FileUnreadableError
 from common.files import read_bounded, write_new
@@ -81,9 +81,25 @@ def open_or_create(path: Path, secret: bytes, settings: IngestSettings) -> Cache
     if not (path / HEADER).exists():
         _create(path, secret, settings)
     folder = open_folder(path, secret)
-    if folder.settings != settings:
-        raise CacheInvalidError(f"{path}: made for other settings (task, size or window); choose another cache folder")
+    refuse_other_settings(folder, settings)
     return folder
+
+
+def refuse_other_settings(folder: CacheFolder, settings: IngestSettings) -> None:
+    """Refuse to read scans into a cache that was made for something else, or by an older pipeline.
+
+    Raises: CacheInvalidError.
+    """
+    older = folder.settings.pipeline_version
+    if older != PIPELINE_VERSION:
+        raise CacheInvalidError(
+            f"{folder.path}: made by pipeline {older}, this program is {PIPELINE_VERSION} and may give other values for "
+            "the same file; a study approved with this cache goes on, new scans need a new cache folder"
+        )
+    if folder.settings != settings:
+        raise CacheInvalidError(
+            f"{folder.path}: made for other settings (task, size or window); choose another cache folder"
+        )
 
 
 def _create(path: Path, secret: bytes, settings: IngestSettings) -> None:

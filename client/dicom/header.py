@@ -7,6 +7,7 @@ import zlib
 from io import BytesIO
 
 from pydicom import uid
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag
@@ -16,6 +17,9 @@ from client.dicom.reject import RejectCode, Rejected
 
 PREAMBLE_BYTES = 128
 PIXEL_GROUP = 0x7FE0
+PIXEL_DATA = 0x7FE00010
+UNDEFINED_LENGTH = 0xFFFFFFFF
+LONG_VRS = (b"OB", b"OW", b"UN")  # with two reserved bytes and a length of four, PS3.5 section 7.1.2
 
 NATIVE = frozenset(
     {
@@ -31,8 +35,11 @@ JPEG_2000 = frozenset({uid.JPEG2000Lossless, uid.JPEG2000})
 ENCAPSULATED = JPEG | JPEG_LS | JPEG_2000 | {uid.RLELossless}
 
 
-def read_header(content: bytes, *, pixels: bool = True) -> Dataset:
+def read_header(content: bytes, *, pixels: bool = True, whole: bool = False) -> Dataset:
     """Parse a Part 10 file; with ``pixels=False`` everything from the pixel data on is left out.
+
+    The pixel data is a view of ``content``, never a copy (a tomosynthesis has half a gigabyte of it), and what follows
+    it is not read; with ``whole`` pydicom reads every element itself, for a library that wants all of them as bytes.
 
     Values are converted by pydicom only when they are asked for, so any later access may raise anything: callers
     stand inside ``instance.verdict``. Edge cases: no file meta, no preamble or no transfer syntax -> refused;
@@ -45,14 +52,39 @@ def read_header(content: bytes, *, pixels: bool = True) -> Dataset:
     syntax = meta.get("TransferSyntaxUID")
     if not isinstance(syntax, str) or syntax not in NATIVE | ENCAPSULATED:
         raise Rejected(RejectCode.TRANSFER_SYNTAX if syntax else RejectCode.BAD_META)
+    if syntax == uid.DeflatedExplicitVRLittleEndian:
+        content, start = _inflated(content[start:]), 0
+        meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
     stream = BytesIO(content)
     stream.seek(start)
-    if syntax == uid.DeflatedExplicitVRLittleEndian:
-        stream = BytesIO(_inflated(content[start:]))
-        meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
-    dataset = _parse(stream, str(syntax), pixels=pixels)
+    dataset = _parse(stream, str(syntax), whole=whole)
+    if pixels and not whole:
+        _attach_pixels(dataset, content, stream.tell())
     dataset.file_meta = meta
     return dataset
+
+
+def _attach_pixels(dataset: Dataset, content: bytes, start: int) -> None:
+    """Give a data set that was read up to ``start`` the pixel data that begins there, as a view; none there: nothing.
+
+    A length that reaches beyond the file is cut to the file: ``check_stream`` holds what is there against what should.
+    """
+    implicit, little = dataset.original_encoding
+    order = "little" if little else "big"
+    head = content[start : start + 12]
+    tag = int.from_bytes(head[:2], order) << 16 | int.from_bytes(head[2:4], order)
+    if len(head) < 8 or tag != PIXEL_DATA:
+        return
+    if implicit:
+        length, at = int.from_bytes(head[4:8], order), start + 8
+    elif head[4:6] in LONG_VRS:
+        length, at = int.from_bytes(head[8:12], order), start + 12
+    else:
+        length, at = int.from_bytes(head[6:8], order), start + 8
+    stop = len(content) if length == UNDEFINED_LENGTH else at + length
+    pixels = DataElement(PIXEL_DATA, "OW", memoryview(content)[at:stop], already_converted=True)
+    pixels.is_undefined_length = length == UNDEFINED_LENGTH
+    dataset[PIXEL_DATA] = pixels
 
 
 def _read_meta(content: bytes) -> tuple[FileMetaDataset, int]:
@@ -79,11 +111,11 @@ def _inflated(deflated: bytes) -> bytes:
     return content
 
 
-def _parse(stream: BytesIO, syntax: str, *, pixels: bool) -> Dataset:
+def _parse(stream: BytesIO, syntax: str, *, whole: bool) -> Dataset:
     implicit = syntax == uid.ImplicitVRLittleEndian
     little = syntax != uid.ExplicitVRBigEndian
     try:
-        dataset = read_dataset(stream, implicit, little, stop_when=None if pixels else _at_pixels)
+        dataset = read_dataset(stream, implicit, little, stop_when=None if whole else _at_pixels)
     except RecursionError:
         raise Rejected(RejectCode.NESTING) from None
     except MemoryError:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from client.dicom.cache_folder import HEADER, CacheFolder, locked, open_folder, open_or_create
+from client.dicom.cache_folder import HEADER, CacheFolder, locked, open_folder, open_or_create, refuse_other_settings
 from client.dicom.errors import CacheInvalidError
 from client.dicom.images import read_images
 from client.dicom.index import Index
@@ -90,8 +90,7 @@ def _opened(
         yield None, Store(Index(), None, settings=settings, secret=secret, withdrawn=frozenset())
         return
     folder = open_folder(cache, secret) if dry_run else open_or_create(cache, secret, settings)
-    if folder.settings != settings:
-        raise CacheInvalidError(f"{cache}: made for other settings (task, size or window); choose another cache folder")
+    refuse_other_settings(folder, settings)
     withdrawn = load_withdrawn(folder.path, folder.vault)
     if dry_run:
         index = read_index(folder.segments, folder.vault)

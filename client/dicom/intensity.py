@@ -34,13 +34,15 @@ def window_of(
 ) -> tuple[float, float]:
     """Return (low, high) of an image: the study's HU window, the image's own percentiles, or its full grey scale.
 
+    With ``voi_lut`` the values have gone through the file's own table already and their full scale is 0 to 1.
+
     Percentiles are taken over valid pixels only, from at most about ``SAMPLED_VALUES`` of them.
     Raises: Rejected(non_finite).
     """
     if settings.intensity is Intensity.CT_WINDOW:
         centre, width = settings.window_hu
         return centre - width / 2, centre + width / 2
-    if settings.intensity is Intensity.LUMINANCE:
+    if settings.intensity in (Intensity.LUMINANCE, Intensity.VOI_LUT):
         return grey_scale
     chosen = values if valid is None else values[valid]
     sample = chosen.ravel()[:: max(1, chosen.size // SAMPLED_VALUES)]

@@ -1,7 +1,7 @@
 """Stored values -> numbers with a meaning: rescaled, never inverted, padding taken out, one channel.
 
     value = stored * slope + intercept                                     (PS3.3 section C.11.1.1.2)
-    MONOCHROME1, or PresentationLUTShape = INVERSE:
+    white is low (``presentation.is_dark_bright``):
     value = (lowest + highest) * slope + 2 * intercept - value             lowest, highest: of BitsStored
 
 The pivot comes from BitsStored, not from the image's own maximum: the same grey means the same in every image.
@@ -12,12 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
-from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
 
-from client.dicom.attributes import number, value_of, word
-from client.dicom.decode import Array, stored_values
+from client.dicom.attributes import number, value_of
+from client.dicom.decode import Array, grey_words, masked, stored_values
 from client.dicom.image_module import ImageModule
+from client.dicom.lookup import modality_table, palette_colours
+from client.dicom.presentation import is_dark_bright
 from client.dicom.reject import RejectCode, Rejected
+from client.dicom.voi import with_voi_lut
 
 Values = npt.NDArray[np.float32]
 Valid = npt.NDArray[np.bool_]
@@ -37,18 +39,26 @@ class Frame:
     grey_scale: tuple[float, float]
 
 
-def read_frame(dataset: Dataset, module: ImageModule, frame_index: int) -> Frame:
+def read_frame(dataset: Dataset, module: ImageModule, frame_index: int, *, voi: bool = False) -> Frame:
     """Decode one frame and give it its meaning; invalid places (padding, text beside an ultrasound) take the minimum.
 
+    ``voi``: grey values become what the file's own VOI LUT makes of them, from 0 to 1.
     Padding: PS3.3 section C.7.5.1.1.2.
     Raises: Rejected.
     """
-    stored = stored_values(dataset, module, frame_index)
     if module.samples == 3 or module.photometric == "PALETTE COLOR":
+        stored = stored_values(dataset, module, frame_index)
         values, grey_scale, valid = _luminance(dataset, module, stored), (0.0, 255.0), None
     else:
-        valid = _not_padding(dataset, module, stored)
+        words, precision = grey_words(dataset, module, frame_index)
+        stored = masked(words, module, precision)
+        valid = _not_padding(dataset, module, words, stored)
         values, grey_scale = _rescaled(dataset, module, stored, frame_index)
+        if voi:
+            group = functional_group(dataset, frame_index, "FrameVOILUTSequence")
+            values, grey_scale = with_voi_lut(dataset, module, group, values), (0.0, 1.0)
+        if is_dark_bright(dataset, module):
+            values = np.float32(grey_scale[0] + grey_scale[1]) - values
     region = _ultrasound_region(dataset, module)
     if region is not None:
         valid = region if valid is None else valid & region
@@ -60,11 +70,9 @@ def read_frame(dataset: Dataset, module: ImageModule, frame_index: int) -> Frame
 def _rescaled(
     dataset: Dataset, module: ImageModule, stored: Array, frame_index: int
 ) -> tuple[Values, tuple[float, float]]:
-    levels = 1 << module.bits_stored
-    lowest, highest = (-levels // 2, levels // 2 - 1) if module.signed else (0, levels - 1)
-    slope, intercept = 1.0, 0.0
-    if value_of(dataset, "ModalityLUTSequence"):
-        values = _looked_up(dataset, stored)
+    table = modality_table(dataset, signed=module.signed)
+    if table is not None:
+        values, ends = table.looked_up(stored).astype(np.float32), (0.0, float((1 << table.bits) - 1))
     else:
         slope, intercept = rescale_of(dataset, frame_index)
         values = stored.astype(np.float32)
@@ -72,31 +80,27 @@ def _rescaled(
             values *= np.float32(slope)
         if intercept != 0:
             values += np.float32(intercept)
-    if module.photometric == "MONOCHROME1" or word(dataset, "PresentationLUTShape") == "INVERSE":
-        values = np.float32((lowest + highest) * slope + 2 * intercept) - values
-    ends = sorted((lowest * slope + intercept, highest * slope + intercept))
-    return values, (ends[0], ends[1])
-
-
-def _looked_up(dataset: Dataset, stored: Array) -> Values:
-    try:
-        return apply_modality_lut(stored, dataset).astype(np.float32)
-    except Exception:  # noqa: BLE001 (a parser may throw anything)
-        raise Rejected(RejectCode.RESCALE) from None
+        levels = 1 << module.bits_stored
+        lowest, highest = (-levels // 2, levels // 2 - 1) if module.signed else (0, levels - 1)
+        ends = (lowest * slope + intercept, highest * slope + intercept)
+    return values, (min(ends), max(ends))
 
 
 def rescale_of(dataset: Dataset, frame_index: int) -> tuple[float, float]:
-    """Return slope and intercept of a frame; of enhanced objects from the frame's own or the shared group.
+    """Return slope and intercept of a frame.
 
     Raises: Rejected(bad_attribute) for NaN, infinity or text, Rejected(rescale) for slope 0.
     """
-    source = dataset
-    if value_of(dataset, "SharedFunctionalGroupsSequence") or value_of(dataset, "PerFrameFunctionalGroupsSequence"):
-        source = functional_group(dataset, frame_index, "PixelValueTransformationSequence") or Dataset()
+    source = transformation_of(dataset, frame_index)
     slope = number(source, "RescaleSlope", 1.0)
     if slope == 0:
         raise Rejected(RejectCode.RESCALE)
     return slope, number(source, "RescaleIntercept", 0.0)
+
+
+def transformation_of(dataset: Dataset, frame_index: int) -> Dataset:
+    """Return where a frame's rescale stands: its own group, else the shared one, else the top level."""
+    return functional_group(dataset, frame_index, "PixelValueTransformationSequence") or dataset
 
 
 def functional_group(dataset: Dataset, frame_index: int, keyword: str) -> Dataset | None:
@@ -110,14 +114,21 @@ def functional_group(dataset: Dataset, frame_index: int, keyword: str) -> Datase
     return group[0] if group else None
 
 
-def _not_padding(dataset: Dataset, module: ImageModule, stored: Array) -> Valid | None:
+def _not_padding(dataset: Dataset, module: ImageModule, words: Array, stored: Array) -> Valid | None:
+    """Return where the picture is; padding is looked for in the whole words too, whose upper bits it may need."""
     found = [value_of(dataset, name) for name in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
     ends = [_as_stored(value, module) for value in found if isinstance(value, int)]
     if not isinstance(found[0], int):
         return None
     low, high = min(ends), max(ends)
-    padding = stored == low if low == high else (stored >= low) & (stored <= high)
+    padding = _within(stored, low, high)
+    if stored is not words:
+        padding |= _within(words, low, high)
     return ~padding if padding.any() else None
+
+
+def _within(values: Array, low: int, high: int) -> Valid:
+    return np.asarray(values == low if low == high else (values >= low) & (values <= high))
 
 
 def _as_stored(value: int, module: ImageModule) -> int:
@@ -131,11 +142,7 @@ def _as_stored(value: int, module: ImageModule) -> int:
 def _luminance(dataset: Dataset, module: ImageModule, stored: Array) -> Values:
     full_scale = (1 << module.bits_stored) - 1
     if module.photometric == "PALETTE COLOR":
-        try:
-            stored = apply_color_lut(stored, dataset)
-        except Exception:  # noqa: BLE001 (a parser may throw anything)
-            raise Rejected(RejectCode.PALETTE) from None
-        full_scale = int(np.iinfo(stored.dtype).max)
+        stored, full_scale = palette_colours(dataset, stored, signed=module.signed)
     return (stored.astype(np.float32) @ LUMINANCE) * np.float32(255 / full_scale)
 
 

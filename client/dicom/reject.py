@@ -55,6 +55,10 @@ class RejectCode(StrEnum):
     PALETTE = "palette"
     RESCALE = "rescale"
     NON_FINITE = "non_finite"
+    NOT_HOUNSFIELD = "not_hounsfield"
+    PRESENTATION = "presentation"
+    POLARITY = "polarity"
+    VOI_LUT = "voi_lut"
     # one object against the others
     DUPLICATE_INSTANCE = "duplicate_instance"
     CONFLICTING_INSTANCE = "conflicting_instance"
@@ -66,6 +70,9 @@ class RejectCode(StrEnum):
     SERIES_DUPLICATE_POSITION = "series_duplicate_position"
     SERIES_MIXED = "series_mixed"
     SERIES_TILTED = "series_tilted"
+    SERIES_FOREIGN = "series_foreign"
+    SERIES_OTHER_PART = "series_other_part"
+    SERIES_INCOMPLETE = "series_incomplete"
     # expert segmentations
     SEGMENTATION_UNREADABLE = "segmentation_unreadable"
     SEGMENTATION_UNMATCHED = "segmentation_unmatched"

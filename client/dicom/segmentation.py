@@ -41,7 +41,7 @@ def open_segmentation(content: bytes) -> Segmentation:
 
     Raises: Rejected(segmentation_unreadable).
     """
-    dataset = read_header(content)
+    dataset = read_header(content, whole=True)
     try:
         _check_length(dataset)
         return Segmentation.from_dataset(dataset, copy=False)

@@ -7,11 +7,12 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from common.plan.part import PlanPart
-from common.plan.task import Image, Intensity, Modality, Task, TaskKind
+from common.plan.task import Image, Intensity, Modality, Part, Presentation, Task, TaskKind
 from common.trust.canonical import canonical_bytes
 
-# Goes up whenever the same file would give other numbers: an old cache is then refused instead of mixed.
-PIPELINE_VERSION = 1
+# Goes up whenever the same file may give other numbers. An older cache still opens for the study it was made for, but
+# nothing is read into it any more: two pipelines in one cache would mix.
+PIPELINE_VERSION = 2
 
 
 class FileKind(StrEnum):
@@ -30,6 +31,8 @@ class IngestSettings(PlanPart):
     Raises: pydantic.ValidationError.
     """
 
+    LATER_KEYS = ("presentation", "part")
+
     kind: Annotated[TaskKind, Field(strict=False)]
     classes: Annotated[tuple[str, ...], Field(strict=False, min_length=2, max_length=64)]
     modalities: Annotated[tuple[Annotated[Modality, Field(strict=False)], ...], Field(strict=False, min_length=1)]
@@ -39,6 +42,8 @@ class IngestSettings(PlanPart):
     spacing_mm: Annotated[tuple[Annotated[float, Field(gt=0, le=50)], ...], Field(strict=False)] = ()
     window_hu: Annotated[tuple[float, ...], Field(strict=False)] = ()
     percentiles: Annotated[tuple[float, float], Field(strict=False)] = (1.0, 99.0)
+    presentation: Annotated[Presentation, Field(strict=False)] = Presentation.FOR_PRESENTATION
+    part: Annotated[Part, Field(strict=False)] = Part.FIRST
     pipeline_version: int = PIPELINE_VERSION
 
     @model_validator(mode="after")
@@ -53,7 +58,13 @@ class IngestSettings(PlanPart):
             raise ValueError(f"the window is {self.window_hu[1]} HU wide, it must be wider than 0")
         if not 0 <= self.percentiles[0] < self.percentiles[1] <= 100:
             raise ValueError("percentiles must be (low, high) between 0 and 100 with low below high")
-        if self.pipeline_version != PIPELINE_VERSION:
+        if self.intensity is Intensity.VOI_LUT and self.dimensions != 2:
+            raise ValueError("intensity = voi_lut is for 2-D: each slice of a volume may have another window")
+        if self.presentation is Presentation.FOR_PROCESSING and not {Modality.DX, Modality.MG} & set(self.modalities):
+            raise ValueError("presentation has a meaning only for DX and MG; remove it")
+        if self.part is Part.LAST and self.dimensions != 3:
+            raise ValueError("part has a meaning only in 3-D; remove it")
+        if not 1 <= self.pipeline_version <= PIPELINE_VERSION:
             raise ValueError(f"made by pipeline {self.pipeline_version}, this is {PIPELINE_VERSION}; ingest again")
         return self
 
@@ -79,4 +90,6 @@ def settings_for(task: Task, image: Image) -> IngestSettings:
         spacing_mm=image.spacing_mm,
         window_hu=image.window_hu,
         percentiles=image.percentiles,
+        presentation=image.presentation,
+        part=image.part,
     )

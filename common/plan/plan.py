@@ -9,7 +9,7 @@ from common.plan.aggregation import Aggregation, SecureAggregation, Timing
 from common.plan.part import PlanPart
 from common.plan.phases import Method, Phase
 from common.plan.privacy import Evaluation, NoisePlacement, Privacy
-from common.plan.task import Image, Network, Task
+from common.plan.task import Image, Intensity, Modality, Network, Part, Presentation, Task
 from common.trust.canonical import canonical_bytes, digest
 
 FORMAT = "fedward-plan/1"
@@ -101,6 +101,13 @@ class StudyPlan(PlanPart):
             )
         if self.task.dimensions == 3 and len(self.image.spacing_mm) != 3:
             raise ValueError("image.spacing_mm must have 3 numbers, because task.dimensions is 3")
+        if self.image.part is Part.LAST and self.task.dimensions != 3:
+            raise ValueError("image.part has a meaning only with task.dimensions = 3; remove it")
+        if self.image.intensity is Intensity.VOI_LUT and self.task.dimensions != 2:
+            raise ValueError("image.intensity = voi_lut is for task.dimensions = 2: each slice may have another window")
+        raw = self.image.presentation is Presentation.FOR_PROCESSING
+        if raw and not {Modality.DX, Modality.MG} & set(self.task.modalities):
+            raise ValueError("image.presentation has a meaning only with the modalities DX and MG; remove it")
 
     def _check_order_of_phases(self) -> None:
         last = self.phases[-1]

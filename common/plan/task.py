@@ -42,6 +42,21 @@ class Intensity(StrEnum):
     CT_WINDOW = "ct_window"
     PERCENTILES = "percentiles"
     LUMINANCE = "luminance"
+    VOI_LUT = "voi_lut"
+
+
+class Presentation(StrEnum):
+    """Which form of a DX or MG image a study takes: as made for reading, or as the detector measured it."""
+
+    FOR_PRESENTATION = "for_presentation"
+    FOR_PROCESSING = "for_processing"
+
+
+class Part(StrEnum):
+    """Which volume of a series that holds several: the first or the last phase, echo, b-value or reconstruction."""
+
+    FIRST = "first"
+    LAST = "last"
 
 
 class Task(PlanPart):
@@ -68,7 +83,11 @@ class Image(PlanPart):
     ``size_px``: (height, width), or (depth, height, width) in 3-D. ``spacing_mm``: the same order, required in 3-D.
     ``public_images``: SHA-256 of the file of images that belong to nobody, on which gates judge the teacher ("": none).
     ``window_hu``: (centre, width) in Hounsfield units, for CT. ``percentiles``: (low, high) of the one image.
+    ``intensity = "voi_lut"``: the window or table of the file itself (2-D). ``presentation``: which form of DX and MG.
+    ``part``: which volume of a series with several (3-D).
     """
+
+    LATER_KEYS = ("presentation", "part")
 
     size_px: Annotated[tuple[Pixels, ...], Field(strict=False, min_length=2, max_length=3)]
     intensity: Annotated[Intensity, Field(strict=False)]
@@ -77,6 +96,8 @@ class Image(PlanPart):
     percentiles: Annotated[tuple[Percentile, Percentile], Field(strict=False)] = (1.0, 99.0)
     maximum_scans_per_patient: Annotated[int, Field(ge=1, le=64)] = 4
     public_images: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
+    presentation: Annotated[Presentation, Field(strict=False)] = Presentation.FOR_PRESENTATION
+    part: Annotated[Part, Field(strict=False)] = Part.FIRST
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
