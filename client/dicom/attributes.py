@@ -50,8 +50,9 @@ def text(dataset: Dataset, keyword: str) -> str:
 
 
 def instance_uid(dataset: Dataset, keyword: str) -> str:
-    """Return a UID (PS3.5 section 9.1); a component with a leading zero, as older scanners write, is let pass: the UID
-    is only hashed.
+    """Return a UID (PS3.5 section 9.1).
+
+    A component with a leading zero, as older scanners write, is let pass: the UID is only hashed.
 
     Raises: Rejected(bad_uid).
     """

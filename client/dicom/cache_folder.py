@@ -93,8 +93,8 @@ def refuse_other_settings(folder: CacheFolder, settings: IngestSettings) -> None
     older = folder.settings.pipeline_version
     if older != PIPELINE_VERSION:
         raise CacheInvalidError(
-            f"{folder.path}: made by pipeline {older}, this program is {PIPELINE_VERSION} and may give other values for "
-            "the same file; a study approved with this cache goes on, new scans need a new cache folder"
+            f"{folder.path}: made by pipeline {older}, this program is {PIPELINE_VERSION} and may give other values "
+            "for the same file; a study approved with this cache goes on, new scans need a new cache folder"
         )
     if folder.settings != settings:
         raise CacheInvalidError(

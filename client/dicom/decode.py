@@ -46,6 +46,8 @@ def check_stream(dataset: Dataset, module: ImageModule, chosen: Iterable[int]) -
         for index in chosen:
             check_frame(frame_of(dataset, module, index), syntax, module)
         return
+    if dataset["PixelData"].is_undefined_length:  # only a compressed stream may say so, PS3.5 section A.4
+        raise Rejected(RejectCode.PIXEL_LENGTH)
     expected = module.frames * module.frame_bytes
     if module.photometric == "YBR_FULL_422":  # two samples of colour for two pixels, PS3.3 section C.7.6.3.1.2
         expected = expected // 3 * 2
@@ -59,7 +61,7 @@ def stored_values(dataset: Dataset, module: ImageModule, frame_index: int) -> Ar
     Raises: Rejected(decode), Rejected(memory).
     """
     if module.samples == 3:
-        return decoded(module, lambda: _through_pydicom(dataset, module, frame_index))
+        return decoded(module, lambda: _through_pydicom(dataset, frame_index))
     words, precision = grey_words(dataset, module, frame_index)
     return masked(words, module, precision)
 
@@ -73,12 +75,13 @@ def grey_words(dataset: Dataset, module: ImageModule, frame_index: int) -> tuple
     """
     syntax = dataset.file_meta.TransferSyntaxUID
     dtype = np.dtype(f"{'i' if module.signed else 'u'}{module.bits_allocated // 8}")
-    if syntax in PLAIN:
+    is_big = syntax == uid.ExplicitVRBigEndian and module.bits_allocated > 8  # bytes in swapped words: pydicom's
+    if syntax in PLAIN or is_big:
         offset, count = frame_index * module.frame_bytes, module.rows * module.columns
-        words = np.frombuffer(dataset.PixelData, dtype.newbyteorder("<"), count, offset)
-        return words.reshape(module.rows, module.columns), module.bits_allocated
+        words = np.frombuffer(dataset.PixelData, dtype.newbyteorder(">" if is_big else "<"), count, offset)
+        return words.reshape(module.rows, module.columns).astype(dtype, copy=False), module.bits_allocated
     if syntax not in DECODERS:
-        values = decoded(module, lambda: _through_pydicom(dataset, module, frame_index))
+        values = decoded(module, lambda: _through_pydicom(dataset, frame_index))
         return values.astype(dtype, copy=False), module.bits_allocated
     frame = frame_of(dataset, module, frame_index)
     precision = check_frame(frame, syntax, module)
@@ -123,7 +126,7 @@ def decoded(module: ImageModule, decode: Callable[[], Array]) -> Array:
     return values
 
 
-def _through_pydicom(dataset: Dataset, module: ImageModule, frame_index: int) -> Array:
+def _through_pydicom(dataset: Dataset, frame_index: int) -> Array:
     if isinstance(dataset.PixelData, memoryview):
         dataset["PixelData"].value = bytes(dataset.PixelData)
     syntax = dataset.file_meta.TransferSyntaxUID

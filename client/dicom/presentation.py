@@ -1,7 +1,7 @@
 """For presentation or for processing? The raw picture of an X-ray detector and the picture made of it for reading.
 
-One exposure is often stored twice, in both forms, with opposite polarity: a study takes one of them (``presentation`` in
-its plan), so that one exposure counts once and light means the same in every image.
+One exposure is often stored twice, in both forms, with opposite polarity: a study takes one of them (``presentation``
+in its plan), so that one exposure counts once and light means the same in every image.
 Sources: PS3.3 sections C.8.11.1.1.1 (PresentationIntentType), C.8.11.3.1.2 (PixelIntensityRelationshipSign).
 """
 

@@ -11,14 +11,17 @@ from client.dicom.describe import describe
 from client.dicom.facts import Facts
 from client.dicom.grid import Grid
 from client.dicom.header import read_header
+from client.dicom.hounsfield import check_hounsfield
 from client.dicom.image_module import ImageModule, check_has_pixels, check_image_module, check_kind
 from client.dicom.intensity import Levels, to_levels, window_of
 from client.dicom.limits import MAX_VOLUME_VOXELS
 from client.dicom.pixels import Frame, read_frame
+from client.dicom.presentation import check_presentation
 from client.dicom.pseudonyms import Pseudonyms
 from client.dicom.reject import RejectCode, Rejected
 from client.dicom.series import Slice, ordered, slices_of
 from client.dicom.settings import IngestSettings
+from common.plan.task import Intensity
 
 Read = Callable[[int], bytes]
 
@@ -45,6 +48,7 @@ class SeriesFiles:
         """Return a file without its pixels, and its facts."""
         dataset = read_header(self._read(file_index), pixels=False)
         modality = check_kind(dataset, self._settings.modalities)
+        check_presentation(dataset, modality, self._settings.presentation)
         return dataset, describe(dataset, modality, self._pseudonyms)
 
     def frame(self, file_index: int, frame_index: int) -> Frame:
@@ -55,6 +59,8 @@ class SeriesFiles:
             module = check_image_module(dataset, check_kind(dataset, self._settings.modalities))
             check_stream(dataset, module, range(module.frames))
             self._opened = (file_index, dataset, module)
+        if self._settings.intensity is Intensity.CT_WINDOW:
+            check_hounsfield(self._opened[1], self._opened[2], frame_index)
         return read_frame(self._opened[1], self._opened[2], frame_index)
 
 
