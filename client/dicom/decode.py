@@ -152,8 +152,8 @@ def _jpeg_ls(frame: bytes, module: ImageModule) -> Array:
         raise
     except Exception:  # noqa: BLE001 (each of the two libraries reads streams that the other does not)
         content, facts = jpeg_ls.decode_pixel_data(frame)
-        dtype = np.uint8 if facts["bits_per_sample"] <= 8 else np.uint16
-        return np.frombuffer(content, dtype).reshape(module.rows, module.columns)
+        words: Array = np.frombuffer(content, "u1" if facts["bits_per_sample"] <= 8 else "u2")
+        return words.reshape(module.rows, module.columns)
 
 
 DECODERS: dict[str, Callable[[bytes, ImageModule], Array]] = {

@@ -5,6 +5,7 @@ Sources: DICOM PS3.10 section 7 (file format), PS3.5 annex A (transfer syntaxes)
 
 import zlib
 from io import BytesIO
+from typing import Literal
 
 from pydicom import uid
 from pydicom.dataelem import DataElement
@@ -70,7 +71,7 @@ def _attach_pixels(dataset: Dataset, content: bytes, start: int) -> None:
     A length that reaches beyond the file is cut to the file: ``check_stream`` holds what is there against what should.
     """
     implicit, little = dataset.original_encoding
-    order = "little" if little else "big"
+    order: Literal["little", "big"] = "little" if little else "big"
     head = content[start : start + 12]
     tag = int.from_bytes(head[:2], order) << 16 | int.from_bytes(head[2:4], order)
     if len(head) < 8 or tag != PIXEL_DATA:

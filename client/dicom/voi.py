@@ -31,7 +31,7 @@ def with_voi_lut(dataset: Dataset, module: ImageModule, group: Dataset | None, v
     function = word(source, "VOILUTFunction") or "LINEAR"
     if centre is None or width is None or function not in FUNCTIONS or not width > (function == "LINEAR"):
         raise Rejected(RejectCode.VOI_LUT)
-    return np.clip(FUNCTIONS[function](values, centre, width), 0, 1).astype(np.float32)
+    return _unit(FUNCTIONS[function](values, centre, width))
 
 
 def _looked_up(item: Dataset, values: Values, *, signed: bool, little: bool) -> Values:
@@ -40,7 +40,7 @@ def _looked_up(item: Dataset, values: Values, *, signed: bool, little: bool) -> 
     except Rejected:
         raise Rejected(RejectCode.VOI_LUT) from None
     entries = table.looked_up(np.rint(values).astype(np.int64))
-    return np.clip(entries.astype(np.float32) / np.float32((1 << table.bits) - 1), 0, 1)
+    return _unit(entries.astype(np.float32) / np.float32((1 << table.bits) - 1))
 
 
 def _first(source: Dataset, keyword: str) -> float | None:
@@ -62,7 +62,13 @@ def _linear_exact(values: Values, centre: float, width: float) -> Values:
 
 
 def _sigmoid(values: Values, centre: float, width: float) -> Values:
-    return np.float32(1) / (np.float32(1) + np.exp(np.float32(-4) * (values - np.float32(centre)) / np.float32(width)))
+    turned: Values = np.exp(np.float32(-4) * (values - np.float32(centre)) / np.float32(width))
+    return np.float32(1) / (np.float32(1) + turned)
+
+
+def _unit(values: Values) -> Values:
+    cut: Values = np.clip(values, 0, 1).astype(np.float32, copy=False)
+    return cut
 
 
 FUNCTIONS = {"LINEAR": _linear, "LINEAR_EXACT": _linear_exact, "SIGMOID": _sigmoid}
