@@ -1,6 +1,6 @@
 """What an order sets in motion at a site: reserve, train, spend. One study at one site.
 
-    contribute   1. RESERVED in the ledger, durable, before any patient is read
+    contribute   1. RESERVED in the ledger, durable, before any patient is read (before the first: the study's terms)
                  2. training: score the received model, where the schedule says so and scores are left, and train one
                     round; both are noised
                  3. both come back as integers, and leave this building only masked
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Protocol, Self
 
 from client.consent.open_studies import OpenStudy
+from client.consent.strata import StudyStrata
 from client.errors import TrainingStoppedError
 from client.installation.folder import SiteFolder
 from client.ledger.ledger import Ledger, Reservation
@@ -72,11 +73,16 @@ class StudyWork:
 
     @classmethod
     def open(cls, folder: SiteFolder, study: OpenStudy, training: Training) -> Self:
-        """Return the work of an approved study at this site, with its ledger open. Raises: LedgerInvalidError."""
+        """Return the work of an approved study at this site, with its ledger open.
+
+        Raises: LedgerInvalidError; StrataChangedError, CacheInvalidError when the cache was made again since.
+        """
         plan, shapes = study.checked.plan, study.checked.shapes
         ledger = Ledger.open(folder.ledger, ceiling=study.policy.epsilon_ceiling)
         payload_bytes = largest_payload_bytes(plan, longest_body=max(shape.num_parameters for shape in shapes))
-        return cls(plan, StudyCharges(plan, ledger), training, payload_bytes=payload_bytes)
+        strata = StudyStrata(folder, plan)
+        strata.require_same()
+        return cls(plan, StudyCharges(plan, ledger, strata.terms), training, payload_bytes=payload_bytes)
 
     def contribute(self, order: Order, model: memoryview) -> Contribution:
         """Work on one order; see the module's words.

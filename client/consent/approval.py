@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from client.consent.policy import check_policy, read_policy
-from client.dicom.cache import Cache
+from client.consent.strata import freeze_study
 from client.errors import TrainerFailedError
 from client.installation.audit_log import audit, standing_approvals
 from client.installation.errors import NotEnrolledError
@@ -30,7 +30,7 @@ from common.plan.reading import read_plan
 from common.plan.shape import Layouts, Shapes, ShapesOf, phase_layouts
 from common.plan.shapes_here import shapes_here
 from common.plan.signing import signature_path, verify_plan
-from common.trust.identity import public_bytes, read_secret_file, read_signing_key
+from common.trust.identity import public_bytes, read_signing_key
 from common.trust.roster import Roster, read_roster
 
 MAX_NAME_CHARACTERS: Final = 100
@@ -91,17 +91,17 @@ def check_for_site(folder: SiteFolder, plan_file: Path) -> ProposedPlan:
 def approve(folder: SiteFolder, plan_file: Path, *, approver: str) -> ProposedPlan:
     """Record that ``approver`` (a person's name) approves the plan; the plan is checked first and copied.
 
-    The study's patients, strata and splits are frozen as they are in the cache now. Doing it again changes nothing but
-    adds a line to the audit log.
-    Raises: as ``check_for_site``; PlanInvalidError for an empty or overlong name; CacheInvalidError; what
-    ``read_public_images`` raises when the plan names images that are not here.
+    The study's patients, strata and splits are frozen as they are in the cache now, or, where the study began here
+    before the cache was made again, as they were then. Doing it again changes nothing but adds a line to the audit log.
+    Raises: as ``check_for_site``; PlanInvalidError for an empty or overlong name; CacheInvalidError; StrataChangedError;
+    what ``read_public_images`` raises when the plan names images that are not here.
     """
     require_name(approver)
     checked = check_for_site(folder, plan_file)
     digest = checked.plan.digest()
     read_public_images(folder, checked.plan)
     if folder.cache.exists():
-        Cache.open(folder.cache, read_secret_file(folder.secret)).freeze(digest)
+        freeze_study(folder, checked.plan)
     target = folder.plan(digest)
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if plan_file.resolve() != target.resolve():

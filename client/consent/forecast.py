@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 
 from client.installation.folder import SiteFolder
-from client.ledger.budget import Affordable, Spending, Stratum
+from client.ledger.budget import Affordable, Spending
 from client.ledger.ledger import Ledger
-from common.plan.guarantee import evaluation_noise_multiplier, evaluations, labelled_events, unlabelled_events
+from client.ledger.study_charges import planned_events
 from common.plan.plan import StudyPlan
-from common.privacy.accounting import SampledGaussian
 
 
 @dataclass(frozen=True)
@@ -39,13 +38,6 @@ def forecast(folder: SiteFolder, plan: StudyPlan, *, ceiling: float) -> Forecast
     with Ledger.open(folder.ledger, ceiling=ceiling) as ledger:
         spent = ledger.spending()
     others = [study for study in spent if study.study != plan.digest()]
-    planned = Spending(plan.digest(), plan.privacy.delta, _events(plan))
+    planned = Spending(plan.digest(), plan.privacy.delta, planned_events(plan))
     budget = Affordable(ceiling)
     return Forecast(ceiling, budget.epsilon(spent), budget.epsilon([*others, planned]))
-
-
-def _events(plan: StudyPlan) -> dict[Stratum, list[SampledGaussian]]:
-    found = {Stratum.LABELLED: labelled_events(plan), Stratum.UNLABELLED: unlabelled_events(plan)}
-    if plan.evaluation.held_out:
-        found[Stratum.VALIDATION] = [SampledGaussian(1.0, evaluation_noise_multiplier(plan), evaluations(plan))]
-    return {stratum: events for stratum, events in found.items() if events}

@@ -105,14 +105,24 @@ class Cache:
             raise KeyError(record_id)
         return self._read(record, "label map", record.offset + record.length, record.label_length, np.dtype("u1"))
 
-    def freeze(self, study_digest: str) -> "Cache":
+    def freeze(self, study_digest: str, *, manifest: StudyManifest | None = None) -> "Cache":
         """Fix patients, strata, splits and labels for an approved study; a study that is frozen already stays as it is.
 
-        ``study_digest``: 64 hexadecimal digits, the digest of the study plan.
+        ``study_digest``: 64 hexadecimal digits, the digest of the study plan. ``manifest``: how they were fixed when
+        the study began, where this cache was made again since: it takes the place of any other.
         """
-        if load_manifest(self._folder, study_digest) is None:
-            save_manifest(self._folder, study_digest, make_manifest(self._records))
+        present = load_manifest(self._folder, study_digest)
+        if present is None or (manifest is not None and manifest != present):
+            save_manifest(self._folder, study_digest, manifest or make_manifest(self._records))
         return self.frozen(study_digest)
+
+    def manifest(self, study_digest: str) -> StudyManifest | None:
+        """Return how a study was frozen in this cache, None where it was not. Raises: CacheInvalidError."""
+        return load_manifest(self._folder, study_digest)
+
+    def present(self) -> StudyManifest:
+        """Return what freezing a study now would fix."""
+        return make_manifest(self._records)
 
     def frozen(self, study_digest: str) -> "Cache":
         """Return the view of a study that was frozen before.

@@ -9,7 +9,8 @@ from contextlib import closing
 from typing import Final
 
 from client.installation.folder import SiteFolder
-from common.trust.hash_chain import ChainLink, HashChain
+from client.ledger.terms import LogMark
+from common.trust.hash_chain import START, ChainLink, HashChain
 
 AUDIT_NAME: Final = "audit"
 
@@ -25,6 +26,14 @@ def audit_links(folder: SiteFolder) -> Iterator[ChainLink]:
     if folder.audit.exists():
         with closing(HashChain(folder.audit, AUDIT_NAME)) as chain:
             yield from chain.links()
+
+
+def last_mark(folder: SiteFolder) -> LogMark:
+    """Return number and hash of the newest line, as the privacy ledger notes it. Raises: ChainBrokenError."""
+    mark = LogMark(0, START)
+    for link in audit_links(folder):
+        mark = LogMark(link.number, link.hash)
+    return mark
 
 
 def standing_approvals(folder: SiteFolder) -> set[str]:

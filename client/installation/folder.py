@@ -129,6 +129,21 @@ class SiteFolder:
         """Return the file of an approved plan."""
         return self.plans / digest / "plan.toml"
 
+    @property
+    def withdrawn_plans(self) -> Path:
+        """Plans whose approval was taken back: what they promised is needed when a ledger is lost."""
+        return self.path / "withdrawn_plans"
+
+    @property
+    def studies(self) -> Path:
+        """Who is in which stratum of each study that began (sealed): outlives the cache."""
+        return self.path / "studies"
+
+    @property
+    def opted_out(self) -> Path:
+        """Patients who opted out (sealed): outlives the cache."""
+        return self.path / "opted_out.sealed"
+
     def require(self) -> None:
         """Raise NotEnrolledError, naming what is missing, unless the folder holds identity, roster and policy."""
         missing = [file.name for file in (self.key, self.secret, self.roster, self.policy) if not file.exists()]

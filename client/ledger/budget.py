@@ -24,11 +24,23 @@ History = tuple[SampledGaussian, ...]
 
 
 class EntryKind(StrEnum):
-    """What an entry says about an attempt."""
+    """What an entry says: of an attempt; of a study (OPENED, WHOLE); of a file of the site (BEGUN_AGAIN).
+
+    OPENED: the terms on which a study began here (``client.ledger.terms``), before its first charge. WHOLE: the study
+    is charged all that it promised, because nobody knows what it spent. BEGUN_AGAIN: a named person let a lost file
+    begin again; shown for ever after.
+    """
 
     RESERVED = "reserved"
     SPENT = "spent"
     VOID = "void"
+    OPENED = "opened"
+    WHOLE = "whole"
+    BEGUN_AGAIN = "begun again"
+
+
+OF_AN_ATTEMPT: Final = (EntryKind.RESERVED, EntryKind.SPENT, EntryKind.VOID)
+CHARGING: Final = (EntryKind.RESERVED, EntryKind.WHOLE)
 
 
 class Stratum(StrEnum):
@@ -49,16 +61,34 @@ class Charge:
 
 @dataclass
 class Spending:
-    """What one study has cost so far: events that count, by stratum, and its attempts by what became of them."""
+    """What one study has cost so far: events that count, by stratum, and its attempts by what became of them.
+
+    promise: events of the whole study as planned; empty for one that an older version began.
+    """
 
     study: str
     delta: float
     events: dict[Stratum, list[SampledGaussian]] = field(default_factory=dict)
     attempts: dict[int, EntryKind] = field(default_factory=dict)
+    promise: dict[Stratum, list[SampledGaussian]] = field(default_factory=dict)
 
     def epsilon(self, stratum: Stratum, *, delta: float | None = None) -> float:
         """Return the epsilon of one stratum in this study alone, at the study's delta unless another is given."""
         return epsilon(self.events.get(stratum, []), delta or self.delta)
+
+    def beyond_promise(self) -> Stratum | None:
+        """Return a stratum that was charged more than the plan promised it, at the study's delta; None without one.
+
+        A stratum without a promise may not be charged at all. No accountant is asked where every mechanism was run at
+        most as often as planned.
+        """
+        for stratum, events in self.events.items() if self.promise else ():
+            spent, planned = merge(events), merge(self.promise.get(stratum, []))
+            if spent and not _within(spent, _steps(planned)):
+                ceiling = epsilon(planned, self.delta)
+                if not planned or exceeds(spent, delta=self.delta, ceiling=ceiling):
+                    return stratum
+        return None
 
 
 class Tally:
@@ -69,19 +99,27 @@ class Tally:
         self._charges: dict[tuple[str, int], list[Charge]] = {}
         self._steps: dict[str, dict[Stratum, Counter[tuple[float, float]]]] = {}
         self._attempts: set[tuple[str, int]] = set()
+        self._promises: dict[str, dict[Stratum, list[SampledGaussian]]] = {}
+        self.openings: dict[str, Mapping[str, Any]] = {}
 
     def add(self, body: Mapping[str, Any]) -> None:
         """Count one more entry. Raises: LedgerInvalidError for one that is not understood; nothing is counted then."""
         with _understood():
             study, attempt, kind = body["study"], body["attempt"], EntryKind(body["kind"])
-            if kind is EntryKind.RESERVED:
+            if kind is EntryKind.OPENED:
+                self._promises[study], self.openings[study] = _by_stratum(body["promise"]), body
+                self._deltas[study] = min(self._deltas.get(study, math.inf), body["delta"])
+            elif kind is EntryKind.WHOLE:
+                self._promises[study] = _by_stratum(body["charges"])
+            if kind in CHARGING:
                 charges = [_charge(packed) for packed in body["charges"]]
                 self._deltas[study] = min(self._deltas.get(study, math.inf), body["delta"])
                 self._charges.setdefault((study, attempt), []).extend(charges)
                 self._move(study, charges, 1)
             elif kind is EntryKind.VOID:
                 self._move(study, self._charges.pop((study, attempt)), -1)
-            self._attempts.add((study, attempt))
+            if kind in OF_AN_ATTEMPT:
+                self._attempts.add((study, attempt))
 
     def knows(self, study: str, attempt: int) -> bool:
         """Say whether any entry is about that attempt."""
@@ -89,7 +127,10 @@ class Tally:
 
     def spending(self) -> list[Spending]:
         """Return the spending of each study, in the order of their first entry; attempts are not listed."""
-        return [Spending(study, delta, self._events(study)) for study, delta in self._deltas.items()]
+        return [
+            Spending(study, delta, self._events(study), promise=self._promises.get(study, {}))
+            for study, delta in self._deltas.items()
+        ]
 
     def _events(self, study: str) -> dict[Stratum, list[SampledGaussian]]:
         by_stratum = {
@@ -124,17 +165,30 @@ def add_up(bodies: Iterable[Mapping[str, Any]]) -> list[Spending]:
     with _understood():
         for body in bodies:
             study, attempt, kind = body["study"], body["attempt"], EntryKind(body["kind"])
-            if kind is EntryKind.RESERVED:
+            if kind is EntryKind.BEGUN_AGAIN:
+                continue
+            if kind in (*CHARGING, EntryKind.OPENED):
                 spending = studies.setdefault(study, Spending(study, body["delta"]))
                 spending.delta = min(spending.delta, body["delta"])
+            if kind in CHARGING:
                 charges[study, attempt] = [_charge(packed) for packed in body["charges"]]
+            if kind in (EntryKind.OPENED, EntryKind.WHOLE):
+                studies[study].promise = _by_stratum(body["promise" if kind is EntryKind.OPENED else "charges"])
             if kind is EntryKind.VOID:
                 del charges[study, attempt]
-            studies[study].attempts[attempt] = kind
+            if kind in OF_AN_ATTEMPT:
+                studies[study].attempts[attempt] = kind
     for (study, _), of_attempt in charges.items():
         for each in of_attempt:
             studies[study].events.setdefault(each.stratum, []).append(each.event)
     return list(studies.values())
+
+
+def _by_stratum(packed: Iterable[Mapping[str, Any]]) -> dict[Stratum, list[SampledGaussian]]:
+    found: dict[Stratum, list[SampledGaussian]] = {}
+    for each in map(_charge, packed):
+        found.setdefault(each.stratum, []).append(each.event)
+    return found
 
 
 def _charge(packed: Mapping[str, Any]) -> Charge:

@@ -19,3 +19,13 @@ class LedgerBusyError(FedwardError):
     """Another process holds the privacy ledger."""
 
     exit_code = ExitCode.LEDGER_BUSY
+
+
+class PromiseSpentError(BudgetExhaustedError):
+    """The next step would cost a stratum more than the plan promised its patients; it was not taken."""
+
+
+class StrataChangedError(FedwardError):
+    """The cache gives a running study other patients or other strata than it began with; nothing is trained."""
+
+    exit_code = ExitCode.CACHE_INVALID

@@ -6,21 +6,23 @@
                reason that does not depend on data. After a crash a reservation stays spent.
 
 Rules: an attempt of a study is charged once, ever. A charge that would lift any patient above the site's ceiling is
-refused. Events, not epsilon, are stored: epsilon is computed from them each time (``client.ledger.budget``).
+refused, and one that would lift a stratum above what the study's plan promised it (``client.ledger.terms``). Events,
+not epsilon, are stored: epsilon is computed from them each time (``client.ledger.budget``).
 Source: privacy.md section 4; secure-aggregation.md section 6.0, points 2 and 4.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
 from client.ledger.budget import Affordable, Charge, EntryKind, Spending, Stratum, Tally, add_up
-from client.ledger.errors import BudgetExhaustedError, LedgerInvalidError
+from client.ledger.errors import BudgetExhaustedError, LedgerInvalidError, PromiseSpentError
 from client.ledger.store import LedgerStore, Row, study_start
-from common.privacy.accounting import SampledGaussian, require_delta, require_number
+from client.ledger.terms import LogMark, StudyTerms, marked, packed
+from common.privacy.accounting import SampledGaussian, epsilon, require_delta, require_number
 from common.privacy.errors import AccountingError
 
 MAX_STUDY_CHARACTERS: Final = 128
@@ -32,6 +34,16 @@ class Reservation:
 
     study: str
     attempt: int
+
+
+@dataclass(frozen=True)
+class Remark:
+    """That a lost ``file`` of this site began again: who decided it, why, and the audit log's newest line then."""
+
+    file: str
+    person: str
+    reason: str
+    log: LogMark
 
 
 class Ledger:
@@ -59,12 +71,16 @@ class Ledger:
         """Begin the ledger of a new site, once. Raises: OutputExistsError."""
         return cls(LedgerStore.create(path), ceiling=ceiling)
 
-    def reserve(self, study: str, attempt: int, charges: Sequence[Charge], *, delta: float) -> Reservation:
-        """Charge one attempt, durably, before any patient is read. ``delta``: the study's.
+    def reserve(
+        self, study: str, attempt: int, charges: Sequence[Charge], *, delta: float, terms: StudyTerms | None = None
+    ) -> Reservation:
+        """Charge one attempt, durably, before any patient is read.
 
+        ``delta``: the study's. ``terms``: entered before the study's first charge, compared with that entry later.
         Guarantee: when this returns, the cost survives any crash; a refusal charges nothing (a failing disk may).
-        Raises: BudgetExhaustedError if a patient could pass the ceiling; LedgerInvalidError if the attempt was charged
-        before; AccountingError for no charge at all.
+        Raises: BudgetExhaustedError if a patient could pass the ceiling; PromiseSpentError if a stratum would cost more
+        than the plan promised it; StrataChangedError; LedgerInvalidError if the attempt was charged before;
+        AccountingError for no charge at all.
         """
         require_delta(delta)
         if not charges or not study.isprintable() or not 0 < len(study) <= MAX_STUDY_CHARACTERS or attempt < 1:
@@ -72,8 +88,11 @@ class Ledger:
         reservation = Reservation(study, attempt)
         with self._store.exclusive():
             self._refuse_known(reservation)
-            body = {**self._body(EntryKind.RESERVED, reservation), "delta": delta, "charges": _packed(charges)}
+            if terms is not None:
+                self._open_study(study, terms, delta)
+            body = {**self._body(EntryKind.RESERVED, reservation), "delta": delta, "charges": packed(charges)}
             self._store.append(study, body)
+            self._refuse_above_promise(study)
             self._refuse_above_ceiling()
         self._open.add(reservation)
         return reservation
@@ -91,6 +110,32 @@ class Ledger:
         Raises: LedgerInvalidError unless this process holds the reservation and has not spent it.
         """
         self._close(EntryKind.VOID, reservation)
+
+    def charge_whole(self, promises: Mapping[str, tuple[Sequence[Charge], float]], *, remark: Remark) -> None:
+        """Charge studies all that they promised, at the delta beside each, whatever the ceiling; say who decided it.
+
+        For a ledger that begins again: nobody knows what was spent, so all counts. One transaction.
+        """
+        with self._store.exclusive():
+            for study, (charges, delta) in promises.items():
+                body = self._body(EntryKind.WHOLE, Reservation(study, 0))
+                self._store.append(study, {**body, "delta": delta, "charges": packed(charges)})
+            self._append_remark(remark)
+
+    def note(self, remark: Remark) -> None:
+        """Enter, for ever, that a lost file of this site began again."""
+        with self._store.exclusive():
+            self._append_remark(remark)
+
+    def remarks(self) -> list[dict[str, Any]]:
+        """Return what was entered of files that began again: file, person, reason, time, mark of the audit log."""
+        self._store.refresh()
+        return [row.body for row in self._store.rows if row.body.get("kind") == EntryKind.BEGUN_AGAIN]
+
+    def openings(self) -> dict[str, Mapping[str, Any]]:
+        """Return each study's first entry, as far as this version made it."""
+        self._store.refresh()
+        return dict(self._up_to_date().openings)
 
     def head(self, study: str) -> bytes:
         """Return the 32-byte head of the study's chain, the anchor that travels in KEYS."""
@@ -138,6 +183,32 @@ class Ledger:
                 "attempt is never repeated: the coordinator must order a higher one"
             )
 
+    def _open_study(self, study: str, terms: StudyTerms, delta: float) -> None:
+        """Enter the study's terms, once; refuse another list of patients ever after."""
+        opening = self._up_to_date().openings.get(study)
+        if opening is None:
+            self._store.append(
+                study, {**self._body(EntryKind.OPENED, Reservation(study, 0)), **terms.entry(delta)}
+            )
+        else:
+            terms.require_same_strata(opening)
+
+    def _append_remark(self, remark: Remark) -> None:
+        body = self._body(EntryKind.BEGUN_AGAIN, Reservation("", 0))
+        words = {"file": remark.file, "person": remark.person, "reason": remark.reason}
+        self._store.append("", {**body, **words, **marked(remark.log)})
+
+    def _refuse_above_promise(self, study: str) -> None:
+        """Judge the study with the new entry in it; raising undoes the entry."""
+        [spending] = [each for each in self._up_to_date().spending() if each.study == study]
+        stratum = spending.beyond_promise()
+        if stratum is not None:
+            raise PromiseSpentError(
+                f"this step would cost {stratum.value} patients of study {study[:12]}… more than epsilon "
+                f"{epsilon(spending.promise.get(stratum, []), spending.delta):.3f}, which is what the plan promised "
+                "them. Nothing was read or spent; the study is over at this site"
+            )
+
     def _refuse_above_ceiling(self) -> None:
         """Judge the ledger with the new entry in it; raising undoes the entry."""
         spending = self._up_to_date().spending()
@@ -182,15 +253,3 @@ class Ledger:
 def charge(stratum: Stratum, *, sampling_rate: float, noise_multiplier: float, steps: int) -> Charge:
     """Return the cost of one attempt to the patients of one stratum. Raises: AccountingError."""
     return Charge(stratum, SampledGaussian(sampling_rate, noise_multiplier, steps))
-
-
-def _packed(charges: Sequence[Charge]) -> list[dict[str, Any]]:
-    return [
-        {
-            "stratum": each.stratum.value,
-            "sampling_rate": each.event.sampling_rate,
-            "noise_multiplier": each.event.noise_multiplier,
-            "steps": each.event.steps,
-        }
-        for each in charges
-    ]

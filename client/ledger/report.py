@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from client.ledger.budget import Affordable, EntryKind, Spending, Stratum
+from client.ledger.budget import OF_AN_ATTEMPT, Affordable, Spending, Stratum
 from common.privacy.accounting import COARSE_INTERVAL, epsilon, merge
 from common.privacy.accounting_check import CrossCheck, epsilon_cross_check
 
@@ -34,8 +34,8 @@ class StratumReport:
 class LedgerReport:
     """The whole ledger. epsilon: the most any patient may have spent over all studies, at the smallest delta.
 
-    attempts_left: how many more attempts like the last one fit under the ceiling (at most 4096 are tried); None for an
-    empty ledger. outcomes: number of attempts by what became of them; reserved ones count as spent.
+    attempts_left: how many more attempts like the last one fit under the ceiling and the study's own promise (at most
+    4096 are tried); None for an empty ledger. outcomes: number of attempts by what became of them; reserved ones count as spent.
     """
 
     ceiling: float
@@ -60,7 +60,7 @@ def report(spending: Sequence[Spending], *, ceiling: float) -> LedgerReport:
         epsilon=budget.epsilon(spending),
         delta=min((study.delta for study in spending), default=None),
         attempts_left=_attempts_left(budget, spending),
-        outcomes={kind.value: outcomes[kind.value] for kind in EntryKind},
+        outcomes={kind.value: outcomes[kind.value] for kind in OF_AN_ATTEMPT},
         strata=tuple(_stratum(budget, spending, study, stratum) for study, stratum in _charged(spending)),
     )
 
@@ -112,7 +112,8 @@ def _attempts_left(budget: Affordable, spending: Sequence[Spending]) -> int | No
     def allowed(count: int) -> bool:
         last = charged[-1]
         more = {stratum: events + [events[-1]] * count for stratum, events in last.events.items() if events}
-        return budget.allows([*charged[:-1], Spending(last.study, last.delta, more)])
+        longer = Spending(last.study, last.delta, more, promise=last.promise)
+        return longer.beyond_promise() is None and budget.allows([*charged[:-1], longer])
 
     low, high = 0, 1
     while high <= MOST_ATTEMPTS_AHEAD and allowed(high):

@@ -1,17 +1,44 @@
 """What one attempt of a plan costs each stratum, and the ledger that is told before anything happens."""
 
+from collections.abc import Callable
+
 from client.ledger.budget import Charge, Stratum
 from client.ledger.ledger import Ledger, Reservation, charge
-from common.plan.guarantee import evaluation_noise_multiplier, may_score
+from client.ledger.terms import StudyTerms
+from common.plan.guarantee import (
+    evaluation_noise_multiplier,
+    evaluations,
+    labelled_events,
+    may_score,
+    unlabelled_events,
+)
 from common.plan.phases import Phase
 from common.plan.plan import StudyPlan
+from common.privacy.accounting import SampledGaussian
+
+
+def planned_events(plan: StudyPlan) -> dict[Stratum, list[SampledGaussian]]:
+    """Return what the whole study costs each stratum when every planned attempt is made: the plan's promise.
+
+    A plan without privacy promises nothing: empty. Raises: AccountingError for noise that cannot be accounted.
+    """
+    if plan.privacy.delta is None:
+        return {}
+    found = {Stratum.LABELLED: labelled_events(plan), Stratum.UNLABELLED: unlabelled_events(plan)}
+    if plan.evaluation.held_out:
+        found[Stratum.VALIDATION] = [SampledGaussian(1.0, evaluation_noise_multiplier(plan), evaluations(plan))]
+    return {stratum: events for stratum, events in found.items() if events}
 
 
 class StudyCharges:
-    """The charges of one study at one site. A plan without privacy is not charged: its price has no number."""
+    """The charges of one study at one site. A plan without privacy is not charged: its price has no number.
 
-    def __init__(self, plan: StudyPlan, ledger: Ledger) -> None:
-        self._plan, self._ledger, self._study = plan, ledger, plan.digest()
+    ``terms``: asked before each charge on what terms the study goes on now; the ledger compares them with its first
+    entry of the study. Raises what it finds wrong.
+    """
+
+    def __init__(self, plan: StudyPlan, ledger: Ledger, terms: Callable[[], StudyTerms] | None = None) -> None:
+        self._plan, self._ledger, self._study, self._terms = plan, ledger, plan.digest(), terms
         self._evaluation_multiplier = evaluation_noise_multiplier(plan)
 
     @property
@@ -34,12 +61,15 @@ class StudyCharges:
     def reserve(self, phase: Phase, attempt: int, *, scored: bool) -> Reservation | None:
         """Charge one attempt, durably, before a patient is read; None when the plan promises no privacy.
 
-        Raises: BudgetExhaustedError, LedgerInvalidError, LedgerBusyError; nothing was read or charged then.
+        Raises: BudgetExhaustedError (the site's ceiling, or the plan's own promise), StrataChangedError,
+        LedgerInvalidError, LedgerBusyError; nothing was read or charged then.
         """
         delta = self._plan.privacy.delta
         if delta is None:
             return None
-        return self._ledger.reserve(self._study, attempt, self.charges(phase, scored=scored), delta=delta)
+        charges = self.charges(phase, scored=scored)
+        terms = None if self._terms is None else self._terms()
+        return self._ledger.reserve(self._study, attempt, charges, delta=delta, terms=terms)
 
     def charges(self, phase: Phase, *, scored: bool) -> list[Charge]:
         """Return the cost of one attempt to each stratum that takes part in it.
