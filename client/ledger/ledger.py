@@ -187,9 +187,7 @@ class Ledger:
         """Enter the study's terms, once; refuse another list of patients ever after."""
         opening = self._up_to_date().openings.get(study)
         if opening is None:
-            self._store.append(
-                study, {**self._body(EntryKind.OPENED, Reservation(study, 0)), **terms.entry(delta)}
-            )
+            self._store.append(study, {**self._body(EntryKind.OPENED, Reservation(study, 0)), **terms.entry(delta)})
         else:
             terms.require_same_strata(opening)
 
