@@ -92,9 +92,9 @@ def approve(folder: SiteFolder, plan_file: Path, *, approver: str) -> ProposedPl
     """Record that ``approver`` (a person's name) approves the plan; the plan is checked first and copied.
 
     The study's patients, strata and splits are frozen as they are in the cache now, or, where the study began here
-    before the cache was made again, as they were then. Doing it again changes nothing but adds a line to the audit log.
-    Raises: as ``check_for_site``; PlanInvalidError for an empty or overlong name; CacheInvalidError; StrataChangedError;
-    what ``read_public_images`` raises when the plan names images that are not here.
+    before the cache was made again, as they were then. Doing it again only adds a line to the audit log.
+    Raises: as ``check_for_site``; PlanInvalidError for an empty or overlong name; CacheInvalidError;
+    StrataChangedError; what ``read_public_images`` raises when the plan names images that are not here.
     """
     require_name(approver)
     checked = check_for_site(folder, plan_file)

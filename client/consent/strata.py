@@ -1,4 +1,4 @@
-"""Who is in which stratum of a study, for as long as the study lasts: frozen at approval, and whatever becomes of the cache.
+"""Who is in which stratum of a study, for as long as the study lasts, whatever becomes of the cache.
 
 approval        the cache's own list of the study; a cache made again takes the copy that was kept
 first charge    a copy is kept outside of the cache, and its keyed digest goes into the study's first entry

@@ -8,7 +8,6 @@ the cache again gets the same strata, with patients who are gone as null records
 
 import hashlib
 import hmac
-
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace

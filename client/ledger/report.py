@@ -35,7 +35,8 @@ class LedgerReport:
     """The whole ledger. epsilon: the most any patient may have spent over all studies, at the smallest delta.
 
     attempts_left: how many more attempts like the last one fit under the ceiling and the study's own promise (at most
-    4096 are tried); None for an empty ledger. outcomes: number of attempts by what became of them; reserved ones count as spent.
+    4096 are tried); None for an empty ledger. outcomes: number of attempts by what became of them; reserved ones
+    count as spent.
     """
 
     ceiling: float

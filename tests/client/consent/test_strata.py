@@ -1,4 +1,4 @@
-"""Strata belong to the study, not to the cache: a cache made again gives the same ones, or the study ends at this site."""
+"""Strata belong to the study, not to the cache: a cache made again gives the same ones, or the study ends here."""
 
 import csv
 import shutil
@@ -45,7 +45,7 @@ def strata(folder, plan):
 def began(rounds, study, sites, copied, scans):
     """East, which has taken part in one attempt: its folder, the plan and its scans."""
     rounds.run(rounds.begin(study, attempt=1), sites)
-    return sites["east"].folder, study, sorted(path for path in scans.iterdir() if path.is_dir())[0]
+    return sites["east"].folder, study, min(path for path in scans.iterdir() if path.is_dir())
 
 
 def test_a_cache_made_again_with_other_labels_gives_the_strata_with_which_the_study_began(
@@ -117,7 +117,7 @@ def test_a_list_exchanged_under_a_running_site_is_refused_at_the_next_charge(rou
 def test_before_the_first_charge_a_study_takes_the_cache_as_it_is(study, sites, scans, tmp_path):
     folder = sites["east"].folder
     before = strata(folder, study.plan)
-    east = sorted(path for path in scans.iterdir() if path.is_dir())[0]
+    east = min(path for path in scans.iterdir() if path.is_dir())
     read_again(folder, east, study.plan, tmp_path / "scans", relabel="unlabelled")
     approve(folder, study.folder.plan, approver="Dr East")
     assert strata(folder, study.plan) != before

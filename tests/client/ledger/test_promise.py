@@ -1,4 +1,4 @@
-"""The plan's own promise is a ceiling of the ledger beside the site's, for each stratum, in whatever order it is spent."""
+"""The plan's own promise is a ceiling of the ledger for each stratum, in whatever order it is spent."""
 
 import pytest
 
