@@ -46,6 +46,7 @@ class ExitCode(IntEnum):
     LABELS_INVALID = 41
     CACHE_INVALID = 42
     WORKER_FAILED = 43
+    PERSONS_INVALID = 44
     # training and privacy (50-59)
     BUDGET_EXHAUSTED = 50
     LEDGER_INVALID = 51

@@ -20,6 +20,9 @@ from client.commands.site_options import (
 from client.dicom.cache_folder import HEADER, open_folder
 from client.dicom.errors import NothingUsableError
 from client.dicom.ingest import ingest as run_ingest
+from client.dicom.person_decisions import decided, load_rules
+from client.dicom.person_rules import PersonFrom, PersonRules
+from client.dicom.pseudonyms import Pseudonyms
 from client.dicom.report import IngestReport, Progress
 from client.dicom.settings import IngestSettings
 from common.plan.errors import PlanInvalidError
@@ -39,6 +42,17 @@ def ingest(
     erase_missing: Annotated[
         bool, typer.Option("--erase-missing", help="Erase records whose files are gone from the folder.")
     ] = False,
+    person_from: Annotated[
+        PersonFrom | None,
+        typer.Option(help="Whom a scan without (real) PatientID is about; a decision, kept with the name behind it."),
+    ] = None,
+    placeholder: Annotated[
+        list[str] | None, typer.Option(help="A PatientID of this archive that stands for nobody; may be repeated.")
+    ] = None,
+    decided_by: Annotated[str, typer.Option(help="Name of who decided --person-from or --placeholder.")] = "",
+    same_persons: Annotated[
+        Path | None, typer.Option(help="Table (CSV) of merged identifiers: former_id,current_id.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count and report only; write nothing.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -48,6 +62,14 @@ def ingest(
     """
     secret, cache_path = secret_and_cache(site_folder, secret_file, cache)
     settings = _settings(plan, cache_path, secret)
+    rules = decided(
+        former=_former_rules(cache_path, secret),
+        person_from=person_from,
+        placeholders=placeholder or [],
+        decided_by=decided_by,
+        same_persons=same_persons,
+        names=Pseudonyms.of_site(secret),
+    )
     with watching(hidden=not errors.is_terminal or as_json) as show:
         report = run_ingest(
             source,
@@ -60,6 +82,7 @@ def ingest(
             dry_run=dry_run,
             label_encoding=label_encoding,
             erase_missing=erase_missing,
+            rules=rules,
         )
     print_json(report.to_json()) if as_json else _print(report)
     if not report.is_usable:
@@ -68,7 +91,23 @@ def ingest(
         )
 
 
-SHOWN = ("files_found", "files_read", "accepted", "records", "records_without_file", "patients", "labelled_patients")
+SHOWN = (
+    "files_found",
+    "files_read",
+    "accepted",
+    "records",
+    "records_without_file",
+    "records_out_of_sight",
+    "patients",
+    "labelled_patients",
+)
+
+
+def _former_rules(cache: Path, secret: bytes) -> PersonRules:
+    if not (cache / HEADER).is_file():
+        return PersonRules()
+    folder = open_folder(cache, secret)
+    return load_rules(folder.path, folder.vault)
 
 
 def _settings(plan: Path | None, cache: Path, secret: bytes) -> IngestSettings:
@@ -106,6 +145,8 @@ def _print(report: IngestReport) -> None:
         table.add_row(f"not taken: {code}", str(count))
     for code, count in facts["masks_refused"].items():
         table.add_row(f"masks not taken: {code}", str(count))
+    for name, count in facts["persons"].items():
+        table.add_row(f"persons: {name.replace('_', ' ')}", str(count))
     for name, count in facts["label_rows"].items():
         table.add_row(f"label rows: {name}", str(count))
     output.print(table)

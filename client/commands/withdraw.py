@@ -1,14 +1,28 @@
 """fedward-site withdraw: a patient opts out."""
 
+from dataclasses import asdict
+from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from client.commands.site_options import CacheOption, SecretFileOption, SiteFolderOption, secret_and_cache
-from client.dicom.cache_folder import open_folder
+from client.dicom.cache_folder import CacheFolder, open_folder
+from client.dicom.opt_outs import OptOuts
 from client.dicom.pseudonyms import Pseudonyms
-from client.dicom.withdrawals import withdraw as erase
+from client.dicom.withdrawals import Withdrawal, opt_out
 from common.terminal import JsonOption, output, print_json
+
+
+class By(StrEnum):
+    """What names the person who opts out."""
+
+    PATIENT_ID = "patient-id"
+    STUDY = "study"
+    FOLDER = "folder"
+
+
+ASKED = {By.PATIENT_ID: "PatientID", By.STUDY: "StudyInstanceUID", By.FOLDER: "first folder below the scans"}
 
 
 def withdraw(
@@ -16,21 +30,43 @@ def withdraw(
     site_folder: SiteFolderOption = None,
     secret_file: SecretFileOption = None,
     cache: CacheOption = None,
-    issuer: Annotated[str, typer.Option(help="IssuerOfPatientID, if the scans have one.")] = "",
+    issuer: Annotated[str, typer.Option(help="IssuerOfPatientID: only the patient of this issuer.")] = "",
+    by: Annotated[By, typer.Option(help="What names the person; study or folder where there are no identifiers.")] = (
+        By.PATIENT_ID
+    ),
     as_json: JsonOption = False,
 ) -> None:
     """Erase a patient from the cache and take no scan of theirs again.
 
-    Asks for the PatientID without showing it, so that it lies in no shell history. Studies that were approved before
-    keep the patient as a null record: nothing of them is trained on.
+    Reaches every record of the person: under all identifiers that the scans or the hospital's table join, and under
+    all issuers unless one is named. Asks for the identifier without showing it, so that it lies in no shell history. Studies
+    that were approved before keep the patient as a null record: nothing of them is trained on.
 
     Example: `fedward-site withdraw --site-folder site/`
     """
+    if issuer and by is not By.PATIENT_ID:
+        raise typer.BadParameter("an issuer belongs to a PatientID; leave it out with --by study or folder")
     secret, cache_path = secret_and_cache(site_folder, secret_file, cache)
     folder = open_folder(cache_path, secret)
-    patient_id = typer.prompt("PatientID", hide_input=True, err=True)
-    erased = erase(folder, Pseudonyms.of_site(secret).patient(issuer, patient_id))
+    identifier = typer.prompt(ASKED[by], hide_input=True, err=True)
+    reached = _withdrawn(folder, Pseudonyms.of_site(secret), by, identifier, issuer)
     if as_json:
-        print_json({"erased_records": erased})
+        print_json(asdict(reached))
+        return
+    people = f"{reached.persons} persons" if reached.persons > 1 else "one person" if reached.persons else "nobody here"
+    known = f"known by {reached.identities} pairs of PatientID and issuer"
+    text = f"erased {reached.erased_records} records of {people}, {known}; scans of this patient are not taken again"
+    output.print(text, markup=False)
+
+
+def _withdrawn(folder: CacheFolder, names: Pseudonyms, by: By, identifier: str, issuer: str) -> Withdrawal:
+    if by is By.STUDY:
+        study_key = names.label_key("StudyInstanceUID", identifier)
+        asked = OptOuts(frozenset({names.person_of_study(identifier)}))
+        return opt_out(folder, asked, lambda record: record.study_key == study_key)
+    if by is By.FOLDER:
+        asked = OptOuts(frozenset({names.person_of_folder(identifier.encode())}))
     else:
-        output.print(f"erased {erased} records; scans of this patient are not taken again", markup=False)
+        reference = (names.label_key("PatientID", identifier), names.issuer(issuer))
+        asked = OptOuts(identifiers=frozenset({reference}))
+    return opt_out(folder, asked)

@@ -21,6 +21,8 @@ from client.dicom.cache_folder import CacheFolder, open_folder
 from client.dicom.errors import CacheInvalidError
 from client.dicom.intensity import FULL_SCALE
 from client.dicom.label_table import LabelTable
+from client.dicom.person_decisions import load_rules
+from client.dicom.persons import find_persons
 from client.dicom.record import RecordInfo
 from client.dicom.segments import blob_name, map_shard, read_index
 from client.dicom.settings import IngestSettings
@@ -34,9 +36,16 @@ class Cache:
     """Records of one cache folder, opened for reading."""
 
     def __init__(
-        self, folder: CacheFolder, records: Sequence[RecordInfo], manifest: StudyManifest | None = None
+        self,
+        folder: CacheFolder,
+        records: Sequence[RecordInfo],
+        stored: Sequence[RecordInfo],
+        *,
+        doubts: Mapping[str, int] = MappingProxyType({}),
+        manifest: StudyManifest | None = None,
     ) -> None:
-        self._folder = folder
+        """``stored``: the same records as files gave them; ``doubts``: about persons (``persons.count_doubts``)."""
+        self._folder, self._stored, self.doubts = folder, stored, doubts
         self._records = tuple(sorted(records, key=lambda record: record.record_id))
         self._by_id = {record.record_id: record for record in self._records}
         self._manifest = manifest
@@ -51,8 +60,10 @@ class Cache:
         folder = open_folder(path, secret)
         withdrawn = load_withdrawn(folder.path, folder.vault)
         stored = read_index(folder.segments, folder.vault, records_only=True).records.values()
-        present = (record for record in stored if record.patient_key not in withdrawn)
-        return cls(folder, resolved(present, LabelTable.load(folder.path, folder.vault)))
+        persons = find_persons(stored, load_rules(folder.path, folder.vault), withdrawn)
+        present = [r for r in stored if persons.person_of[r.patient_key] not in persons.withdrawn]
+        records = resolved(present, LabelTable.load(folder.path, folder.vault), persons)
+        return cls(folder, records, present, doubts=persons.doubts)
 
     @property
     def settings(self) -> IngestSettings:
@@ -132,7 +143,7 @@ class Cache:
         manifest = load_manifest(self._folder, study_digest)
         if manifest is None:
             raise CacheInvalidError("this study was never frozen here; approve its plan first")
-        return Cache(self._folder, manifest.applied(self._records), manifest)
+        return Cache(self._folder, manifest.applied(self._stored), self._stored, manifest=manifest)
 
     def _read(self, record: RecordInfo, kind: str, offset: int, length: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
         if record.segment not in self._shards:

@@ -80,7 +80,7 @@ def quarantine(index: Index) -> Counter[str]:
     """Count the files that were not taken, by code."""
     codes: Counter[str] = Counter()
     for file in index.files.values():
-        stack = index.stacks.get(file.links[0]) if file.links and file.kind == FileKind.IMAGE else None
+        stack = index.stack_of(file) if file.kind == FileKind.IMAGE else None
         code = file.code or (stack.code if stack else "")
         if code:
             codes[code] += 1

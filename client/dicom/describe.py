@@ -1,12 +1,15 @@
 """From a header to the allow-listed facts: identifiers become keyed names here, texts become words of closed sets."""
 
+from dataclasses import asdict
+
 from pydicom.dataset import Dataset
 
 from client.dicom.attributes import instance_uid, numbers, text, word
 from client.dicom.facts import LATERALITIES, MAKERS, OTHER, VIEWS, Facts
+from client.dicom.identity import identity_of
 from client.dicom.pixels import functional_group
 from client.dicom.pseudonyms import Pseudonyms
-from client.dicom.reject import RejectCode, Rejected
+from client.dicom.reject import Rejected
 
 MIN_SPACING_MM, MAX_SPACING_MM = 1e-3, 100.0
 
@@ -14,16 +17,11 @@ MIN_SPACING_MM, MAX_SPACING_MM = 1e-3, 100.0
 def describe(dataset: Dataset, modality: str, pseudonyms: Pseudonyms) -> Facts:
     """Return the facts of an instance, without those of its pixels.
 
-    Raises: Rejected(no_patient_id): a key made from the study instead would count one person as several, and privacy
-    is promised to persons; Rejected(bad_uid).
+    Raises: Rejected(no_patient_id, bad_uid).
     """
-    patient_id = text(dataset, "PatientID")
-    if not patient_id:
-        raise Rejected(RejectCode.NO_PATIENT_ID)
     accession = text(dataset, "AccessionNumber")
     return Facts(
-        patient_key=pseudonyms.patient(text(dataset, "IssuerOfPatientID"), patient_id),
-        patient_id_key=pseudonyms.label_key("PatientID", patient_id),
+        **asdict(identity_of(dataset, pseudonyms)),
         accession_key=pseudonyms.label_key("AccessionNumber", accession) if accession else "",
         study_key=_uid_key(dataset, "StudyInstanceUID", pseudonyms),
         series_key=_uid_key(dataset, "SeriesInstanceUID", pseudonyms),

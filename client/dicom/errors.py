@@ -15,6 +15,12 @@ class LabelsInvalidError(FedwardError):
     exit_code = ExitCode.LABELS_INVALID
 
 
+class PersonsInvalidError(FedwardError):
+    """The table of persons has the wrong form, or a decision about persons lacks a part; nobody was merged."""
+
+    exit_code = ExitCode.PERSONS_INVALID
+
+
 class CacheInvalidError(FedwardError):
     """The cache is missing, damaged, busy, or made with another secret or for other settings."""
 

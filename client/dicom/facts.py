@@ -7,13 +7,16 @@ deliver nothing else. A test holds the field names against a constant list.
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from typing import Any
 
+from client.dicom.identity import DOUBTS, Identity
 from client.dicom.reject import RejectCode, Rejected
 from common.plan.task import Modality
 
 KEY = re.compile(r"[0-9a-f]{32}")
+OTHER_ID = re.compile(r"[0-9a-f]{32}([0-9a-f]{32})?")
 OTHER = "OTHER"
 MAKERS = ("GE", "SIEMENS", "PHILIPS", "CANON", "TOSHIBA", "FUJI", "HOLOGIC", "AGFA", "CARESTREAM", "KONICA", "HITACHI",
           "SHIMADZU", "SAMSUNG", "UNITED IMAGING", "NEUSOFT", "MINDRAY", "ESAOTE", "VAREX", "ACME", OTHER)  # fmt: skip
@@ -22,8 +25,8 @@ VIEWS = ("CC", "MLO", "ML", "LM", "XCCL", "AP", "PA", "LL", "RL", "LATERAL", OTH
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
-    """What is known about one image or volume.
+class Facts(Identity):
+    """What is known about one image or volume, and whom it is about.
 
     ``accession_key`` may be empty. ``frame_index``: from 0, of a multi-frame instance. ``slices``: how many frames of
     the source the record was made from. ``intensity_low``, ``intensity_high``: the values (HU, or units of the
@@ -31,8 +34,6 @@ class Facts:
     unknown.
     """
 
-    patient_key: str
-    patient_id_key: str
     accession_key: str
     study_key: str
     series_key: str
@@ -50,6 +51,7 @@ class Facts:
 
 FACT_NAMES = tuple(field.name for field in fields(Facts))
 _KEYS = ("patient_key", "patient_id_key", "study_key", "series_key", "instance_key")
+_KEYS_IF_ANY = ("accession_key", "issuer_key", "likeness_key", "birth_year_key", "sex_key")
 _WORDS = {
     "modality": tuple(m.value for m in Modality),
     "maker": MAKERS,
@@ -65,14 +67,20 @@ def checked(raw: Mapping[str, object]) -> Facts:
     """
     ok = set(raw) == set(FACT_NAMES)
     ok = ok and all(_is_key(raw[name]) for name in _KEYS)
-    ok = ok and (raw["accession_key"] == "" or _is_key(raw["accession_key"]))
+    ok = ok and all(raw[name] == "" or _is_key(raw[name]) for name in _KEYS_IF_ANY)
+    ok = ok and _is_list(raw["other_id_keys"], 16, lambda key: isinstance(key, str) and OTHER_ID.fullmatch(key))
+    ok = ok and _is_list(raw["doubts"], len(DOUBTS), DOUBTS.__contains__)
     ok = ok and all(raw[name] in words for name, words in _WORDS.items())
     ok = ok and all(_is_count(raw[name]) for name in ("frame_index", "slices"))
     ok = ok and all(_is_finite(raw[name]) for name in ("intensity_low", "intensity_high"))
     spacing = raw.get("spacing_mm")
-    if not ok or not isinstance(spacing, (list, tuple)) or len(spacing) > 3 or not all(map(_is_finite, spacing)):
+    if not ok or not _is_list(spacing, 3, _is_finite):
         raise Rejected(RejectCode.WORKER_DIED)
-    return Facts(**{**raw, "spacing_mm": tuple(spacing)})  # type: ignore[arg-type]
+    return Facts(**{name: tuple(v) if isinstance(v, list) else v for name, v in raw.items()})  # type: ignore[arg-type]
+
+
+def _is_list(value: object, at_most: int, fits: Callable[[Any], object]) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) <= at_most and all(map(fits, value))
 
 
 def _is_key(value: object) -> bool:

@@ -23,7 +23,7 @@ def read_files(session: Session, request: Mapping[str, Any]) -> Iterator[Reply]:
 
 def _read_file(session: Session, name: bytes, replies: list[Reply]) -> None:
     content = read_whole(session.roots[0], name)
-    for facts, levels in read_images(content, session.settings, session.pseudonyms):
+    for facts, levels in read_images(content, session.settings, session.pseudonyms.below(name)):
         replies.append(({"end": False, "facts": asdict(facts)}, levels))
 
 

@@ -10,14 +10,16 @@ from typing import Any, NamedTuple
 
 from client.dicom.record import RecordInfo
 
-SCHEMA = 1
+SCHEMA = 2
+READABLE = (1, 2)  # 1: files without their folders, records without what tells persons apart
 
 
 class FileEntry(NamedTuple):
     """What became of one source file. ``code``: why it was not taken ("" = taken).
 
-    ``links``: of a grouped image its stack, then (segmentation) the names under which a mask may be listed; of a
-    segmentation the stacks it was drawn on.
+    ``links``: of a grouped image its stack, the stack of its PatientID without issuer, then (segmentation) the names
+    under which a mask may be listed; of a segmentation the stacks it was drawn on. ``folders``: short keyed names of
+    the folders above it, one after the other.
     """
 
     file_key: str
@@ -26,6 +28,10 @@ class FileEntry(NamedTuple):
     kind: str
     links: tuple[str, ...]
     record_ids: tuple[str, ...]
+    folders: str = ""
+
+
+STACK_LINKS = 2
 
 
 class StackEntry(NamedTuple):
@@ -61,6 +67,12 @@ class Index:
         lost = set(former.record_ids if former else ()) - set(entry.record_ids)
         return sorted(record_id for record_id in lost if self.owners.get(record_id) == entry.file_key)
 
+    def stack_of(self, entry: FileEntry) -> StackEntry | None:
+        """Return the stack that a grouped image is part of now."""
+        named = [self.stacks[key] for key in entry.links[:STACK_LINKS] if key in self.stacks]
+        living = [stack for stack in named if stack.digest]
+        return living[-1] if living else None
+
     def put_stack(self, entry: StackEntry) -> list[str]:
         """Note a series; return the record it no longer gives, if any."""
         former = self.stacks.get(entry.stack_key)
@@ -76,7 +88,7 @@ class Index:
     def apply(self, content: dict[str, Any]) -> None:
         """Add one segment's entries, in the order in which they were made."""
         for row in content["files"]:
-            self.put_file(FileEntry._make((*row[:4], tuple(row[4]), tuple(row[5]))))
+            self.put_file(FileEntry._make((*row[:4], tuple(row[4]), tuple(row[5]), *(row[6:] or [""]))))
         for row in content["stacks"]:
             self.put_stack(StackEntry._make((*row[:5], tuple(row[5]))))
         for row in content["records"]:

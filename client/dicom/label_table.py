@@ -4,7 +4,7 @@ A record is looked up by instance, series, study, accession number and patient, 
 decides. Changing labels needs no scan to be read again.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,10 +27,17 @@ class LabelTable:
     rows: dict[str, Label] = field(default_factory=dict)
     masks: dict[str, str] = field(default_factory=dict)
 
-    def label_of(self, facts: Facts) -> Label | None:
-        """Return the label of a record, EXCLUDED, or None (= unlabelled)."""
-        label = next((self.rows[key] for key in label_names(facts) if key in self.rows), UNLABELLED)
-        return None if label == UNLABELLED else label
+    def label_of(self, facts: Facts, id_keys: Sequence[str] = ()) -> Label | None:
+        """Return the label of a record, EXCLUDED, or None (= unlabelled).
+
+        ``id_keys``: all PatientIDs of the record's person, keyed, where there are several: a row for one of them is a
+        row for the person, and two that differ exclude what they name.
+        """
+        found = next((self.rows[key] for key in _own_names(facts) if key in self.rows), None)
+        if found is None:
+            of_person = {self.rows[key] for key in (facts.patient_id_key, *id_keys) if key in self.rows}
+            found = EXCLUDED if len(of_person) > 1 else of_person.pop() if of_person else UNLABELLED
+        return None if found == UNLABELLED else found
 
     def save(self, folder: Path, vault: Vault) -> None:
         """Seal the rows into the cache folder, replacing former ones."""
@@ -51,5 +58,10 @@ class LabelTable:
 
 def label_names(facts: Facts) -> Iterator[str]:
     """Yield the keyed names under which a record may be labelled, most specific first."""
-    names = (facts.instance_key, facts.series_key, facts.study_key, facts.accession_key, facts.patient_id_key)
+    yield from _own_names(facts)
+    yield facts.patient_id_key
+
+
+def _own_names(facts: Facts) -> Iterator[str]:
+    names = (facts.instance_key, facts.series_key, facts.study_key, facts.accession_key)
     return (name for name in names if name)

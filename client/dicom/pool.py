@@ -20,7 +20,8 @@ from typing import Any, Self
 from client.dicom.errors import WorkerStartError
 from client.dicom.facts import Facts, checked
 from client.dicom.limits import FILE_WALL_S, MIB
-from client.dicom.pseudonyms import derive
+from client.dicom.person_rules import PersonRules
+from client.dicom.pseudonyms import NOBODY_DECIDED, derive
 from client.dicom.reject import RejectCode, Rejected
 from client.dicom.settings import IngestSettings
 from client.processes.child_process import end
@@ -170,10 +171,12 @@ class Pool:
         secret: bytes,
         workers: int,
         max_record_bytes: int,
+        rules: PersonRules = NOBODY_DECIDED,
     ) -> None:
         start = {
             "settings": settings.model_dump_json(),
             "identity_key": derive(secret, "fedward identity/1"),
+            "persons": rules.to_wire(),
             "extra_memory_bytes": 6 * max_record_bytes,
         }
         self._roots = tuple(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) for folder in folders)

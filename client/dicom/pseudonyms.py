@@ -16,8 +16,11 @@ import unicodedata
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from client.dicom.person_rules import PersonFrom, PersonRules
+
 SEPARATOR = b"\x1f"
 KEY_CHARACTERS = 32
+NOBODY_DECIDED = PersonRules()
 
 
 def derive(secret: bytes, purpose: str, salt: bytes = b"") -> bytes:
@@ -28,8 +31,17 @@ def derive(secret: bytes, purpose: str, salt: bytes = b"") -> bytes:
 class Pseudonyms:
     """Turns identifiers into keyed names; made inside a worker, so identifiers never leave it."""
 
-    def __init__(self, identity_key: bytes) -> None:
+    def __init__(self, identity_key: bytes, rules: PersonRules = NOBODY_DECIDED, folder: bytes = b"") -> None:
+        """``rules``: what staff decided about persons. ``folder``: first folder of the file that is named."""
         self._identity_key = identity_key
+        self.rules, self.folder = rules, folder
+
+    def below(self, name: bytes) -> "Pseudonyms":
+        """Return the namer of one file, of which ``name`` is the place below the scan folder."""
+        if self.rules.person_from is not PersonFrom.FOLDER:
+            return self
+        folder, separator, _ = name.partition(b"/")
+        return Pseudonyms(self._identity_key, self.rules, folder if separator else b"")
 
     @classmethod
     def of_site(cls, secret: bytes) -> "Pseudonyms":
@@ -49,11 +61,47 @@ class Pseudonyms:
         """Return the name of a group of files: one series, or one instance, of one patient."""
         return self.key("stack", patient_key.encode(), group_key.encode())
 
+    def person_of_study(self, study_uid: str) -> str:
+        """Return the key of a person who is known by one study only."""
+        return self.key("person of study", normalised(study_uid))
+
+    def person_of_folder(self, folder: bytes) -> str:
+        """Return the key of a person who is known by the folder of the scans only."""
+        return self.key("person of folder", folder)
+
+    def issuer(self, issuer: str) -> str:
+        """Return the key of who gave an identifier out, "" when nobody says."""
+        return self.key("issuer", normalised(issuer)) if normalised(issuer) else ""
+
+    def stacks(self, patient_key: str, patient_id_key: str, group_key: str) -> tuple[str, str]:
+        """Return the names of a group of files: with the issuer it names, and by the PatientID alone."""
+        return self.stack(patient_key, group_key), self.key("stack of id", patient_id_key.encode(), group_key.encode())
+
     def label_key(self, key_type: str, value: str) -> str:
         """Return the key under which a row of the label table and a record find each other (PatientID: no issuer)."""
         return self.key(f"label {key_type}", normalised(value))
 
 
 def normalised(text: str) -> bytes:
-    """Return ``text`` in Unicode form NFKC, without outer space, in capitals: what a person would call the same."""
-    return unicodedata.normalize("NFKC", text).strip(" \t\r\n\0").upper().encode("utf-8", "surrogatepass")
+    """Return ``text`` in Unicode form NFKC, without outer space, in capitals: what a person would call the same.
+
+    Characters that nobody sees (zero width, direction marks, controls) are left out.
+    """
+    composed = unicodedata.normalize("NFKC", text)
+    if not composed.isprintable():
+        composed = "".join(char for char in composed if not _is_invisible(char))
+    return composed.strip().upper().encode("utf-8", "surrogatepass")
+
+
+def _is_invisible(char: str) -> bool:
+    # Controls from 0x80 on are kept: in a text of undeclared encoding they are parts of letters.
+    return char < " " or char == "\x7f" or unicodedata.category(char) == "Cf"
+
+
+def likeness(text: str) -> str:
+    """Return letters and digits only, without leading zeros: equal for 0012345, 12345 and 12-345.
+
+    Two identifiers that are alike may be one person or two: the doubt is counted, nobody is merged by it.
+    """
+    plain = "".join(char for char in normalised(text).decode("utf-8", "surrogatepass") if char.isalnum())
+    return plain.lstrip("0") or plain[:1]

@@ -31,8 +31,9 @@ class RecordInfo(Facts):
 
     ``shape``: (height, width) or (depth, height, width). ``label``: class number (classification), one 0 or 1 for each
     class (multi-label), None when there is none; for segmentation see ``has_label_map``. ``content_digest`` tells two
-    contents apart. ``segment``, ``offset``, ``length``: place of the sealed levels; ``label_length``: of the sealed
-    label map that follows them (0 = none).
+    contents apart. ``identity_key``: the ``patient_key`` as the file has it, once persons are known and ``patient_key``
+    is that of the person (``persons``). ``segment``, ``offset``, ``length``: place of the sealed levels;
+    ``label_length``: of the sealed label map that follows them (0 = none).
     """
 
     record_id: str
@@ -42,6 +43,7 @@ class RecordInfo(Facts):
     offset: int
     length: int
     label_length: int = 0
+    identity_key: str = field(default="", metadata={"derived": True})
     label: Label | None = field(default=None, metadata={"derived": True})
     split: Split = field(default=Split.TRAINING, metadata={"derived": True})
     stratum: Stratum = field(default=Stratum.UNLABELLED, metadata={"derived": True})
@@ -62,12 +64,15 @@ class RecordInfo(Facts):
 
     @classmethod
     def from_row(cls, row: Sequence[Any]) -> Self:
-        """Undo ``to_row``; equal keys share one string."""
+        """Undo ``to_row``; equal keys share one string. What rows of older caches lack (``LATER``) stays unknown."""
         values: dict[str, Any] = {
             name: sys.intern(value) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
-            for name, value in zip(STORED, row, strict=True)
+            for name, value in zip(STORED, row, strict=False)
         }
         return cls(**values)
 
 
-STORED = tuple(f.name for f in fields(RecordInfo) if not f.metadata.get("derived"))
+# Added after the first caches were written; whatever is added stands at the end of a row.
+LATER = ("issuer_key", "other_id_keys", "likeness_key", "birth_year_key", "sex_key", "doubts")
+_FIRST = tuple(f.name for f in fields(RecordInfo) if not f.metadata.get("derived") and f.name not in LATER)
+STORED = _FIRST + LATER

@@ -14,7 +14,9 @@ class IngestReport:
 
     ``accepted``: files that gave, or are part of, a record. ``rejected``: files by code. ``files_read``: files opened
     in this run. ``records``, ``patients``, ``labelled_patients``: what the cache holds (with ``--dry-run``: would hold
-    from this folder). ``records_without_file``: their source is gone from the folder. ``label_rows``: what became of
+    from this folder). ``records_without_file``: their source is gone from the folder; ``records_out_of_sight``: of
+    these, how many may lie below a folder that could not be read. ``persons``: doubts about who is who
+    (``persons.count_doubts``). ``label_rows``: what became of
     the label table's rows; ``masks_refused``: segmentation files it names that do not fit.
     """
 
@@ -24,8 +26,10 @@ class IngestReport:
     rejected: Counter[RejectCode] = field(default_factory=Counter)
     records: int = 0
     records_without_file: int = 0
+    records_out_of_sight: int = 0
     patients: int = 0
     labelled_patients: int = 0
+    persons: dict[str, int] = field(default_factory=dict)
     label_rows: dict[str, int] = field(default_factory=dict)
     masks_refused: Counter[RejectCode] = field(default_factory=Counter)
     elapsed_s: float = 0.0
@@ -45,8 +49,10 @@ class IngestReport:
             "rejected": {code.value: count for code, count in sorted(self.rejected.items())},
             "records": self.records,
             "records_without_file": self.records_without_file,
+            "records_out_of_sight": self.records_out_of_sight,
             "patients": self.patients,
             "labelled_patients": self.labelled_patients,
+            "persons": self.persons,
             "label_rows": self.label_rows,
             "masks_refused": {code.value: count for code, count in sorted(self.masks_refused.items())},
             "elapsed_s": round(self.elapsed_s, 3),

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from client.dicom.errors import CacheInvalidError
-from client.dicom.index import SCHEMA, FileEntry, Index, StackEntry
+from client.dicom.index import READABLE, SCHEMA, FileEntry, Index, StackEntry
 from client.dicom.record import RecordInfo
 from client.dicom.vault import Buffer, Vault
 from client.processes.packing import packed, unpacked
@@ -64,7 +64,7 @@ def read_part(folder: Path, number: int, vault: Vault) -> dict[str, Any]:
     if path.stat().st_size > MAX_INDEX_BYTES:
         raise CacheInvalidError(f"an index part of the cache is larger than {MAX_INDEX_BYTES} bytes; ingest again")
     part = unpacked(vault.open("index", str(number), path.read_bytes()))
-    if part.get("schema") != SCHEMA:
+    if part.get("schema") not in READABLE:
         raise CacheInvalidError(f"the cache has schema {part.get('schema')}, this program reads {SCHEMA}; ingest again")
     return part
 

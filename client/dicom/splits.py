@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from client.dicom.label_table import EXCLUDED, LabelTable
+from client.dicom.persons import Persons
 from client.dicom.record import RecordInfo, Split, Stratum
 
 VALIDATION_SHARE = 0.2
@@ -23,12 +24,15 @@ def split_of(patient_key: str) -> Split:
     return Split.VALIDATION if int.from_bytes(digest[:8], "big") < VALIDATION_SHARE * 2**64 else Split.TRAINING
 
 
-def resolved(records: Iterable[RecordInfo], table: LabelTable) -> list[RecordInfo]:
-    """Give each record its label, split and stratum; records that the label table excludes are left out.
+def resolved(records: Iterable[RecordInfo], table: LabelTable, persons: Persons) -> list[RecordInfo]:
+    """Give each record its person, label, split and stratum.
+
+    Left out: records that the label table excludes, of people who opted out, of nobody knows whom (``persons``).
 
     Guarantee: a patient with any labelled record is in the labelled stratum with all records (privacy.md section 1).
     """
-    labels = [(record, table.label_of(record)) for record in records]
+    people = persons.of_records(records)
+    labels = [(record, table.label_of(record, persons.id_keys.get(record.patient_key, ()))) for record in people]
     kept = [(record, label) for record, label in labels if label != EXCLUDED]
     labelled = {record.patient_key for record, label in kept if label is not None or record.has_label_map}
     return [

@@ -41,17 +41,19 @@ def read_headers(session: Session, request: Mapping[str, Any]) -> Iterator[Reply
 
 def _header(session: Session, name: bytes) -> dict[str, Any]:
     dataset = read_header(read_whole(session.roots[0], name), pixels=False)
+    names = session.pseudonyms.below(name)
     if dataset.get("SOPClassUID") in SEGMENTATION_CLASSES and session.settings.kind is TaskKind.SEGMENTATION:
-        facts = describe(dataset, OTHER, session.pseudonyms)
+        facts = describe(dataset, OTHER, names)
         keyword = "SeriesInstanceUID" if session.settings.dimensions == 3 else "SOPInstanceUID"
         uids = referenced_uids(dataset, instances=keyword == "SOPInstanceUID")
-        keys = sorted(session.pseudonyms.label_key(keyword, uid) for uid in uids)[:MAX_LINKS]
-        links = [session.pseudonyms.stack(facts.patient_key, key) for key in keys]
+        keys = sorted(names.label_key(keyword, uid) for uid in uids)[: MAX_LINKS // 2]
+        links = [stack for key in keys for stack in names.stacks(facts.patient_key, facts.patient_id_key, key)]
         return {"kind": FileKind.SEGMENTATION.value, "links": links}
-    facts = describe(dataset, check_kind(dataset, session.settings.modalities), session.pseudonyms)
+    facts = describe(dataset, check_kind(dataset, session.settings.modalities), names)
     group = facts.series_key if session.settings.dimensions == 3 else facts.instance_key
     masks = list(label_names(facts)) if session.settings.kind is TaskKind.SEGMENTATION else []
-    return {"kind": FileKind.IMAGE.value, "links": [session.pseudonyms.stack(facts.patient_key, group), *masks]}
+    stacks = names.stacks(facts.patient_key, facts.patient_id_key, group)
+    return {"kind": FileKind.IMAGE.value, "links": [*stacks, *masks]}
 
 
 def read_stacks(session: Session, request: Mapping[str, Any]) -> Iterator[Reply]:
@@ -77,7 +79,8 @@ def _volume(session: Session, stack: Mapping[str, Any], replies: list[Reply], en
         grant_cpu(FILE_CPU_S)
         session.alive()
 
-    files = SeriesFiles(len(names), read, session.settings, session.pseudonyms)
+    # A person is known by the folder for all files of a stack or for none, so the first one's folder is everybody's.
+    files = SeriesFiles(len(names), read, session.settings, session.pseudonyms.below(names[0]))
     built = build_volume(files, session.settings, alive)
     end["duplicates"] = built.duplicates
     labels: list[Labels] = []
@@ -102,10 +105,10 @@ def _volume_labels(session: Session, stack: Mapping[str, Any], built: BuiltVolum
 
 def _picture(session: Session, stack: Mapping[str, Any], replies: list[Reply], end: dict[str, Any]) -> None:
     content = read_whole(session.roots[0], stack["images"][0])
-    facts, levels = _only_record(session, content)
+    facts, levels = _only_record(session, content, stack["images"][0])
     for copy in stack["images"][1:]:
         grant_cpu(FILE_CPU_S)
-        if not np.array_equal(_only_record(session, read_whole(session.roots[0], copy))[1], levels):
+        if not np.array_equal(_only_record(session, read_whole(session.roots[0], copy), copy)[1], levels):
             raise Rejected(RejectCode.CONFLICTING_INSTANCE)
     labels: list[Labels] = []
     failure = verdict(lambda: labels.extend(_picture_labels(session, stack, content)))
@@ -114,8 +117,8 @@ def _picture(session: Session, stack: Mapping[str, Any], replies: list[Reply], e
     replies.append(_record(asdict(facts), levels, labels))
 
 
-def _only_record(session: Session, content: bytes) -> tuple[Facts, Levels]:
-    records = list(read_images(content, session.settings, session.pseudonyms))
+def _only_record(session: Session, content: bytes, name: bytes) -> tuple[Facts, Levels]:
+    records = list(read_images(content, session.settings, session.pseudonyms.below(name)))
     if len(records) != 1:
         raise Rejected(RejectCode.FRAMES)
     return records[0]

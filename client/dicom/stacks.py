@@ -12,7 +12,7 @@ from typing import Any
 
 from client.dicom.facts import KEY
 from client.dicom.images import read_in_workers
-from client.dicom.index import FileEntry, StackEntry
+from client.dicom.index import STACK_LINKS, FileEntry, StackEntry
 from client.dicom.intensity import level_bytes
 from client.dicom.labels import LabelSource
 from client.dicom.pool import Outcome, Pool, Request
@@ -46,6 +46,7 @@ def read_stacks(
         entries = _headers(found, store, pool, tally)
         stacks = _grouped(entries, labels)
         store.present_stacks = set(stacks)
+        store.drop_orphans({entry.file_key: entry.links[:STACK_LINKS] for _, entry in entries if not entry.code})
         _read_changed(stacks, store, pool, tally, masks_folder)
     _count(entries, stacks, store, tally)
 
@@ -77,7 +78,10 @@ def _kind_and_links(outcome: Outcome) -> tuple[FileKind, tuple[str, ...]]:
     if outcome.code is not None:
         return FileKind.IMAGE, ()
     kind, links = outcome.end.get("kind"), outcome.end.get("links") or []
-    fits = isinstance(links, list) and 0 < len(links) <= MAX_LINKS and kind in tuple(FileKind) and not outcome.records
+    least = 0 if kind == FileKind.SEGMENTATION.value else STACK_LINKS
+    fits = (
+        isinstance(links, list) and least <= len(links) <= MAX_LINKS and kind in tuple(FileKind) and not outcome.records
+    )
     if fits and all(isinstance(key, str) and KEY.fullmatch(key) for key in links):
         return FileKind(str(kind)), tuple(links)
     outcome.code, outcome.records = RejectCode.WORKER_DIED, []
@@ -86,18 +90,30 @@ def _kind_and_links(outcome: Outcome) -> tuple[FileKind, tuple[str, ...]]:
 
 def _grouped(entries: Sequence[tuple[FoundFile, FileEntry]], labels: LabelSource | None) -> dict[str, Stack]:
     masks: Mapping[str, str] = labels.table.masks if labels else {}
+    usable = [(file, entry) for file, entry in entries if not entry.code]
+    images = [(file, entry) for file, entry in usable if entry.kind == FileKind.IMAGE]
+    stack_of = _stack_names([entry for _, entry in images])
     stacks: dict[str, Stack] = {}
-    for file, entry in entries:
-        if not entry.code and entry.kind == FileKind.IMAGE:
-            stack = stacks.setdefault(entry.links[0], Stack())
-            stack.images.append(file)
-            stack.mask = stack.mask or next((masks[name] for name in entry.links[1:] if name in masks), "")
-    for file, entry in entries:
-        if not entry.code and entry.kind == FileKind.SEGMENTATION:
-            for key in entry.links:
-                if key in stacks:
-                    stacks[key].segmentations.append(file)
+    for file, entry in images:
+        stack = stacks.setdefault(stack_of[entry.links[0]], Stack())
+        stack.images.append(file)
+        stack.mask = stack.mask or next((masks[name] for name in entry.links[STACK_LINKS:] if name in masks), "")
+    for file, entry in usable:
+        if entry.kind == FileKind.SEGMENTATION:
+            for key in sorted({stack_of[link] for link in entry.links if link in stack_of}):
+                stacks[key].segmentations.append(file)
     return stacks
+
+
+def _stack_names(entries: Sequence[FileEntry]) -> dict[str, str]:
+    """Return the stack that each name stands for: files of one PatientID meet, whether or not all name the issuer."""
+    names: dict[str, set[str]] = {}
+    for entry in entries:
+        own, of_id = entry.links[:STACK_LINKS]
+        names.setdefault(of_id, set()).add(own)
+    return {
+        name: of_id if len(owns) > 1 else next(iter(owns)) for of_id, owns in names.items() for name in (of_id, *owns)
+    }
 
 
 def _read_changed(
@@ -164,6 +180,11 @@ def _count(
     entries: Sequence[tuple[FoundFile, FileEntry]], stacks: Mapping[str, Stack], store: Store, tally: Tally
 ) -> None:
     """Give every file its final verdict, and every mask of the label table that did not fit."""
+    stacks_of: dict[str, list[str]] = {}
+    for key, stack in stacks.items():
+        for file in stack.segmentations:
+            stacks_of.setdefault(store.file_key(file), []).append(key)
+    stack_of = {file.name: key for key, stack in stacks.items() for file in stack.images}
     for key, stack in stacks.items():
         failure = store.index.stacks[key].segmentation_code
         if stack.mask and failure:
@@ -173,10 +194,10 @@ def _count(
             tally.count(RejectCode(entry.code))
             tally.step()
         elif entry.kind == FileKind.SEGMENTATION:
-            tally.count(_segmentation_verdict(entry, stacks, store))
+            tally.count(_segmentation_verdict(entry, stacks_of, store))
             tally.step()
         else:
-            tally.count(_image_verdict(store.index.stacks[entry.links[0]], store.file_key(file), store))
+            tally.count(_image_verdict(store.index.stacks[stack_of[file.name]], store.file_key(file), store))
 
 
 def _image_verdict(stack: StackEntry, file_key: str, store: Store) -> RejectCode | None:
@@ -187,8 +208,8 @@ def _image_verdict(stack: StackEntry, file_key: str, store: Store) -> RejectCode
     return None if stack.record_id in store.index.records else RejectCode.WITHDRAWN
 
 
-def _segmentation_verdict(entry: FileEntry, stacks: Mapping[str, Stack], store: Store) -> RejectCode | None:
-    present = [store.index.stacks[key] for key in entry.links if key in stacks]
+def _segmentation_verdict(entry: FileEntry, stacks_of: Mapping[str, Sequence[str]], store: Store) -> RejectCode | None:
+    present = [store.index.stacks[key] for key in stacks_of.get(entry.file_key, ())]
     if not present or all(stack.code for stack in present):
         return RejectCode.SEGMENTATION_UNMATCHED
     failed = [stack.segmentation_code for stack in present if stack.segmentation_code]

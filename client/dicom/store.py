@@ -5,20 +5,24 @@ A dry run goes through the same decisions with ``writer=None``: nothing is place
 
 import hashlib
 import hmac
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from client.dicom.facts import Facts
-from client.dicom.index import FileEntry, Index, StackEntry
+from client.dicom.index import STACK_LINKS, FileEntry, Index, StackEntry
 from client.dicom.intensity import level_bytes
+from client.dicom.opt_outs import OptOuts
+from client.dicom.person_rules import PersonRules
 from client.dicom.pool import Outcome, Pool
-from client.dicom.pseudonyms import Pseudonyms, derive
+from client.dicom.pseudonyms import NOBODY_DECIDED, Pseudonyms, derive
 from client.dicom.record import RecordInfo
 from client.dicom.reject import TRANSIENT, RejectCode
 from client.dicom.segments import SegmentWriter
 from client.dicom.settings import FileKind, IngestSettings
-from client.dicom.walk import FoundFile
+from client.dicom.walk import FoundFile, unread_places
+
+FOLDER_DIGITS = 8  # enough: a chance collision keeps a record that might have been erased, and nothing else
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,7 @@ class Readers:
     settings: IngestSettings
     secret: bytes
     workers: int
+    rules: PersonRules = NOBODY_DECIDED
 
     def pool(self, module: str, masks: Path | None = None, *, max_record_bytes: int) -> Pool:
         """Return workers of one module (a process starts when it is first needed).
@@ -42,6 +47,7 @@ class Readers:
             self.settings,
             secret=self.secret,
             workers=self.workers,
+            rules=self.rules,
             max_record_bytes=max_record_bytes,
         )
 
@@ -56,16 +62,21 @@ class Store:
         *,
         settings: IngestSettings,
         secret: bytes,
-        withdrawn: frozenset[str],
+        withdrawn: OptOuts,
+        rules: PersonRules = NOBODY_DECIDED,
     ) -> None:
         self.index = index
         self.names = Pseudonyms.of_site(secret)
         self._writer = writer
         self.settings = settings
-        self._withdrawn = withdrawn
+        self.withdrawn = withdrawn
         self._path_key = derive(secret, "fedward file names/1")
+        self.rules = rules
+        self._state_key = derive(secret, f"fedward file states/2 {rules.digest()}")
         self._digest_key = derive(secret, "fedward content digests/1")
         self._seen: set[str] = set()
+        self._unread: set[str] = set()
+        self._folder_chains: dict[tuple[bytes, bytes], str] = {}
         self.present_stacks: set[str] = set()
         self._level_bytes = level_bytes(settings.size_px)
 
@@ -74,12 +85,16 @@ class Store:
         return hmac.new(self._path_key, found.home + b"\0" + found.name, hashlib.sha256).hexdigest()[:32]
 
     def fingerprint(self, found: FoundFile) -> str:
-        """Return the keyed state of a source file: equal as long as size, modification time and inode are."""
-        return hmac.new(self._path_key, repr(found.state).encode(), hashlib.sha256).hexdigest()[:32]
+        """Return the keyed state of a source file: equal as long as size, modification time and inode are.
+
+        Bound to the rules for persons, and to what is kept of a header: after a change files are read again.
+        """
+        return hmac.new(self._state_key, repr(found.state).encode(), hashlib.sha256).hexdigest()[:32]
 
     def know_files(self, found: Sequence[FoundFile]) -> None:
         """Tell which files exist now: a record whose file is gone may be taken over by an equal file elsewhere."""
         self._seen = {self.file_key(file) for file in found}
+        self._unread = {self._folder_key(file.home, file.name) for file in unread_places(found)}
 
     def known(self, found: FoundFile) -> FileEntry | None:
         """Return the entry of a file that has not changed since it was read, if its records are still here."""
@@ -95,6 +110,47 @@ class Store:
         stacks = {s.record_id for key, s in self.index.stacks.items() if key not in self.present_stacks}
         return frozenset((alone | stacks) & set(self.index.records))
 
+    def out_of_sight(self) -> frozenset[str]:
+        """Return the records of which a file may still lie below a folder that could not be read in this run."""
+        if not self._unread:
+            return frozenset()
+        hidden = [f for f in self.index.files.values() if f.file_key not in self._seen and self._is_below_unread(f)]
+        stacks = {key for file in hidden for key in file.links[:STACK_LINKS] if key in self.index.stacks}
+        files = {record_id for file in hidden for record_id in file.record_ids}
+        return frozenset(files | {self.index.stacks[key].record_id for key in stacks})
+
+    def _is_below_unread(self, file: FileEntry) -> bool:
+        names = {file.folders[i : i + FOLDER_DIGITS] for i in range(0, len(file.folders), FOLDER_DIGITS)}
+        return not names or bool(names & self._unread)  # an entry of an older cache does not say where it lay
+
+    def _folder_key(self, home: bytes, name: bytes) -> str:
+        return hmac.new(self._path_key, b"folder\0" + home + b"\0" + name, hashlib.sha256).hexdigest()[:FOLDER_DIGITS]
+
+    def _folders(self, found: FoundFile) -> str:
+        """Return the keyed names of all folders above a file, from the scan folder down."""
+        folder = found.name.rpartition(b"/")[0]
+        if (found.home, folder) not in self._folder_chains:
+            parts = folder.split(b"/") if folder else []
+            places = (b"/".join(parts[:depth]) for depth in range(len(parts) + 1))
+            chain = "".join(self._folder_key(found.home, place) for place in places)
+            self._folder_chains[found.home, folder] = chain
+        return self._folder_chains[found.home, folder]
+
+    def drop_orphans(self, links: Mapping[str, Sequence[str]]) -> None:
+        """Forget stacks whose files all belong to other stacks now (another patient or series than before).
+
+        ``links``: of each file of this run, the stacks it names. Nothing is forgotten while a file could not be
+        read, which may still belong to it.
+        """
+        if any(entry.code in TRANSIENT for entry in self.index.files.values()):
+            return
+        named = {key for entry in self.index.files.values() for key in entry.links[:STACK_LINKS]}
+        elsewhere = {key for keys in links.values() for key in keys}
+        for key in sorted(set(self.index.stacks) - self.present_stacks):
+            former = self.index.stacks[key]
+            if former.record_id and (key in elsewhere or key not in named):
+                self.take_stack(former._replace(digest="", record_id="", duplicates=()), Outcome())
+
     def take_file(
         self, found: FoundFile, outcome: Outcome, *, kind: FileKind, links: tuple[str, ...] = ()
     ) -> FileEntry:
@@ -106,7 +162,13 @@ class Store:
         if code is not None:
             ids = ()
         entry = FileEntry(
-            self.file_key(found), self.fingerprint(found), code.value if code else "", kind.value, links, ids
+            self.file_key(found),
+            self.fingerprint(found),
+            code.value if code else "",
+            kind.value,
+            links,
+            ids,
+            self._folders(found),
         )
         if outcome.is_transient or code in TRANSIENT:  # whatever was known before stays true until it can be read
             self.index.files[entry.file_key] = entry
@@ -138,7 +200,7 @@ class Store:
         self, record_id: str, facts: Facts, levels: bytes | bytearray, *, content: bytes, label_map: bytes = b""
     ) -> None:
         """Seal an array into the shard and note its record; patients who opted out are left out."""
-        if facts.patient_key in self._withdrawn:
+        if self.withdrawn.cover(facts):
             return
         segment = offset = length = label_length = 0
         if self._writer:

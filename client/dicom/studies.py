@@ -27,20 +27,28 @@ DIGEST = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class StudyManifest:
-    """``patients``: key -> (stratum, split); ``records``: identifier -> (label, content digest)."""
+    """``patients``: key -> (stratum, split); ``records``: identifier -> (label, content digest, key of the patient).
+
+    Whose a record is stays as it was as well, even if a later scan shows that two identifiers are one person.
+    """
 
     patients: dict[str, tuple[str, str]]
-    records: dict[str, tuple[Label | None, bytes]]
+    records: dict[str, tuple[Label | None, bytes, str]]
 
     def applied(self, present: Iterable[RecordInfo]) -> list[RecordInfo]:
-        """Return the study's records that are still here with the content they had, as they were labelled then."""
+        """Return the study's records that are still here with the content they had, as they were labelled then.
+
+        ``present``: records as stored (``patient_key`` is that of the file).
+        """
         found = []
         for record in present:
-            label, content_digest = self.records.get(record.record_id, (None, b""))
-            if content_digest != record.content_digest or record.patient_key not in self.patients:
+            label, content_digest, person = self.records.get(record.record_id, (None, b"", ""))
+            person = person or record.patient_key  # of a study frozen before persons were kept beside records
+            if content_digest != record.content_digest or person not in self.patients:
                 continue
-            stratum, split = self.patients[record.patient_key]
-            found.append(replace(record, label=label, stratum=Stratum(stratum), split=Split(split)))
+            stratum, split = self.patients[person]
+            whose = replace(record, patient_key=person, identity_key=record.patient_key)
+            found.append(replace(whose, label=label, stratum=Stratum(stratum), split=Split(split)))
         return found
 
     def strata_digest(self, secret: bytes) -> bytes:
@@ -81,7 +89,7 @@ def make_manifest(records: Iterable[RecordInfo]) -> StudyManifest:
     listed = list(records)
     return StudyManifest(
         {record.patient_key: (record.stratum.value, record.split.value) for record in listed},
-        {record.record_id: (record.label, record.content_digest) for record in listed},
+        {record.record_id: (record.label, record.content_digest, record.patient_key) for record in listed},
     )
 
 
@@ -106,7 +114,10 @@ def _sealed(vault: Vault, study_digest: str, manifest: StudyManifest) -> bytes:
 def _unsealed(vault: Vault, study_digest: str, sealed: bytes) -> StudyManifest:
     content = unpacked(vault.open("study", study_digest, sealed))
     patients = {key: (stratum, split) for key, (stratum, split) in content["patients"].items()}
-    records = {key: (tuple(v) if isinstance(v, list) else v, d) for key, (v, d) in content["records"].items()}
+    records = {
+        key: (tuple(label) if isinstance(label, list) else label, digest, person[0] if person else "")
+        for key, (label, digest, *person) in content["records"].items()
+    }
     return StudyManifest(patients, records)
 
 

@@ -102,12 +102,16 @@ def _survey(files: SeriesFiles, alive: Callable[[], None]) -> tuple[Facts, list[
     """Read all headers; every file must belong to one patient, study and series."""
     found: list[Slice] = []
     common: Facts | None = None
+    issuers: set[str] = set()
     for index in range(files.count):
         alive()
         dataset, facts = files.header(index)
         common = common or facts
-        if _owner(facts) != _owner(common):
+        issuers |= {facts.issuer_key} - {""}
+        if _owner(facts) != _owner(common) or len(issuers) > 1:
             raise Rejected(RejectCode.SERIES_MIXED)
+        if facts.issuer_key and not common.issuer_key:
+            common = facts  # one slice that names the issuer speaks for those that do not
         found += slices_of(dataset, index, facts)
     if common is None:
         raise Rejected(RejectCode.SERIES_TOO_SHORT)
@@ -115,7 +119,7 @@ def _survey(files: SeriesFiles, alive: Callable[[], None]) -> tuple[Facts, list[
 
 
 def _owner(facts: Facts) -> tuple[str, str, str, str]:
-    return facts.patient_key, facts.study_key, facts.series_key, facts.modality
+    return facts.patient_id_key, facts.study_key, facts.series_key, facts.modality
 
 
 def _without_copies(files: SeriesFiles, slices: Sequence[Slice]) -> tuple[list[Slice], list[int]]:

@@ -7,13 +7,15 @@ index; it is never logged, stored or put in a message.
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from client.dicom.limits import MAX_FILE_BYTES, MAX_FOLDER_DEPTH, MIN_FILE_BYTES
 from client.dicom.reject import RejectCode, Rejected
 
+# Below such a name there may be files, though none was found.
+UNSEEN_BELOW = (RejectCode.UNREADABLE, RejectCode.TOO_DEEP, RejectCode.SYMLINK, RejectCode.NOT_REGULAR)
 FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -62,6 +64,11 @@ def _walk_folder(root: bytes, below: bytes, depth: int) -> Iterator[FoundFile]:
             yield FoundFile(name, (0, 0, 0), RejectCode.TOO_DEEP)
         else:
             yield from _walk_folder(root, name, depth + 1)
+
+
+def unread_places(found: Iterable[FoundFile]) -> list[FoundFile]:
+    """Return the folders, or what stands in their place, whose contents nobody could look at in this walk."""
+    return [file for file in found if file.code in UNSEEN_BELOW]
 
 
 def _first_verdict(state: os.stat_result) -> RejectCode | None:

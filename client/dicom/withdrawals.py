@@ -1,10 +1,18 @@
-"""A patient opts out: the scans leave the cache, and no later ingest takes them again (GDPR articles 17 and 21)."""
+"""A patient opts out: the scans leave the cache, and no later ingest takes them again (GDPR articles 17 and 21).
 
-from collections.abc import Callable
-from dataclasses import replace
+An opt-out is of a person: under every identifier that the cache knows to be theirs, and under every issuer unless one
+is named (``persons``).
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from client.dicom.cache_folder import CacheFolder, locked
+from client.dicom.facts import Facts
+from client.dicom.opt_outs import OptOuts
+from client.dicom.person_decisions import load_rules
+from client.dicom.persons import Persons, find_persons
 from client.dicom.record import RecordInfo
 from client.dicom.segments import (
     SegmentWriter,
@@ -23,19 +31,37 @@ from common.files import replace_atomically
 FILE_NAME = "withdrawn.sealed"
 
 
-def load_withdrawn(folder: Path, vault: Vault) -> frozenset[str]:
-    """Return the keys of all patients who opted out.
+@dataclass(frozen=True, slots=True)
+class Withdrawal:
+    """What an opt-out reached: records, persons (more than one where issuers conflict), and identities of them."""
+
+    erased_records: int
+    persons: int
+    identities: int
+
+
+def load_withdrawn(folder: Path, vault: Vault) -> OptOuts:
+    """Return who opted out.
 
     Raises: CacheInvalidError.
     """
     path = folder / FILE_NAME
     if not path.exists():
-        return frozenset()
-    return frozenset(unpacked(vault.open("withdrawn", "", path.read_bytes()))["patients"])
+        return OptOuts()
+    content = unpacked(vault.open("withdrawn", "", path.read_bytes()))
+    identifiers = frozenset((key, issuer) for key, issuer in content.get("identifiers", ()))
+    return OptOuts(frozenset(content["patients"]), identifiers)
 
 
 def withdraw(folder: CacheFolder, patient_key: str) -> int:
-    """Note the opt-out, then rewrite the shards without the patient's arrays; return how many records were erased.
+    """Let the person behind one identity opt out; return how many records were erased. See ``opt_out``."""
+    return opt_out(folder, OptOuts(frozenset({patient_key}))).erased_records
+
+
+def opt_out(
+    folder: CacheFolder, request: OptOuts, is_meant: Callable[[Facts], bool] = lambda _facts: False
+) -> Withdrawal:
+    """Note the opt-out of all persons whom ``request`` or ``is_meant`` reaches; then erase their records.
 
     The note comes first and is durable: from then on nobody reads the scans, even if the rewriting is interrupted
     (calling it again finishes it). Frozen studies keep the patient as a null record.
@@ -43,10 +69,35 @@ def withdraw(folder: CacheFolder, patient_key: str) -> int:
     """
     with locked(folder.path):
         remove_leftovers(folder.segments)
-        withdrawn = load_withdrawn(folder.path, folder.vault) | {patient_key}
-        content = packed({"patients": sorted(withdrawn)})
-        replace_atomically(folder.path / FILE_NAME, folder.vault.seal("withdrawn", "", content), 0o600)
-        return erase(folder, lambda record: record.patient_key == patient_key)
+        records = list(read_index(folder.segments, folder.vault, records_only=True).records.values())
+        meant = frozenset(record.patient_key for record in records if is_meant(record))
+        noted = load_withdrawn(folder.path, folder.vault) | request | OptOuts(meant)
+        persons = find_persons(records, load_rules(folder.path, folder.vault), noted)
+        gone = settle_opt_outs(folder, noted, records, persons)
+        people = {persons.person_of[r.patient_key] for r in gone if r.patient_key not in persons.left_out}
+        identities = {record.patient_key for record in gone}
+        return Withdrawal(_erase_noted(folder), len(people), len(identities))
+
+
+def settle_opt_outs(
+    folder: CacheFolder, noted: OptOuts, records: Iterable[RecordInfo], persons: Persons
+) -> list[RecordInfo]:
+    """Note every identity of every person who opted out; return their records, which are to be erased.
+
+    The caller holds the folder's lock. A join that became known later (a table, a new header) is covered as well.
+    """
+    gone = [r for r in records if persons.person_of[r.patient_key] in persons.withdrawn or noted.cover(r)]
+    named = {(record.patient_id_key, record.issuer_key) for record in gone if record.issuer_key}
+    named |= {(r.patient_id_key, "") for r in gone} - {(key, "") for key, _ in named}
+    complete = noted | OptOuts(frozenset(record.patient_key for record in gone), frozenset(named))
+    content = {"patients": sorted(complete.patients), "identifiers": sorted(map(list, complete.identifiers))}
+    replace_atomically(folder.path / FILE_NAME, folder.vault.seal("withdrawn", "", packed(content)), 0o600)
+    return gone
+
+
+def _erase_noted(folder: CacheFolder) -> int:
+    noted = load_withdrawn(folder.path, folder.vault)
+    return erase(folder, noted.cover)
 
 
 def erase(folder: CacheFolder, is_gone: Callable[[RecordInfo], bool]) -> int:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from client.dicom.limits import fence_worker
+from client.dicom.person_rules import PersonRules
 from client.dicom.pseudonyms import Pseudonyms
 from client.dicom.settings import IngestSettings
 from client.processes.frames import ChannelClosedError, receive, send
@@ -51,7 +52,9 @@ def serve(tasks: Mapping[str, Task]) -> None:
         fence_worker(start["extra_memory_bytes"])
         settings = IngestSettings.model_validate_json(start["settings"])
         alive = partial(send, replies, {"alive": True})
-        session = Session(roots, settings, Pseudonyms(start["identity_key"]), alive)
+        session = Session(
+            roots, settings, Pseudonyms(start["identity_key"], PersonRules.from_wire(start["persons"])), alive
+        )
         alive()
         while True:
             request, _ = receive(requests)

@@ -22,6 +22,7 @@ from client.dicom.cache import Cache
 from client.dicom.cache_folder import open_folder
 from client.dicom.index import FileEntry, Index
 from client.dicom.ingest import ingest
+from client.dicom.opt_outs import OptOuts
 from client.dicom.record import RecordInfo
 from client.dicom.reject import RejectCode
 from client.dicom.report import Progress
@@ -125,7 +126,7 @@ def _trace(
     """Find out which files each record came from, and why the others were refused."""
     folder = open_folder(cache, secret)
     index = read_index(folder.segments, folder.vault)
-    names = Store(Index(), None, settings=settings, secret=secret, withdrawn=frozenset())
+    names = Store(Index(), None, settings=settings, secret=secret, withdrawn=OptOuts())
     origin: Origin = {}
     refused: dict[int, RejectCode] = {}
     for number, file in enumerate(found, start=1):
@@ -146,7 +147,7 @@ def _fate(entry: FileEntry, index: Index) -> tuple[RejectCode | None, tuple[str,
         return None, entry.record_ids
     if entry.kind != FileKind.IMAGE:
         return None, ()  # a segmentation made by somebody: nothing to predict on, and nothing wrong with it
-    stack = index.stacks.get(entry.links[0])
+    stack = index.stack_of(entry)
     if stack is None or stack.code:
         return RejectCode(stack.code) if stack else RejectCode.UNREADABLE, ()
     return None, (stack.record_id,)

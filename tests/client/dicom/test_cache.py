@@ -22,6 +22,12 @@ from client.dicom.vault import OVERHEAD_BYTES, Vault
 ALLOWED = {
     "patient_key",
     "patient_id_key",
+    "issuer_key",
+    "other_id_keys",
+    "likeness_key",
+    "birth_year_key",
+    "sex_key",
+    "doubts",
     "accession_key",
     "study_key",
     "series_key",
@@ -37,7 +43,7 @@ ALLOWED = {
     "spacing_mm",
 }
 PLACE = {"record_id", "shape", "content_digest", "segment", "offset", "length", "label_length"}
-DERIVED = {"label", "split", "stratum"}
+DERIVED = {"identity_key", "label", "split", "stratum"}
 
 GOOD = Facts(
     patient_key="0" * 32,

@@ -60,7 +60,7 @@ def test_a_site_ingests_looks_at_its_data_and_lets_a_patient_opt_out(site, tmp_p
     assert json.loads(seen.stdout)["patients"] is None
     assert (tmp_path / "sheet.png").stat().st_mode & 0o777 == 0o600
     gone = site("withdraw", "--site-folder", "site", "--json", typed="P1\n")
-    assert json.loads(gone.stdout[gone.stdout.index("{") :]) == {"erased_records": 3}
+    assert json.loads(gone.stdout[gone.stdout.index("{") :]) == {"erased_records": 3, "persons": 1, "identities": 1}
     assert "P1" not in gone.stdout + gone.stderr
     empty = site("ingest", "scans", "--site-folder", "site")
     assert empty.returncode == ExitCode.NOTHING_USABLE
