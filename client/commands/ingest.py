@@ -1,5 +1,6 @@
 """fedward-site ingest: from a read-only folder of scans to the encrypted cache."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,8 @@ from client.dicom.person_rules import PersonFrom, PersonRules
 from client.dicom.pseudonyms import Pseudonyms
 from client.dicom.report import IngestReport, Progress
 from client.dicom.settings import IngestSettings
+from client.installation.audit_log import audit
+from client.installation.folder import SiteFolder
 from common.plan.errors import PlanInvalidError
 from common.terminal import JsonOption, errors, output, print_json
 
@@ -84,6 +87,9 @@ def ingest(
             erase_missing=erase_missing,
             rules=rules,
         )
+    if person_from is not None and site_folder is not None and not dry_run:
+        entry = {"what": "persons decided", "person_from": person_from.value, "person": rules.decided_by}
+        audit(SiteFolder(site_folder), entry | {"time": int(time.time())})
     print_json(report.to_json()) if as_json else _print(report)
     if not report.is_usable:
         raise NothingUsableError(

@@ -39,8 +39,8 @@ def withdraw(
     """Erase a patient from the cache and take no scan of theirs again.
 
     Reaches every record of the person: under all identifiers that the scans or the hospital's table join, and under
-    all issuers unless one is named. Asks for the identifier without showing it, so that it lies in no shell history. Studies
-    that were approved before keep the patient as a null record: nothing of them is trained on.
+    all issuers unless one is named. Asks for the identifier without showing it, so that it lies in no shell history.
+    Studies that were approved before keep the patient as a null record: nothing of them is trained on.
 
     Example: `fedward-site withdraw --site-folder site/`
     """

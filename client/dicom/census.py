@@ -38,6 +38,7 @@ def take_census(path: Path, secret: bytes) -> dict[str, Any]:
         "patients_by_class": suppressed(_classes(cache)),
         "images_by_modality": suppressed(Counter(record.modality for record in records)),
         "images_by_maker": suppressed(Counter(record.maker for record in records)),
+        "persons": suppressed(cache.doubts),
         "quarantined_files": suppressed(quarantine(read_index(folder.segments, folder.vault))),
     }
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from client.dicom.cache import Cache
 from client.dicom.cache_folder import HEADER
-from client.dicom.census import SMALL_CELL, take_census
+from client.dicom.census import SMALL_CELL, suppressed, take_census
 from client.dicom.errors import CacheInvalidError
 from client.dicom.labels import read_labels
 from client.dicom.pseudonyms import Pseudonyms
@@ -16,6 +16,17 @@ from client.installation.config import DataSection
 from client.installation.folder import SiteFolder
 from common.errors import FedwardError
 from common.trust.identity import read_secret_file
+
+# Doubts about persons (``client.dicom.persons``) that a decision or a table of the hospital ends.
+STAFF_DECIDES = (
+    "conflicting_issuers",
+    "issuer_unknown",
+    "placeholder",
+    "several_birth_years",
+    "several_sexes",
+    "similar_identifiers",
+    "undeclared_characters",
+)
 
 
 def scans(folder: SiteFolder, section: DataSection) -> Finding:
@@ -43,12 +54,21 @@ def cache(folder: SiteFolder) -> Iterator[Finding]:
     secret = read_secret_file(folder.secret)
     opened = Cache.open(folder.cache, secret)
     yield fine("cache", f"{_shown(take_census(folder.cache, secret)['patients'])} patients")
+    yield from _persons(opened)
     for digest in approved:
         try:
             opened.frozen(digest)
         except CacheInvalidError:
             text = f"plan {digest[:12]} was approved before scans were read, so it has no patients"
             yield stop("cache", text, "approve the plan again")
+
+
+def _persons(opened: Cache) -> Iterator[Finding]:
+    """Doubts about who is who, which only staff can settle."""
+    doubts = {name: opened.doubts[name] for name in STAFF_DECIDES if opened.doubts.get(name)}
+    if doubts:
+        counts = ", ".join(f"{name.replace('_', ' ')} {_shown(n)}" for name, n in suppressed(doubts).items())
+        yield advice("persons", f"may be several people, or one twice: {counts}", 'docs/scans.md, "Persons"')
 
 
 def labels(folder: SiteFolder, section: DataSection) -> Iterator[Finding]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from client.dicom.cache_folder import open_folder
 from client.dicom.index import FileEntry, Index
+from client.dicom.opt_outs import OptOuts
 from client.dicom.reject import RejectCode
 from client.dicom.segments import read_index
 from client.dicom.settings import FileKind
@@ -22,7 +23,7 @@ def verdicts(source: Path, cache: Path, secret: bytes) -> dict[str, str]:
     """
     folder = open_folder(cache, secret)
     index = read_index(folder.segments, folder.vault)
-    store = Store(index, None, settings=folder.settings, secret=secret, withdrawn=frozenset())
+    store = Store(index, None, settings=folder.settings, secret=secret, withdrawn=OptOuts())
     found = {}
     for file in walk(source):
         entry = store.known(file)
