@@ -11,6 +11,17 @@ from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as ProgressBar
 from rich.table import Table
 
+from client.commands.ingest_options import (
+    DecidedByOption,
+    EncodingOption,
+    EraseMissingOption,
+    LabelsOption,
+    MapOption,
+    PersonFromOption,
+    PlaceholderOption,
+    PlanOption,
+    SamePersonsOption,
+)
 from client.commands.site_options import (
     CacheOption,
     SecretFileOption,
@@ -19,14 +30,15 @@ from client.commands.site_options import (
     settings_from,
 )
 from client.dicom.cache_folder import HEADER, open_folder
-from client.dicom.errors import NothingUsableError
+from client.dicom.errors import LabelsInvalidError, NothingUsableError
 from client.dicom.ingest import ingest as run_ingest
 from client.dicom.person_decisions import decided, load_rules
-from client.dicom.person_rules import PersonFrom, PersonRules
+from client.dicom.person_rules import PersonRules
 from client.dicom.pseudonyms import Pseudonyms
 from client.dicom.report import IngestReport, Progress
 from client.dicom.settings import IngestSettings
 from client.installation.audit_log import audit
+from client.installation.config import read_site_config
 from client.installation.folder import SiteFolder
 from common.plan.errors import PlanInvalidError
 from common.terminal import JsonOption, errors, output, print_json
@@ -35,27 +47,19 @@ from common.terminal import JsonOption, errors, output, print_json
 def ingest(
     source: Annotated[Path, typer.Argument(help="Folder with scans; it is only read.")],
     *,
-    plan: Annotated[Path | None, typer.Option(help="Study plan (TOML); needed when the cache is new.")] = None,
-    labels: Annotated[Path | None, typer.Option(help="Label table (CSV): key_type,key,label.")] = None,
-    label_encoding: Annotated[str, typer.Option(help="Text encoding of the label table: utf-8 or gb18030.")] = "utf-8",
+    plan: PlanOption = None,
+    labels: LabelsOption = None,
+    label_encoding: EncodingOption = "utf-8",
+    meanings: MapOption = None,
     site_folder: SiteFolderOption = None,
     secret_file: SecretFileOption = None,
     cache: CacheOption = None,
     workers: Annotated[int, typer.Option(min=1, max=256, help="Worker processes that read scans.")] = 1,
-    erase_missing: Annotated[
-        bool, typer.Option("--erase-missing", help="Erase records whose files are gone from the folder.")
-    ] = False,
-    person_from: Annotated[
-        PersonFrom | None,
-        typer.Option(help="Whom a scan without (real) PatientID is about; a decision, kept with the name behind it."),
-    ] = None,
-    placeholder: Annotated[
-        list[str] | None, typer.Option(help="A PatientID of this archive that stands for nobody; may be repeated.")
-    ] = None,
-    decided_by: Annotated[str, typer.Option(help="Name of who decided --person-from or --placeholder.")] = "",
-    same_persons: Annotated[
-        Path | None, typer.Option(help="Table (CSV) of merged identifiers: former_id,current_id.")
-    ] = None,
+    erase_missing: EraseMissingOption = False,
+    person_from: PersonFromOption = None,
+    placeholder: PlaceholderOption = None,
+    decided_by: DecidedByOption = "",
+    same_persons: SamePersonsOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count and report only; write nothing.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -73,6 +77,7 @@ def ingest(
         same_persons=same_persons,
         names=Pseudonyms.of_site(secret),
     )
+    label_meanings = _meanings(site_folder, labels, meanings)
     with watching(hidden=not errors.is_terminal or as_json) as show:
         report = run_ingest(
             source,
@@ -86,11 +91,25 @@ def ingest(
             label_encoding=label_encoding,
             erase_missing=erase_missing,
             rules=rules,
+            label_meanings=label_meanings,
         )
-    if person_from is not None and site_folder is not None and not dry_run:
-        entry = {"what": "persons decided", "person_from": person_from.value, "person": rules.decided_by}
-        audit(SiteFolder(site_folder), entry | {"time": int(time.time())})
+    if decided_by and site_folder is not None and not dry_run:
+        _note_decision(site_folder, rules)
     print_json(report.to_json()) if as_json else _print(report)
+    _refuse_useless(report)
+
+
+def _note_decision(site_folder: Path, rules: PersonRules) -> None:
+    entry = {"what": "persons decided", "person_from": rules.person_from.value, "person": rules.decided_by}
+    audit(SiteFolder(site_folder), entry | {"time": int(time.time())})
+
+
+def _refuse_useless(report: IngestReport) -> None:
+    if report.no_label_fits:
+        raise LabelsInvalidError(
+            f"none of {report.label_rows['rows']} rows of the label table names a scan that is here, so no label was "
+            "changed; is it the table of these scans, and the right column?"
+        )
     if not report.is_usable:
         raise NothingUsableError(
             f"none of {report.files_found} files can be used; see the codes above and docs/scans.md"
@@ -114,6 +133,17 @@ def _former_rules(cache: Path, secret: bytes) -> PersonRules:
         return PersonRules()
     folder = open_folder(cache, secret)
     return load_rules(folder.path, folder.vault)
+
+
+def _meanings(site_folder: Path | None, labels: Path | None, given: list[str] | None) -> tuple[str, ...]:
+    """Return what the hospital's headers and words mean: as given now, else as site.toml says."""
+    if given:
+        if labels is None:
+            raise LabelsInvalidError("--map explains a label table; give it with --labels")
+        return tuple(given)
+    if site_folder is None or labels is None or not SiteFolder(site_folder).config.is_file():
+        return ()
+    return read_site_config(SiteFolder(site_folder).config).labels.map
 
 
 def _settings(plan: Path | None, cache: Path, secret: bytes) -> IngestSettings:

@@ -8,7 +8,7 @@ are decided in one order, and only whole segments count.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -49,12 +49,15 @@ def ingest(
     label_encoding: str = "utf-8",
     erase_missing: bool = False,
     rules: PersonRules | None = None,
+    label_meanings: Sequence[str] = (),
 ) -> IngestReport:
     """Bring a cache up to date with a folder of scans; see the module's words.
 
     ``secret``: the site secret (32 bytes). ``labels``: None keeps the labels of the last ingest. ``dry_run``: decide
     and count everything, write nothing. ``erase_missing``: also erase records whose files are gone from the folder, but
     not those below a folder that could not be read. ``rules``: decisions about persons; None keeps those of before.
+    ``label_meanings``: of the hospital's own headers and words (``label_words``). A label table of which no row fits
+    changes nothing (``IngestReport.no_label_fits``).
     One bad file never stops the run; it is counted under its code.
     Raises: FileUnreadableError (no such folder), LabelsInvalidError, CacheInvalidError (other settings or secret, busy,
     damaged), WorkerStartError.
@@ -62,7 +65,7 @@ def ingest(
     _check_places(source, cache)
     started = time.monotonic()
     names = Pseudonyms.of_site(secret)
-    label_source = read_labels(labels, settings, names, label_encoding) if labels else None
+    label_source = read_labels(labels, settings, names, label_encoding, label_meanings) if labels else None
     found = list(walk(source))
     tally = Tally(IngestReport(files_found=len(found), dry_run=dry_run), len(found), progress)
     with _opened(cache, secret, settings, rules, dry_run=dry_run) as (folder, store):
@@ -76,7 +79,7 @@ def ingest(
         _settle_missing(folder, store, tally.report, erase_missing=erase_missing)
         persons = _persons(folder, store, tally.report)
         table = _labels(folder, store, label_source, persons, tally.report)
-        if folder and label_source and not dry_run:
+        if folder and label_source and not tally.report.no_label_fits and not dry_run:
             table.save(folder.path, folder.vault)
         _count_patients(store.index, table, persons, tally.report)
     tally.report.elapsed_s = time.monotonic() - started
@@ -153,8 +156,9 @@ def _labels(
     folder: CacheFolder | None, store: Store, source: LabelSource | None, persons: Persons, report: IngestReport
 ) -> LabelTable:
     """Return the labels that hold from now on, and count what became of the table's rows."""
+    former = LabelTable.load(folder.path, folder.vault) if folder else LabelTable()
     if source is None:
-        return LabelTable.load(folder.path, folder.vault) if folder else LabelTable()
+        return former
     records = persons.of_records(store.index.records.values())
     ambiguous = refuse_ambiguous(source.table, records)
     report.label_rows = {
@@ -162,7 +166,7 @@ def _labels(
         **explain_unmatched(source.rows, records, store.names),
         "ambiguous_patient_ids": ambiguous,
     }
-    return source.table
+    return former if report.no_label_fits else source.table
 
 
 def _count_patients(index: Index, table: LabelTable, persons: Persons, report: IngestReport) -> None:

@@ -5,28 +5,28 @@
 
 ``key_type``: SOPInstanceUID, SeriesInstanceUID, StudyInstanceUID, AccessionNumber or PatientID. ``label``: a class of
 the study; several joined by ``|`` for multi-label (``none`` = none of them); for segmentation a NIfTI file (2-D: PNG)
-beside the table; ``unlabelled`` or ``exclude`` everywhere. Comma, semicolon or tab. Contract and traps: docs/scans.md.
+beside the table; ``unlabelled`` or ``exclude`` everywhere. Comma, semicolon or tab. A table with the hospital's own
+headers and words is read with ``label_words``. Contract and traps: docs/scans.md.
 """
 
 import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from client.dicom.errors import LabelsInvalidError
 from client.dicom.label_table import EXCLUDED, UNLABELLED, LabelTable, label_names
+from client.dicom.label_words import KEY_TYPES, LabelWords, find_columns, unknown_words
 from client.dicom.pseudonyms import Pseudonyms
 from client.dicom.record import Label, RecordInfo
 from client.dicom.settings import IngestSettings
 from common.files import read_bounded
 from common.plan.task import TaskKind
 
-KEY_TYPES = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "AccessionNumber", "PatientID")
-COLUMNS = ("key_type", "key", "label")
 MAX_TABLE_BYTES = 256 << 20
 MASK_SUFFIXES = {2: (".png",), 3: (".nii", ".nii.gz")}
 LARGEST_LOSS_OF_ZEROS = 8
@@ -45,17 +45,20 @@ class LabelSource:
     folder: Path
 
 
-def read_labels(path: Path, settings: IngestSettings, names: Pseudonyms, encoding: str = "utf-8") -> LabelSource:
+def read_labels(
+    path: Path, settings: IngestSettings, names: Pseudonyms, encoding: str = "utf-8", meanings: Sequence[str] = ()
+) -> LabelSource:
     """Read a label table.
 
+    ``meanings``: of the hospital's own headers and words (``label_words``).
     Conflicting rows for one key exclude what they name; equal ones count once.
-    Raises: LabelsInvalidError (form, unknown class, damaged keys: with counts, never with a value),
+    Raises: LabelsInvalidError (form, unknown words: named, damaged keys: with counts, never with a key),
     FileUnreadableError, FileTooLargeError.
     """
-    rows = _rows(_text(path, encoding))
+    rows = _rows(_text(path, encoding), LabelWords.parse(meanings, settings.classes))
     _refuse_damage(rows)
     table, counts = LabelTable(), Counter({"rows": len(rows)})
-    unknown = 0
+    unknown: Counter[str] = Counter()
     for key_type, key, text in rows:
         name = names.label_key(key_type, key)
         try:
@@ -64,12 +67,9 @@ def read_labels(path: Path, settings: IngestSettings, names: Pseudonyms, encodin
             else:
                 _add(table.rows, name, _label(text, settings), counts)
         except KeyError:
-            unknown += 1
+            unknown[text] += 1
     if unknown:
-        known = ", ".join(settings.classes)
-        raise LabelsInvalidError(
-            f"{unknown} of {len(rows)} rows have a label the study does not know; it knows: {known}"
-        )
+        raise LabelsInvalidError(unknown_words(unknown, len(rows), settings.classes))
     return LabelSource(table, rows, dict(counts), path.parent)
 
 
@@ -84,25 +84,27 @@ def _text(path: Path, encoding: str) -> str:
         raise LabelsInvalidError("this text encoding does not exist; use utf-8 or gb18030") from None
 
 
-def _rows(text: str) -> list[Row]:
+def _rows(text: str, words: LabelWords) -> list[Row]:
     header = text.partition("\n")[0]
     delimiter = max(",;\t", key=header.count)
     try:
         table = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
     except csv.Error:
         raise LabelsInvalidError("the label table is not well-formed CSV; a quote may be missing") from None
-    if not table or tuple(cell.strip().lower() for cell in table[0][:3]) != COLUMNS:
-        raise LabelsInvalidError("the label table must begin with the columns key_type,key,label")
+    columns = find_columns(table[0] if table else [], words)
     rows = []
     for number, cells in enumerate(table[1:], start=2):
         if not any(cell.strip() for cell in cells):
             continue
-        if len(cells) < len(COLUMNS):
-            raise LabelsInvalidError(f"row {number} of the label table has {len(cells)} cells, 3 are needed")
-        key_type, key, label = (cell.strip() for cell in cells[:3])
+        if len(cells) < columns.least:
+            raise LabelsInvalidError(
+                f"row {number} of the label table has {len(cells)} cells, {columns.least} are needed"
+            )
+        stripped = [cell.strip() for cell in cells]
+        key_type, key = columns.key_of(stripped)
         if key_type not in KEY_TYPES or not key:
             raise LabelsInvalidError(f"row {number} of the label table: key_type must be one of {', '.join(KEY_TYPES)}")
-        rows.append((key_type, key, label))
+        rows.append((key_type, key, columns.label_of(stripped)))
     return rows
 
 

@@ -40,6 +40,11 @@ class IngestReport:
         """Whether a study could use anything."""
         return self.records > 0
 
+    @property
+    def no_label_fits(self) -> bool:
+        """Whether a label table was given and none of its rows names anything here."""
+        return self.label_rows.get("rows", 0) > 0 and self.label_rows.get("matched") == 0
+
     def to_json(self) -> dict[str, Any]:
         """Return the report as one JSON object."""
         return {

@@ -1,7 +1,7 @@
 """Scans, cache and labels; every count below ten is suppressed, as in `fedward-site data`."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from client.dicom.cache import Cache
@@ -71,7 +71,7 @@ def _persons(opened: Cache) -> Iterator[Finding]:
         yield advice("persons", f"may be several people, or one twice: {counts}", 'docs/scans.md, "Persons"')
 
 
-def labels(folder: SiteFolder, section: DataSection) -> Iterator[Finding]:
+def labels(folder: SiteFolder, section: DataSection, meanings: Sequence[str] = ()) -> Iterator[Finding]:
     """The label table is well-formed, and labels have met patients."""
     if section.labels and not Path(section.labels).is_file():
         yield advice("labels", f"{section.labels} is not there", "check `labels` in site.toml, and the mount")
@@ -80,7 +80,7 @@ def labels(folder: SiteFolder, section: DataSection) -> Iterator[Finding]:
     secret = read_secret_file(folder.secret)
     if section.labels and Path(section.labels).is_file():
         try:
-            read_labels(Path(section.labels), Cache.open(folder.cache, secret).settings, Pseudonyms.of_site(secret))
+            _read_labels(folder, section, meanings, secret)
         except FedwardError as error:
             yield advice("labels", str(error), "mend the table, then `fedward-site ingest` with --labels")
             return
@@ -92,6 +92,11 @@ def labels(folder: SiteFolder, section: DataSection) -> Iterator[Finding]:
         return
     counts = f"{_shown(strata['labelled'])} patients labelled, {_shown(strata['unlabelled'])} not"
     yield fine("labels", f"{counts} ({classes})")
+
+
+def _read_labels(folder: SiteFolder, section: DataSection, meanings: Sequence[str], secret: bytes) -> None:
+    settings = Cache.open(folder.cache, secret).settings
+    read_labels(Path(section.labels), settings, Pseudonyms.of_site(secret), meanings=meanings)
 
 
 def _shown(count: int | None) -> str:

@@ -49,7 +49,7 @@ def _looks(
     yield "plans", lambda: membership.plans(folder)
     if config:
         yield "scans", lambda: data.scans(folder, config.data)
-        yield "labels", lambda: data.labels(folder, config.data)
+        yield "labels", lambda: data.labels(folder, config.data, config.labels.map)
     yield "cache", lambda: data.cache(folder)
     yield "disk", lambda: own_folder.disk(folder)
     if config:

@@ -29,6 +29,12 @@ class DataSection(PlanPart):
     labels: Annotated[str, Field(max_length=4096)] = ""
 
 
+class LabelsSection(PlanPart):
+    """``map``: what the headers and words of the label table mean: "COLUMN=PatientID", "COLUMN:WORD=class"."""
+
+    map: Annotated[tuple[Annotated[str, Field(max_length=400)], ...], Field(strict=False, max_length=2000)] = ()
+
+
 class NetworkSection(PlanPart):
     """How the SuperNode works.
 
@@ -76,6 +82,7 @@ class SiteConfig(PlanPart):
     format: Literal["fedward-site/1"]
     site: SiteSection
     data: DataSection = DataSection()
+    labels: LabelsSection = LabelsSection()
     network: NetworkSection = NetworkSection()
     speed: SpeedSection = SpeedSection()
     status_page: StatusPageSection = StatusPageSection()
@@ -108,6 +115,9 @@ name = "NAME"  # as the roster lists this hospital; fixed once the coordinator a
 [data]
 scans = ""   # folder of DICOM files, mounted read-only: only read, never written; e.g. "/srv/dicom"
 labels = ""  # CSV with the columns key_type, key, label; e.g. "/srv/labels.csv" (docs/scans.md)
+
+[labels]
+map = []     # of a table with other columns and words: ["Pat-Nr=PatientID", "diagnosis:Pneumonie=consolidation"]
 
 [network]
 runtime_port = 9094    # on 127.0.0.1, between SuperNode and agent; another one if it is taken
