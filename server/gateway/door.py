@@ -2,12 +2,13 @@
 
 ```
 1  path      POST to one of ten paths, without a query       else 404
-2  visitor   headers signed by an admitted site's node       else 401
-3  size      announced length within the limit               else 413
-4  place     few requests of this site at the same time      else 503, which SuperNodes try again
-5  body      read within time and limit                      else 408, 413
-6  sender    replies bear the sender's own node              else 400
-7  forward   the SuperLink answers                           else 503
+2  host      the Host header names this coordinator          else 421
+3  visitor   headers signed by an admitted site's node       else 401
+4  size      announced, and within the path's limit          else 411, 413
+5  place     few requests of this site at the same time      else 503, which SuperNodes try again
+6  body      read within time and limit                      else 408, 413
+7  sender    one reply at most, bearing the sender's node    else 400
+8  forward   the SuperLink answers                           else 503
 ```
 
 Nothing of a request is logged but the site's name and the status. Flower's control, runtime and documentation paths are
@@ -16,9 +17,9 @@ not on the list; they have no authentication of their own in Flower 1.41.
 
 import asyncio
 import logging
-from collections import Counter
-from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass
+import re
+from collections.abc import AsyncIterator, Collection, Iterable
+from dataclasses import dataclass, field
 from typing import Final
 
 import httpx
@@ -28,7 +29,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from server.gateway.places import NoPlaceError, Places
 from server.gateway.visitors import Visitors
+from server.gateway.wire_walk import WalkError, WalkLimits, walk
 
 FLEET: Final = "/v1/fleet/"
 PUSH_MESSAGES: Final = f"{FLEET}push-messages"
@@ -39,9 +42,15 @@ PATHS: Final = frozenset(
         "get-fab", "push-object", "pull-object", "confirm-message-received",
     )
 )  # fmt: skip
+LARGE_PATHS: Final = frozenset(FLEET + name for name in ("push-object", "pull-object", "get-fab"))
+# what a host may look like where nobody said which one is right: a name or an address, and a port
+HOST: Final = re.compile(r"(?:[0-9A-Za-z.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 FORWARDED: Final = frozenset({"content-type", "accept"})
 FLOWER_PREFIX: Final = "flwr-"
 SMALL_ANSWER_BYTES: Final = 64 * 1024
+LONGEST_LENGTH: Final = 12  # digits
+ONCE: Final = frozenset({"node", "messages_list", "message_object_trees"})
+WALKED_AT_ONCE_BYTES: Final = 2048  # more is walked beside the event loop
 
 _log = logging.getLogger("fedward.gateway")
 
@@ -50,14 +59,28 @@ _log = logging.getLogger("fedward.gateway")
 class Limits:
     """What one request and one site may take.
 
-    ``max_body_bytes``: Flower sends objects in pieces of 5 MB. ``body_timeout_s``: for reading one body.
-    ``forward_timeout_s``: for the SuperLink's answer. ``places``: requests of one site at the same time.
+    ``max_body_bytes``: Flower sends objects in pieces of 5 MiB. ``max_push_bytes``: a reply without its objects.
+    ``max_small_bytes``: everything else. ``body_timeout_s``: for reading one body. ``forward_timeout_s``: for the
+    SuperLink's answer. ``places``: requests of one site at the same time; ``large_places``: of them with objects (a
+    SuperNode has two); ``all_large_places``: of all sites. ``patience_s``: how long one waits for those.
     """
 
-    max_body_bytes: int = 16 << 20
+    max_body_bytes: int = 6 << 20
+    max_push_bytes: int = 1 << 20
+    max_small_bytes: int = 128 << 10
     body_timeout_s: float = 60.0
     forward_timeout_s: float = 60.0
     places: int = 8
+    large_places: int = 2
+    all_large_places: int = 8
+    patience_s: float = 30.0
+    walk: WalkLimits = field(default_factory=WalkLimits)
+
+    def body_bytes(self, path: str) -> int:
+        """Return the limit of a body sent to ``path``."""
+        if path == FLEET + "push-object":
+            return self.max_body_bytes
+        return min(self.max_body_bytes, self.max_push_bytes if path == PUSH_MESSAGES else self.max_small_bytes)
 
 
 class RefusedError(Exception):
@@ -69,74 +92,103 @@ class RefusedError(Exception):
 
 
 class Door:
-    """The application. ``upstream``: a client of the SuperLink on loopback, with its address as base."""
+    """The application. ``upstream``: a client of the SuperLink on loopback, with its address as base.
 
-    def __init__(self, upstream: httpx.AsyncClient, visitors: Visitors, limits: Limits | None = None) -> None:
+    ``hosts``: the names under which sites know this coordinator, in lower case; None: any that is well formed.
+    """
+
+    def __init__(
+        self,
+        upstream: httpx.AsyncClient,
+        visitors: Visitors,
+        limits: Limits | None = None,
+        hosts: Collection[str] | None = None,
+    ) -> None:
         self._upstream, self._visitors, self._limits = upstream, visitors, limits or Limits()
-        self._inside: Counter[str] = Counter()
+        self._hosts = hosts
+        self._places = Places(
+            each=self._limits.places,
+            large_each=self._limits.large_places,
+            large=self._limits.all_large_places,
+            patience_s=self._limits.patience_s,
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         request = Request(scope, receive)
         site = ""
         try:
-            site = self._admit(request)
-            self._check_length(request)
-            response = await self._serve(site, request)
-        except RefusedError as refused:
+            path = _path_of(scope)
+            self._check_host(request)
+            site = self._visitor(request)
+            self._check_length(request, path)
+            async with self._places.place(site, is_large=path in LARGE_PATHS):
+                response = await self._serve(request, path)
+                # a large answer holds its place until the site has it
+                await response(scope, receive, send)
+        except (RefusedError, NoPlaceError) as refused:
+            status = refused.status if isinstance(refused, RefusedError) else 503
             # the connection ends, because what is left of the body would otherwise be read
-            response = Response(status_code=refused.status, headers={"connection": "close"})
-            _log.info("%s: %d", site or "a stranger", refused.status)
+            response = Response(status_code=status, headers={"connection": "close"})
+            _log.info("%s: %d", site or "a stranger", status)
+            await response(scope, receive, send)
         except ClientDisconnect:
             return
-        await response(scope, receive, send)
 
-    def _admit(self, request: Request) -> str:
-        """Return the site that sent the request (1, 2). Raises: RefusedError."""
-        raw_path = request.scope.get("raw_path", b"")
-        if request.method != "POST" or raw_path.decode("latin-1") not in PATHS or request.scope["query_string"]:
-            raise RefusedError(404)
+    def _check_host(self, request: Request) -> None:
+        """Refuse a request for somebody else (2). Raises: RefusedError."""
+        named = [value.lower() for value in request.headers.getlist("host")]
+        if len(named) != 1 or not HOST.fullmatch(named[0]):
+            raise RefusedError(421)
+        host = re.sub(r":[0-9]{1,5}$", "", named[0])
+        if self._hosts is not None and host not in self._hosts:
+            raise RefusedError(421)
+
+    def _visitor(self, request: Request) -> str:
+        """Return the site that sent the request (3). Raises: RefusedError."""
         site = self._visitors.site_of(request.headers)
         if site is None:
             raise RefusedError(401)
         return site
 
-    def _check_length(self, request: Request) -> None:
-        """Refuse a body that is announced as too large (3). Raises: RefusedError."""
-        announced = request.headers.get("content-length", "")
-        if announced.isdecimal() and int(announced) > self._limits.max_body_bytes:
+    def _check_length(self, request: Request, path: str) -> None:
+        """Refuse a body that is not announced, or as too large (4). Raises: RefusedError."""
+        announced = request.headers.get("content-length")
+        if announced is None and "transfer-encoding" in request.headers:
+            raise RefusedError(411)
+        length = announced or "0"
+        if not (length.isascii() and length.isdigit()):
+            raise RefusedError(400)
+        if len(length.lstrip("0")) > LONGEST_LENGTH or int(length) > self._limits.body_bytes(path):
             raise RefusedError(413)
 
-    async def _serve(self, site: str, request: Request) -> Response:
-        """Hold one of the site's places (4) for as long as a body of it is in memory."""
-        if self._inside[site] >= self._limits.places:
-            raise RefusedError(503)
-        self._inside[site] += 1
-        try:
-            body = await self._body(request)
-            if request.url.path == PUSH_MESSAGES:
-                check_sender(body)
-            return await self._forward(request, body)
-        finally:
-            self._inside[site] -= 1
+    async def _serve(self, request: Request, path: str) -> Response:
+        """Read, check and pass on; a place is held for as long as a body is in memory."""
+        body = await self._body(request, self._limits.body_bytes(path))
+        if path == PUSH_MESSAGES:
+            if len(body) > WALKED_AT_ONCE_BYTES:
+                await asyncio.to_thread(check_sender, body, self._limits.walk)
+            else:
+                check_sender(body, self._limits.walk)
+        return await self._forward(request, path, body)
 
-    async def _body(self, request: Request) -> bytes:
-        """Return the body (5). Raises: RefusedError, ClientDisconnect."""
+    async def _body(self, request: Request, max_bytes: int) -> bytes:
+        """Return the body (6). Raises: RefusedError, ClientDisconnect."""
         body = bytearray()
         try:
             async with asyncio.timeout(self._limits.body_timeout_s):
                 async for piece in request.stream():
                     body += piece
-                    if len(body) > self._limits.max_body_bytes:
+                    if len(body) > max_bytes:
                         raise RefusedError(413)
         except TimeoutError:
             raise RefusedError(408) from None
         return bytes(body)
 
-    async def _forward(self, request: Request, body: bytes) -> Response:
-        """Send the request on and let the answer stream back (7). Raises: RefusedError."""
+    async def _forward(self, request: Request, path: str, body: bytes) -> Response:
+        """Send the request on and let the answer stream back (8). Raises: RefusedError."""
         headers = _passing(request.headers.items())
-        onward = self._upstream.build_request("POST", request.url.path, content=body, headers=headers)
+        onward = self._upstream.build_request("POST", path, content=body, headers=headers)
         try:
             answer = await self._upstream.send(onward, stream=True)
             length = answer.headers.get("content-length", "")
@@ -153,17 +205,31 @@ class Door:
         return StreamingResponse(_pieces(answer), answer.status_code, headers=kept)
 
 
-def check_sender(body: bytes) -> None:
-    """Check that every reply in a push bears the node that sends it (6).
+def _path_of(scope: Scope) -> str:
+    """Return which of the ten paths is asked for, from the bytes that were sent (1). Raises: RefusedError.
 
-    The SuperLink checks that the *request's* node belongs to the key, and stores whatever sender the replies name: so
+    Never from an address that a library put together: older ones take the Host header into it.
+    """
+    raw: bytes = scope.get("raw_path") or b""
+    path = raw.decode("latin-1")
+    if scope["method"] != "POST" or path not in PATHS or scope["path"] != path or scope["query_string"]:
+        raise RefusedError(404)
+    return path
+
+
+def check_sender(body: bytes, limits: WalkLimits | None = None) -> None:
+    """Check that a push holds one reply at most, with few parts, which bears the node that sends it (7).
+
+    The SuperLink checks that the *request's* node belongs to the key, and stores whatever sender the reply names: so
     one site could answer for another (design/flower.md section 2.2). Fresh nonces and signatures stop such a reply at
-    the server; here it does not get that far. Raises: RefusedError.
+    the server; here it does not get that far. It also reads the first reply of a list only, and all parts of the rest.
+    Raises: RefusedError.
     """
     request = PushMessagesRequest()
     try:
+        walk(body, PushMessagesRequest.DESCRIPTOR, limits or WalkLimits(), once=ONCE)
         request.ParseFromString(body)
-    except DecodeError:
+    except (DecodeError, WalkError):
         raise RefusedError(400) from None
     if any(message.metadata.src_node_id != request.node.node_id for message in request.messages_list):
         raise RefusedError(400)

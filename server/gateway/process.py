@@ -11,15 +11,22 @@ import uvicorn
 
 from server.deployment.loopback_tls import loopback_authority
 from server.federation.admission import node_keys
-from server.federation.config import CoordinatorConfig, read_coordinator_config
+from server.federation.config import LOOPBACK_HOSTS, CoordinatorConfig, read_coordinator_config
 from server.federation.folder import FederationFolder
-from server.gateway.connections import MAX_HEAD_BYTES, ConnectionLimits, limited
+from server.gateway.connections import (
+    MAX_HEAD_BYTES,
+    ConnectionLimits,
+    allow_open_files,
+    bound_handshakes,
+    limited,
+)
 from server.gateway.door import Door, Limits
 from server.gateway.visitors import Visitors
 
 HANDSHAKE_TIMEOUT_S: Final = 10.0
 CONNECT_TIMEOUT_S: Final = 5.0
 ENDING_TIMEOUT_S: Final = 5
+ACCEPT_BACKLOG: Final = 512
 IDLE_UPSTREAM_S: Final = 2.0  # uvicorn, in the SuperLink, closes idle connections after 5 s
 
 
@@ -29,6 +36,7 @@ def main(folder: FederationFolder) -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs each request
     # a connection that never finishes its handshake is not yet counted by `server.gateway.connections`
     asyncio.constants.SSL_HANDSHAKE_TIMEOUT = HANDSHAKE_TIMEOUT_S
+    allow_open_files()
     asyncio.run(serve(folder, read_coordinator_config(folder.config)))
 
 
@@ -48,7 +56,8 @@ async def serve(
     async with httpx.AsyncClient(
         base_url=f"https://{config.superlink_address}", verify=trusted, timeout=timeout, limits=pool, trust_env=False
     ) as upstream:
-        door = Door(upstream, visitors_of(folder), limits)
+        door = Door(upstream, visitors_of(folder), limits, hosts_of(config))
+        bound_handshakes(asyncio.get_running_loop(), connections.handshakes)
         await uvicorn.Server(server_config(door, folder, config, connections)).serve()
 
 
@@ -60,6 +69,11 @@ def visitors_of(folder: FederationFolder) -> Visitors:
         return found and (found.st_mtime_ns, found.st_ino)
 
     return Visitors(version=version, read=lambda: node_keys(folder))
+
+
+def hosts_of(config: CoordinatorConfig) -> frozenset[str]:
+    """Return the names under which hospitals reach this gateway: in the kit one, and what stands for this machine."""
+    return frozenset({config.gateway.public_host.lower(), *LOOPBACK_HOSTS})
 
 
 def server_config(
@@ -81,6 +95,7 @@ def server_config(
         ssl_cert_reqs=ssl.CERT_REQUIRED if client_ca else ssl.CERT_NONE,
         timeout_keep_alive=connections.idle_timeout_s,
         timeout_graceful_shutdown=ENDING_TIMEOUT_S,
+        backlog=ACCEPT_BACKLOG,
         h11_max_incomplete_event_size=MAX_HEAD_BYTES,
         access_log=False,
         log_level="warning",

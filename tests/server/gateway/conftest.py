@@ -30,7 +30,7 @@ from server.federation.folder import FederationFolder
 from server.federation.setup import create_federation
 from server.gateway.connections import ConnectionLimits
 from server.gateway.door import Door, Limits
-from server.gateway.process import server_config, visitors_of
+from server.gateway.process import hosts_of, server_config, visitors_of
 
 SITES = ("east", "north", "west")
 
@@ -136,7 +136,7 @@ def gateway_of(federation, limits=None, connections=None):
         trust_env=False,
         timeout=limits.forward_timeout_s,
     )
-    door = Door(upstream, visitors_of(federation.folder), limits)
+    door = Door(upstream, visitors_of(federation.folder), limits, hosts_of(federation.config))
     settings = server_config(door, federation.folder, federation.config, connections)
     settings.timeout_graceful_shutdown = 0
     with serving(uvicorn.Server(settings)):
