@@ -12,6 +12,7 @@ COMMANDS = {
     "enrol": ("client.commands.enrol:enrol", "Write the enrolment file for the coordinator."),
     "join": ("client.commands.join:join_federation", "Take the coordinator's kit, after comparing its fingerprint."),
     "check": ("client.commands.check:check", "Look at everything that can go wrong, and say what to do."),
+    "confirm": ("client.commands.confirm:confirm_hospital", "Confirm that a hospital of the roster is real."),
     "approve": ("client.commands.approve:approve_plan", "Read a plan, approve it, or take that back."),
     "model": ("client.commands.model:model_app", "Receive, score and use a study's final model."),
     "audit": ("client.commands.audit:show_audit", "Show who decided what here; verify the record."),

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from common.terminal import JsonOption, output, print_json, run
 from simulation.attacks.arena import Attack, Outcome, play
+from simulation.attacks.fakes import FAKES
 from simulation.attacks.lists import LISTS
 from simulation.attacks.network import NETWORK
 from simulation.attacks.orders import ORDERS
@@ -24,7 +25,7 @@ from simulation.attacks.unmasking import UNMASKING
 from simulation.attacks.whole_rounds import WHOLE_ROUNDS
 from simulation.benchmarks.cpu_time import progress_for_people
 
-ATTACKS: list[Attack] = [*ORDERS, *LISTS, *UNMASKING, *WHOLE_ROUNDS, *SITES, *NETWORK]
+ATTACKS: list[Attack] = [*ORDERS, *LISTS, *UNMASKING, *WHOLE_ROUNDS, *FAKES, *SITES, *NETWORK]
 
 
 def play_all(played: Callable[[], None] = lambda: None) -> list[Outcome]:

@@ -22,9 +22,12 @@ import pydicom
 import pytest
 
 from client.__main__ import COMMANDS as SITE_COMMANDS
+from client.consent.confirmation import confirm
+from client.installation.folder import SiteFolder
 from common.plan.reading import read_plan
 from common.trust.enrolment import read_enrolment
 from common.trust.identity import fingerprint, read_public_key
+from common.trust.roster import read_roster
 from server.__main__ import COMMANDS as SERVER_COMMANDS
 from server.study.folder import open_study
 from server.study.status import read_journal, require_started
@@ -188,6 +191,14 @@ class Story:
         path = f"{self.place / 'bin'}:{os.environ['PATH']}"
         return {**os.environ, "PATH": path, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
 
+    def _confirm_everybody(self) -> None:
+        """What the block shows for one hospital, every other one does too."""
+        for site in SITES[1:]:
+            folder = SiteFolder(self.place / site)
+            for other, heard in read_roster(folder.roster).fingerprints().items():
+                if other != site:
+                    confirm(folder, other, heard, person="Dr Mina Rao")
+
     def _settle(self, block: Block) -> None:
         """What many hospitals on one machine need, and waiting for what was started."""
         if block.number == 10:
@@ -196,6 +207,8 @@ class Story:
             for site in SITES:
                 own = {"runtime_port": self.ports[f"runtime {site}"], "poll_interval_s": 0.2}
                 change(self.place / site / "site.toml", own)
+        elif block.number == 90:
+            self._confirm_everybody()
         elif block.number in {105, 285}:
             study = "lungs-2026" if block.number == 105 else "lungs-2027"
             classes = {} if block.number == 105 else {"classes": ["normal", "consolidation"]}

@@ -1,17 +1,17 @@
 """fedward-site approve: a named person reads a plan and says yes, or takes a yes back."""
 
 import sys
-import time
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from client.commands.errors import NotConfirmedError
 from client.consent.approval import approve, check_for_site, require_name, withdraw_approval
+from client.consent.confirmation import require_confirmed
+from client.consent.errors import NotConfirmedError
 from client.consent.plan_page import plan_facts, print_plan
-from client.installation.audit_log import audit, standing_approvals
+from client.installation.audit_log import standing_approvals
 from client.installation.errors import NotEnrolledError
 from client.installation.folder import SiteFolder
 from common.plan.figure_file import figures_in
@@ -26,9 +26,6 @@ def approve_plan(
     site_folder: Annotated[Path, typer.Option("--site-folder", help="Folder of this site's installation.")] = Path(),
     approver: Annotated[str | None, typer.Option(help="Name of the person who decides; asked for otherwise.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Decide without being asked.")] = False,
-    roster_confirmed: Annotated[
-        bool, typer.Option("--roster-confirmed", help="The other hospitals' fingerprints were confirmed with them.")
-    ] = False,
     withdraw: Annotated[
         str | None, typer.Option("--withdraw", metavar="DIGEST", help="Take back the approval of this plan.")
     ] = None,
@@ -36,8 +33,8 @@ def approve_plan(
 ) -> None:
     """Show what a plan asks, what leaves and what it costs; then a named person approves it, or not.
 
-    Nothing starts before that. `--json` prints the facts; it approves only with `--approver NAME --yes
-    --roster-confirmed`. A running agent notices at once.
+    Nothing starts before that. `--json` prints the facts; it approves only with `--approver NAME --yes`. Enough of the
+    other hospitals must be confirmed before (`fedward-site confirm`). A running agent notices at once.
 
     Example: `fedward-site approve study.toml --site-folder /srv/fedward`
     """
@@ -49,12 +46,10 @@ def approve_plan(
         return
     assert plan is not None  # noqa: S101 (for the types)
     with figures_in(folder.figures):
-        _decide(folder, plan, approver, yes=yes, roster_confirmed=roster_confirmed, as_json=as_json)
+        _decide(folder, plan, approver, yes=yes, as_json=as_json)
 
 
-def _decide(
-    folder: SiteFolder, plan: Path, approver: str | None, *, yes: bool, roster_confirmed: bool, as_json: bool
-) -> None:
+def _decide(folder: SiteFolder, plan: Path, approver: str | None, *, yes: bool, as_json: bool) -> None:
     """Show the plan; then a named person approves it, or nothing happens."""
     facts = _facts(folder, plan)
     if as_json and not yes:
@@ -62,11 +57,11 @@ def _decide(
         return
     if not as_json:
         print_plan(facts, output)
-    _confirm_roster(facts, roster_confirmed=roster_confirmed)
+    known = facts["confirmed"]
+    listed = {site["name"] for site in facts["sites"]}
+    require_confirmed(known["needed"], frozenset(listed.difference(known["not_confirmed"])), listed)
     name = _name(approver)
     _confirm(f"Type the study's name, {facts['study']}, to approve", facts["study"], yes=yes)
-    entry = {"what": "roster confirmed", "roster": facts["roster_digest"], "person": name}
-    audit(folder, {**entry, "time": int(time.time())})
     approve(folder, plan, approver=name)
     if as_json:
         print_json({**facts, "approved": True, "approver": name})
@@ -101,18 +96,6 @@ def _name(approver: str | None) -> str:
     return name.strip()
 
 
-def _confirm_roster(facts: dict[str, Any], *, roster_confirmed: bool) -> None:
-    """Ask for what no signature can prove: that the keys of the roster belong to the hospitals named in it."""
-    if not roster_confirmed:
-        names = ", ".join(facts["others"])
-        answer = _ask(f"Did {names} each confirm the fingerprint above to you, over another channel? (yes/no)")
-        if answer.strip().lower() != "yes":
-            raise NotConfirmedError(
-                "nothing was approved: call each hospital and compare its fingerprint first. A coordinator that could "
-                "invent hospitals could read the updates of the real ones"
-            )
-
-
 def _confirm(question: str, wanted: str, *, yes: bool) -> None:
     if not yes and _ask(question).strip() != wanted:
         raise NotConfirmedError("nothing was changed: the word typed was another one")
@@ -120,8 +103,5 @@ def _confirm(question: str, wanted: str, *, yes: bool) -> None:
 
 def _ask(question: str) -> str:
     if not sys.stdin.isatty():
-        raise NotConfirmedError(
-            "nobody to ask: nothing was changed. In a script give --approver NAME, --yes and, to approve, "
-            "--roster-confirmed"
-        )
+        raise NotConfirmedError("nobody to ask: nothing was changed. In a script give --approver NAME and --yes")
     return str(typer.prompt(question, err=True))

@@ -54,5 +54,12 @@ def _print(links: list[ChainLink]) -> None:
 
 def _about(entry: dict[str, Any]) -> str:
     """Return what a line is about: a plan, a roster, a coordinator, a model."""
-    shown = {"plan": SHORT_DIGEST, "weights": SHORT_DIGEST, "coordinator": 64, "roster": SHORT_DIGEST}
+    shown = {
+        "plan": SHORT_DIGEST,
+        "weights": SHORT_DIGEST,
+        "coordinator": 64,
+        "roster": SHORT_DIGEST,
+        "site": 64,
+        "fingerprint": 64,
+    }
     return ", ".join(f"{name} {str(entry[name])[:length]}" for name, length in shown.items() if entry.get(name))

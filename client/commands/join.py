@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from client.commands.errors import NotConfirmedError
+from client.consent.errors import NotConfirmedError
 from client.installation.folder import SiteFolder
 from client.installation.joining import Joined, join
 from common.terminal import JsonOption, errors, output, print_json

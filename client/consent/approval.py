@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from client.consent.confirmation import confirmed_sites
 from client.consent.policy import check_policy, read_policy
 from client.consent.strata import freeze_study
 from client.errors import TrainerFailedError
@@ -43,6 +44,7 @@ class ProposedPlan:
     """A plan that passed every check of this site.
 
     With the roster it names, this site's name in it, its price, and what its network makes of the phases.
+    ``confirmed``: the hospitals of the roster that somebody here confirmed, and this one.
     """
 
     plan: StudyPlan
@@ -50,6 +52,7 @@ class ProposedPlan:
     site_id: str
     guarantee: Guarantee | None
     shapes: Layouts
+    confirmed: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +88,8 @@ def check_for_site(folder: SiteFolder, plan_file: Path) -> ProposedPlan:
     layouts = phase_layouts(plan)
     check_fit(plan, layouts, str(plan_file))
     check_policy(read_policy(folder.policy), plan, bought)
-    return ProposedPlan(plan, roster, names[0], bought, layouts)
+    confirmed = confirmed_sites(folder, roster, names[0])
+    return ProposedPlan(plan, roster, names[0], bought, layouts, confirmed)
 
 
 def approve(folder: SiteFolder, plan_file: Path, *, approver: str) -> ProposedPlan:
@@ -160,4 +164,4 @@ def _still_checked(folder: SiteFolder, digest: str, shapes_of: ShapesOf) -> Chec
     except FedwardError as error:
         _log.warning("approved plan %s no longer passes (code %d) and is left out", digest[:12], error.exit_code)
         return None
-    return CheckedPlan(proposed.plan, proposed.roster, proposed.site_id, proposed.guarantee, shapes)
+    return CheckedPlan(proposed.plan, proposed.roster, proposed.site_id, proposed.guarantee, shapes, proposed.confirmed)

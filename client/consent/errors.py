@@ -13,3 +13,9 @@ class PolicyInvalidError(FedwardError):
     """The site's policy file has an unknown key or a value out of bounds."""
 
     exit_code = ExitCode.POLICY_INVALID
+
+
+class NotConfirmedError(FedwardError):
+    """A person had to confirm something and did not, or there was nobody to ask; nothing was done."""
+
+    exit_code = ExitCode.NOT_CONFIRMED

@@ -1,19 +1,22 @@
 """A plan as the hospital's staff read it before they approve: what is asked, what leaves, what it costs, who else."""
 
+import math
 from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
 
 from client.consent.approval import ProposedPlan
+from client.consent.confirmation import confirmations, least_confirmed_in_study
 from client.consent.forecast import Forecast, forecast
-from client.consent.policy import read_policy
+from client.consent.policy import SitePolicyFile, read_policy
 from client.dicom.cache import Cache
 from client.dicom.census import SMALL_CELL, take_census
 from client.dicom.errors import CacheInvalidError
 from client.dicom.settings import settings_for
 from client.installation.folder import SiteFolder
 from common.plan.fitting import check_fit
+from common.plan.guarantee import epsilon_if_real
 from common.plan.summary import summarise
 from common.terminal import PRINTABLE
 from common.trust.identity import fingerprint, read_secret_file
@@ -34,7 +37,8 @@ def plan_facts(folder: SiteFolder, checked: ProposedPlan, *, source: str) -> dic
     """
     plan = checked.plan
     _require_fitting_cache(folder, checked)
-    seen = forecast(folder, plan, ceiling=read_policy(folder.policy).epsilon_ceiling)
+    policy = read_policy(folder.policy)
+    seen = forecast(folder, plan, ceiling=policy.epsilon_ceiling)
     others = {name: text for name, text in checked.roster.fingerprints().items() if name != checked.site_id}
     return {
         **summarise(plan, checked.guarantee, check_fit(plan, checked.shapes, source)),
@@ -43,6 +47,7 @@ def plan_facts(folder: SiteFolder, checked: ProposedPlan, *, source: str) -> dic
         "roster_digest": checked.roster.digest(),
         "epoch": checked.roster.epoch,
         "others": {site.name: others[site.name] for site in plan.sites if site.name in others},
+        "confirmed": _confirmed(folder, checked, policy),
         "patients_here": take_census(folder.cache, read_secret_file(folder.secret))["patients_by_stratum"],
         "ledger": None if seen is None else _ledger(seen),
     }
@@ -61,6 +66,23 @@ def print_plan(facts: dict[str, Any], console: Console) -> None:
         console.print(f"[yellow]note[/] {warning.translate(PRINTABLE)}")
     if facts["ledger"] and not facts["ledger"]["fits"]:
         console.print("[yellow]note[/] the ledger will stop this study before its end: the ceiling would be passed")
+
+
+def _confirmed(folder: SiteFolder, checked: ProposedPlan, policy: SitePolicyFile) -> dict[str, Any]:
+    """Return who of the plan's hospitals is confirmed, how many must be, and epsilon if the others are not real."""
+    plan, made = checked.plan, confirmations(folder, checked.roster)
+    listed = {site.name for site in plan.sites}
+    real = checked.confirmed & listed
+    value = epsilon_if_real(plan, len(real))
+    return {
+        "needed": least_confirmed_in_study(policy, plan),
+        "count": len(real),
+        "by": {name: made[name].person for name in sorted(listed & made.keys())},
+        "not_confirmed": sorted(listed - real),
+        # JSON knows no infinity
+        "epsilon_if_not_real": value if value is None or math.isfinite(value) else None,
+        "promises_nothing_if_not_real": value is None or not math.isfinite(value),
+    }
 
 
 def _ledger(seen: Forecast) -> dict[str, Any]:
@@ -82,7 +104,7 @@ def _sections(facts: dict[str, Any]) -> dict[str, list[tuple[str, str]]]:
         "What is asked": _asked(facts),
         "What leaves this hospital": list(facts["leaves_a_site"].items()),
         "What it costs a patient": _costs(facts),
-        "Who else takes part (confirm each fingerprint with that hospital)": _others(facts),
+        "Who else takes part (`fedward-site confirm` each, after a call)": _others(facts),
     }
 
 
@@ -117,7 +139,16 @@ def _costs(facts: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _others(facts: dict[str, Any]) -> list[tuple[str, str]]:
-    rows = [(text, name) for name, text in facts["others"].items()]
+    known = facts["confirmed"]
+    rows = [
+        (text, f"{name}, confirmed by {known['by'][name]}" if name in known["by"] else f"{name}, NOT CONFIRMED")
+        for name, text in facts["others"].items()
+    ]
+    if known["not_confirmed"]:
+        value = known["epsilon_if_not_real"]
+        names = ", ".join(known["not_confirmed"])
+        rows.append((_epsilon(value), f"what this study costs a patient here if these are not real: {names}"))
+    rows.append((f"{known['count']} of {known['needed']}", "hospitals confirmed of those needed, this one included"))
     return [*rows, (facts["coordinator"], "the coordinator, which you compared when you joined")]
 
 

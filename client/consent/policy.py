@@ -25,7 +25,8 @@ class SitePolicyFile(PlanPart):
 
     ``epsilon_ceiling``: what any patient may ever spend here, over all studies together (the ledger enforces it).
     ``maximum_epsilon``, ``maximum_delta``: of one study. ``minimum_*``: of secure aggregation, see the plan.
-    ``assumed_colluders``: hospitals this site thinks might work with the coordinator.
+    ``assumed_colluders``: hospitals this site thinks might work with the coordinator. ``minimum_confirmed``: hospitals
+    in every stage of a round that somebody here confirmed, this one included; None: all that the least sum needs.
     ``allow_without_privacy``: only for research on public images.
     """
 
@@ -36,6 +37,7 @@ class SitePolicyFile(PlanPart):
     minimum_cohort: Annotated[int, Field(ge=3, le=1000)] = 3
     minimum_survivors: Annotated[int, Field(ge=3, le=1000)] = 3
     assumed_colluders: Annotated[int, Field(ge=0, le=998)] = 1
+    minimum_confirmed: Annotated[int, Field(ge=3, le=1000)] | None = None
     maximum_rounds: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
     maximum_session_s: Annotated[float, Field(gt=0, le=604_800)] = 86_400.0
     allow_without_privacy: bool = False
@@ -106,6 +108,13 @@ def _rounds_are_bounded(policy: SitePolicyFile, plan: StudyPlan, _: Guarantee | 
     return "" if attempts <= policy.maximum_rounds else f"{attempts} attempts, the limit is {policy.maximum_rounds}"
 
 
+def _real_hospitals_are_enough(policy: SitePolicyFile, plan: StudyPlan, _: Guarantee | None) -> str:
+    least = max(policy.assumed_colluders, plan.secure_aggregation.assumed_colluders) + 2
+    if policy.minimum_confirmed is None or policy.minimum_confirmed >= least:
+        return ""
+    return f"minimum_confirmed is {policy.minimum_confirmed}, with the plan's assumed colluders the least is {least}"
+
+
 Rule = Callable[[SitePolicyFile, StudyPlan, Guarantee | None], str]
 RULES: Final[tuple[Rule, ...]] = (
     _privacy_is_promised,
@@ -115,4 +124,5 @@ RULES: Final[tuple[Rule, ...]] = (
     _sums_are_large,
     _colluders_are_assumed,
     _rounds_are_bounded,
+    _real_hospitals_are_enough,
 )

@@ -1,6 +1,7 @@
 """From an approved plan to what a session of secure aggregation checks each order against."""
 
 from client.consent.approval import CheckedPlan
+from client.consent.confirmation import least_confirmed
 from client.consent.policy import SitePolicyFile
 from client.secagg.rules import PhaseRules, SecondAttempt, SitePolicy
 from common.plan.plan import StudyPlan
@@ -37,6 +38,8 @@ def session_policy(checked: CheckedPlan, policy: SitePolicyFile) -> SitePolicy:
         phases=_phases(plan, checked.shapes),
         minimum_cohort=max(rules.minimum_survivors, policy.minimum_cohort),
         minimum_survivors=max(rules.minimum_survivors, policy.minimum_survivors),
+        confirmed=checked.confirmed | {checked.site_id},
+        minimum_confirmed=least_confirmed(policy, plan),
         colluders=max(rules.assumed_colluders, policy.assumed_colluders),
         maximum_session_s=policy.maximum_session_s,
     )

@@ -56,7 +56,7 @@ def join(folder: SiteFolder, kit_file: Path, *, spoken: Callable[[], str]) -> Jo
             f"the kit is of the coordinator {kit.fingerprint()}, which is not the fingerprint you heard; nothing was "
             "kept. Call the coordinator and compare all six groups: the kit may be forged"
         )
-    site = _own_name(folder, kit.roster) if kit.roster else ""
+    site = own_name(folder, kit.roster) if kit.roster else ""
     changed = _is_newer(folder, kit.roster) if kit.roster else False
     if kit.roster:
         replace_atomically(folder.roster, kit.roster_file(), 0o600)
@@ -75,7 +75,8 @@ def _characters(text: str) -> str:
     return "".join(character for character in text.upper() if character not in " -\t\n")
 
 
-def _own_name(folder: SiteFolder, roster: Roster) -> str:
+def own_name(folder: SiteFolder, roster: Roster) -> str:
+    """Return this site's name in a roster. Raises: NotEnrolledError where its key is not listed."""
     own = public_bytes(read_signing_key(folder.key).public_key())
     names = [name for name, key in roster.sites.items() if public_bytes(key) == own]
     if not names:

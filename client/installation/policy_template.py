@@ -33,6 +33,11 @@ minimum_survivors = 3
 # Rule 6: so many hospitals might work together with a curious coordinator; noise and thresholds must allow for them.
 assumed_colluders = 1
 
+# Hospitals that your staff called and confirmed (`fedward-site confirm`) are counted, this one included: so many of
+# them, at least, in every stage of a round. Left out: all that the least sum needs. A smaller number lets hospitals in
+# whom nobody here knows to be real; `approve` says what that costs. It must be assumed_colluders + 2 at least (rule 8).
+# minimum_confirmed = 3
+
 # Rule 7: so many attempts at rounds, at most, in one study.
 maximum_rounds = 10000
 

@@ -70,14 +70,16 @@ def check_cohort(checks: CheckSet, policy: SitePolicy, order: Order, *, phase: P
     checks.demand(Check.R0_COHORT_ROSTER, lambda: set(order.cohort) <= set(policy.identities))
     checks.demand(Check.R0_COHORT_MINIMUM, lambda: n >= policy.minimum_cohort)
     checks.demand(Check.R0_COHORT_MAXIMUM, lambda: n <= order.cohort_maximum <= (phase.cohort_maximum or n_roster))
+    checks.demand(Check.R0_CONFIRMED, lambda: policy.count_confirmed(order.cohort) >= policy.least_confirmed)
     checks.demand(Check.R0_COLLUDERS, lambda: c >= policy.colluders)
-    checks.demand(Check.R0_BOTH_KINDS, lambda: never_both_kinds(n, t, c))
+    checks.demand(Check.R0_BOTH_KINDS, lambda: never_both_kinds(n, t, policy.colluders_among(order.cohort, c)))
     checks.demand(Check.R0_REACHABLE, lambda: is_reachable(n, t) and s_min <= n)
     checks.demand(Check.R0_SURVIVORS, lambda: s_min >= max(least_survivors(c), policy.minimum_survivors))
     checks.demand(Check.R0_HONEST, lambda: s_min - c >= policy.guaranteed_honest)
     # Two sums over one model need 2t openings, and a site gives one for a model (R0.released) unless it colludes.
     is_noiseless = phase.second_attempt is SecondAttempt.NEVER
-    checks.demand(Check.R0_TWO_SUMS, lambda: not is_noiseless or never_both_kinds(n_roster, t, c))
+    all_colluders = policy.colluders_among(policy.identities, c)
+    checks.demand(Check.R0_TWO_SUMS, lambda: not is_noiseless or never_both_kinds(n_roster, t, all_colluders))
 
 
 def check_vector(checks: CheckSet, phase: PhaseRules, order: Order) -> None:
@@ -141,6 +143,7 @@ def check_keylist(checks: CheckSet, policy: SitePolicy, keyed: KeyedState, keyli
     checks.demand(Check.R1_SORTED, lambda: is_strictly_sorted(names))
     checks.demand(Check.R1_COHORT, lambda: set(names) <= set(order.cohort))
     checks.demand(Check.R1_SIZE, lambda: len(names) >= max(order.least_set, policy.minimum_cohort))
+    checks.demand(Check.R1_CONFIRMED, lambda: policy.count_confirmed(names) >= policy.least_confirmed)
     checks.demand(Check.R1_OWN, lambda: entries.get(policy.site_id) == keyed.own_keys)
     checks.demand(Check.R1_ORDER, lambda: _each(names, lambda v: entries[v].order_digest == keyed.order_digest))
     checks.demand(
@@ -165,6 +168,7 @@ def check_forward(checks: CheckSet, policy: SitePolicy, shared: SharedState, for
     checks.demand(Check.R2_SELF, lambda: policy.site_id in dealers)
     checks.demand(Check.R2_SUBSET, lambda: set(dealers) <= members)
     checks.demand(Check.R2_SIZE, lambda: len(dealers) >= shared.order.least_set)
+    checks.demand(Check.R2_CONFIRMED, lambda: policy.count_confirmed(dealers) >= policy.least_confirmed)
     checks.demand(Check.R2_CIPHERTEXTS, lambda: [each.site_id for each in forward.sealed] == others)
 
 
@@ -188,6 +192,7 @@ def check_survivors(checks: CheckSet, policy: SitePolicy, masked: MaskedState, m
     checks.demand(Check.R3_SELF, lambda: policy.site_id in survivors)
     checks.demand(Check.R3_SUBSET, lambda: set(names) <= set(masked.pairs))
     checks.demand(Check.R3_SIZE, lambda: len(names) >= masked.order.least_set)
+    checks.demand(Check.R3_CONFIRMED, lambda: policy.count_confirmed(names) >= policy.least_confirmed)
 
     def is_vouched(v: str) -> bool:
         statement = masked_statement(sid, u2h, v, survivors[v].vector_digest)

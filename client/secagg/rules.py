@@ -1,6 +1,6 @@
 """What this hospital allows a round of secure aggregation to be: fixed at approval, never taken from the network."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -68,6 +68,8 @@ class SitePolicy:
             identities maps each site to its Ed25519 public key (32 bytes).
         order_key: the Ed25519 public key (32 bytes) that the approved plan delegates for orders.
         plan_digest, phases: the approved plan.
+        confirmed: the sites of the roster that a person here confirmed, this one included; all others are counted with
+            the colluders. minimum_confirmed: how many of them every stage must hold; None: minimum_survivors.
         minimum_cohort: n_min. minimum_survivors: s_min. colluders: c, the sites assumed to help the server.
         maximum_session_s: longest time from ORDER to its deadline.
     Raises: PlanWeakThresholdError if the site's own thresholds would let a single update be seen; ValueError if a key
@@ -82,6 +84,8 @@ class SitePolicy:
     order_key: bytes
     plan_digest: bytes
     phases: tuple[PhaseRules, ...]
+    confirmed: frozenset[str]
+    minimum_confirmed: int | None = None
     minimum_cohort: int = 3
     minimum_survivors: int = 3
     colluders: int = 1
@@ -95,9 +99,27 @@ class SitePolicy:
                 f"minimum_survivors is {self.minimum_survivors} and minimum_cohort {self.minimum_cohort}; with "
                 f"{self.colluders} colluding sites they must be at least {floor} and {SMALLEST_SUM}"
             )
+        if self.least_confirmed < floor:
+            raise PlanWeakThresholdError(
+                f"minimum_confirmed is {self.least_confirmed}; with {self.colluders} colluding sites it must be at "
+                f"least {floor}"
+            )
         keys = [*self.identities.values(), self.order_key]
         if self.site_id not in self.identities or any(len(key) != KEY_BYTES for key in keys):
             raise ValueError(f"{self.site_id!r} must be in the roster, and each key must have {KEY_BYTES} bytes")
+
+    @property
+    def least_confirmed(self) -> int:
+        """How many confirmed sites every stage must hold, this one included."""
+        return self.minimum_survivors if self.minimum_confirmed is None else self.minimum_confirmed
+
+    def count_confirmed(self, names: Iterable[str]) -> int:
+        """Return how many of these sites are known to be real."""
+        return len(self.confirmed.intersection(names))
+
+    def colluders_among(self, names: Collection[str], colluders: int) -> int:
+        """Return c as this site must see it: the colluders assumed, and every site that nobody confirmed."""
+        return colluders + len(names) - self.count_confirmed(names)
 
     @property
     def guaranteed_honest(self) -> int:

@@ -14,7 +14,7 @@ from common.plan.plan import StudyPlan
 from common.plan.privacy import NoisePlacement
 from common.privacy.accounting import SampledGaussian, epsilon_under, noise_multiplier_for
 from common.privacy.errors import AccountingError
-from common.privacy.noise_placement import NoiseShares, ObserverEpsilon, observer_epsilon
+from common.privacy.noise_placement import NoiseShares, ObserverEpsilon, epsilon_with_honest, observer_epsilon
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,23 @@ def seen_by(plan: StudyPlan) -> ObserverEpsilon | None:
     strata = [events for events in (labelled_events(plan), unlabelled_events(plan)) if events]
     seen = [observer_epsilon(events, plan.privacy.delta, shares) for events in strata]
     return max(seen, key=lambda each: each.guarantee)
+
+
+def epsilon_if_real(plan: StudyPlan, real: int) -> float | None:
+    """Return the epsilon of the worse stratum when ``real`` hospitals of the plan are real and all others are not.
+
+    ``real`` counts the patients' own hospital; 1: every other hospital belongs to the coordinator. Of the real ones the
+    assumed colluders still help it, the patients' own does not. Never below the guarantee; None for a plan that
+    promises nothing; infinite where (nearly) no noise would be left.
+    """
+    if plan.privacy.delta is None:
+        return None
+    rules, shares = plan.secure_aggregation, None
+    if plan.privacy.noise is NoisePlacement.DISTRIBUTED:
+        shares = NoiseShares(rules.minimum_survivors, rules.assumed_colluders)
+    honest = max(1, min(real, rules.minimum_survivors) - rules.assumed_colluders)
+    strata = [events for events in (labelled_events(plan), unlabelled_events(plan)) if events]
+    return max(epsilon_with_honest(events, plan.privacy.delta, shares, honest=honest) for events in strata)
 
 
 def check_guarantee(plan: StudyPlan, source: str) -> Guarantee | None:

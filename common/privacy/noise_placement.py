@@ -94,6 +94,19 @@ def observer_epsilon(events: Sequence[SampledGaussian], delta: float, shares: No
     )
 
 
+def epsilon_with_honest(
+    events: Sequence[SampledGaussian], delta: float, shares: NoiseShares | None, *, honest: int
+) -> float:
+    """Return epsilon of one stratum's ``events`` when a sum holds ``honest`` hospitals and no other real one.
+
+    The rest of the least sum belongs to the coordinator, which subtracts its noise. ``shares`` None = local: no change.
+    Infinite where (nearly) no noise is left. Raises: AccountingError.
+    """
+    if shares is None:
+        return epsilon(events, delta)
+    return _epsilon_seen(events, delta, shares, max(0, shares.minimum_survivors - honest))
+
+
 def _epsilon_seen(events: Sequence[SampledGaussian], delta: float, shares: NoiseShares, known_shares: int) -> float:
     """Account ``events`` with the noise that is left after subtracting ``known_shares``."""
     seen = [shares.seen_by(event.noise_multiplier, known_shares=known_shares) for event in events]

@@ -44,6 +44,7 @@ class Check(StrEnum):
     R0_COHORT_ROSTER = "R0.cohort_roster"
     R0_COHORT_MINIMUM = "R0.cohort_minimum"
     R0_COHORT_MAXIMUM = "R0.cohort_maximum"
+    R0_CONFIRMED = "R0.confirmed"
     R0_BOTH_KINDS = "R0.both_kinds"
     R0_REACHABLE = "R0.reachable"
     R0_SURVIVORS = "R0.survivors"
@@ -66,6 +67,7 @@ class Check(StrEnum):
     R1_SORTED = "R1.sorted"
     R1_COHORT = "R1.cohort"
     R1_SIZE = "R1.size"
+    R1_CONFIRMED = "R1.confirmed"
     R1_OWN = "R1.own"
     R1_ORDER = "R1.order"
     R1_SIGNATURES = "R1.signatures"
@@ -75,6 +77,7 @@ class Check(StrEnum):
     R2_SELF = "R2.self"
     R2_SUBSET = "R2.subset"
     R2_SIZE = "R2.size"
+    R2_CONFIRMED = "R2.confirmed"
     R2_CIPHERTEXTS = "R2.ciphertexts"
     R2_OPENS = "R2.opens"
     R2_SHARE_RANGE = "R2.share_range"
@@ -84,6 +87,7 @@ class Check(StrEnum):
     R3_SELF = "R3.self"
     R3_SUBSET = "R3.subset"
     R3_SIZE = "R3.size"
+    R3_CONFIRMED = "R3.confirmed"
     R3_SIGNATURES = "R3.signatures"
     R4_SORTED = "R4.sorted"
     R4_MEMBERS = "R4.members"
@@ -153,7 +157,10 @@ TABLE: dict[Check, Row] = {
     Check.R0_COHORT_MAXIMUM: Row(
         116, "a vector made for fewer sites than the cohort, or for more than planned (coarser lattice)"
     ),
-    Check.R0_BOTH_KINDS: Row(117, "a threshold so low that both secrets of one site could be rebuilt (2t <= n + c)"),
+    Check.R0_CONFIRMED: Row(136, "a cohort with too few hospitals that this site's staff confirmed (invented sites)"),
+    Check.R0_BOTH_KINDS: Row(
+        117, "a threshold so low that both secrets of one site could be rebuilt (2t <= n + c, unconfirmed sites in c)"
+    ),
     Check.R0_REACHABLE: Row(118, "a threshold or survivor minimum above the cohort"),
     Check.R0_SURVIVORS: Row(119, "a sum over fewer sites than max(3, c + 2) or than the site demands"),
     Check.R0_COLLUDERS: Row(120, "fewer assumed colluders than the site demands"),
@@ -175,6 +182,7 @@ TABLE: dict[Check, Row] = {
     Check.R1_SORTED: Row(200, "a key list with repeated or unsorted names"),
     Check.R1_COHORT: Row(201, "a key list with sites outside the cohort"),
     Check.R1_SIZE: Row(202, "a key list too short to unmask safely"),
+    Check.R1_CONFIRMED: Row(208, "a key list with too few confirmed hospitals"),
     Check.R1_OWN: Row(203, "a key list that omits or alters this site's own keys"),
     Check.R1_ORDER: Row(204, "keys made for another order"),
     Check.R1_SIGNATURES: Row(205, "substituted keys: an entry not signed by its site's pinned identity"),
@@ -184,6 +192,7 @@ TABLE: dict[Check, Row] = {
     Check.R2_SELF: Row(301, "a list of dealers that leaves this site out"),
     Check.R2_SUBSET: Row(302, "dealers that had sent no keys"),
     Check.R2_SIZE: Row(303, "fewer dealers than needed to unmask safely"),
+    Check.R2_CONFIRMED: Row(309, "too few confirmed hospitals among the dealers"),
     Check.R2_CIPHERTEXTS: Row(304, "missing, surplus or misplaced sealed shares"),
     Check.R2_OPENS: Row(
         305, "sealed shares that do not open: altered, misdirected or of another session (names the dealer)"
@@ -195,6 +204,7 @@ TABLE: dict[Check, Row] = {
     Check.R3_SELF: Row(401, "a list of survivors that leaves this site out"),
     Check.R3_SUBSET: Row(402, "survivors that had dealt no shares"),
     Check.R3_SIZE: Row(403, "a sum over too few sites"),
+    Check.R3_CONFIRMED: Row(405, "a sum with too few confirmed hospitals"),
     Check.R3_SIGNATURES: Row(404, "a survivor that sent no vector, or other bytes (forged or foreign signature)"),
     Check.R4_SORTED: Row(500, "a certificate that counts one site twice"),
     Check.R4_MEMBERS: Row(501, "a certificate with signatures of sites that did not survive"),

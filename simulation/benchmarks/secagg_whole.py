@@ -124,6 +124,7 @@ class OurFederation:
             order_key=self._order_key.public_key().public_bytes_raw(),
             plan_digest=_NO_DIGEST,
             phases=(phase,),
+            confirmed=frozenset(self._identities),
             colluders=COLLUDERS,
         )
         journal = SiteJournal(self._folder / f"{name}.sqlite")

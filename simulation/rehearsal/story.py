@@ -1,6 +1,6 @@
 """The story of a study, from an empty folder to a model at every hospital, by the commands that people type.
 
-    draw scans > set up > enrol > roster and kit > plan > read scans > approve > start > rounds > model > proof
+    draw scans > set up > enrol > roster, kit > plan > read scans > confirm > approve > start > rounds > model > proof
 
 Every step is a method of ``Story``, in this order. What a command prints with ``--json`` is all that a step knows.
 """
@@ -40,6 +40,7 @@ class Story:
     poll_interval_s: float = 0.2
     killed: list[Kill] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
+    heard: dict[str, str] = field(default_factory=dict)  # each hospital's fingerprint, as it read it out
 
     def steps(self) -> list[tuple[str, Callable[[], None]]]:
         """Return the steps in order, each with its words."""
@@ -52,6 +53,7 @@ class Story:
             ("draft the plan", self.draft_plan),
             ("read scans", self.read_scans),
             ("sign the plan", self.sign_plan),
+            ("confirm each other", self.confirm_hospitals),
             ("approve the plan", self.approve_plan),
             ("start the coordinator", self.start_coordinator),
             ("check the hospitals", self.check_hospitals),
@@ -93,6 +95,7 @@ class Story:
         for name in self.cast.sites:
             enrolment = self.cast.post / f"{name}.json"
             spoken = ask("fedward-site", "enrol", "--site-folder", self.cast.site(name), "--output", enrolment)
+            self.heard[name] = str(spoken["fingerprint"])
             type_in(
                 "fedward-server", "admit", enrolment, "--fingerprint", spoken["fingerprint"],
                 "--folder", self.cast.coordinator,
@@ -134,12 +137,22 @@ class Story:
         type_in("fedward-server", "study", "sign", STUDY, *self._federation)
 
     def approve_plan(self) -> None:
-        """A named person of each hospital reads the plan, has the other fingerprints confirmed, and says yes."""
+        """A named person of each hospital reads the plan and says yes."""
         for name in self.cast.sites:
             type_in(
                 "fedward-site", "approve", self.cast.plan, "--approver", f"Data protection officer of {name}",
-                "--yes", "--roster-confirmed", *self._site(name),
+                "--yes", *self._site(name),
             )  # fmt: skip
+
+    def confirm_hospitals(self) -> None:
+        """Each hospital calls every other one and writes down that it is real; only such hospitals count in a round."""
+        for name in self.cast.sites:
+            for other in self.cast.sites:
+                if other != name:
+                    type_in(
+                        "fedward-site", "confirm", other, "--fingerprint", self.heard[other],
+                        "--by", f"Data protection officer of {name}", *self._site(name),
+                    )  # fmt: skip
 
     def check_hospitals(self) -> None:
         """Every hospital's doctor finds nothing that would stop it."""

@@ -193,6 +193,7 @@ def new_federation(size: int, folder: Path, *, colluders: int = 1, **phase_chang
         order_key=order_key.public_key().public_bytes_raw(),
         plan_digest=PLAN,
         phases=(phase,),
+        confirmed=frozenset(names),
         minimum_survivors=least_survivors(colluders),
         colluders=colluders,
     )

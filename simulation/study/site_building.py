@@ -16,6 +16,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from client.consent.approval import approve
+from client.consent.confirmation import confirm
 from client.dicom.cache import Cache
 from client.dicom.errors import NothingUsableError
 from client.dicom.ingest import ingest
@@ -37,7 +38,7 @@ from common.trust.identity import (
     read_signing_key,
     write_public_key,
 )
-from common.trust.roster import Roster, signed_roster
+from common.trust.roster import Roster, read_roster, signed_roster
 from simulation.study.hospital_data import make_hospitals, planned_files
 from simulation.study.plan_building import build_plan, declared, plan_toml
 from simulation.study.run_folder import RunFolder, write_json
@@ -164,13 +165,17 @@ def _new_study(
 
 
 def _approve(folder: RunFolder, name: str, plan: StudyPlan) -> None:
-    """Do what a hospital's staff does: install the roster, write the policy, freeze the patients, approve."""
+    """Do what a hospital's staff does: install the roster, confirm the others, write the policy, approve."""
     site = SiteFolder(folder.site(name))
     shutil.copyfile(folder.study.roster, site.roster)
     write_new(site.policy, site_policy(plan).encode())
     incoming = site.path / "study.toml"
     shutil.copyfile(folder.study.plan, incoming)
     shutil.copyfile(signature_path(folder.study.plan), signature_path(incoming))
+    roster = read_roster(site.roster)
+    for other, heard in roster.fingerprints().items():
+        if other != name:
+            confirm(site, other, heard, person=APPROVER)
     approve(site, incoming, approver=APPROVER)
     if site.cache.exists():
         Cache.open(site.cache, read_secret_file(site.secret)).freeze(plan.digest())

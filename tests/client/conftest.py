@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from client.consent.approval import approve
+from client.consent.confirmation import confirm
 from client.dicom.ingest import ingest
 from client.dicom.settings import settings_for
 from client.installation.folder import SiteFolder
@@ -24,7 +25,7 @@ from common.secagg.messages import decode
 from common.secagg.refusals import Check
 from common.secagg.stages import SITE_SENDS, Kind
 from common.trust.identity import create_secret_file
-from common.trust.roster import signed_roster
+from common.trust.roster import read_roster, signed_roster
 from server.attempts.orders import new_order
 from server.model.state import start_state
 from server.secagg.session import ServerSession
@@ -103,7 +104,15 @@ def prepare_site(folder: SiteFolder, scan_folder: Path, study: StudyFolder, key:
     settings = settings_for(plan.task, plan.image)
     ingest(scan_folder, folder.cache, settings=settings, secret=secret, labels=scan_folder / "labels.csv")
     Ledger.create(folder.ledger).close()
+    confirm_all(folder)
     approve(folder, study.plan, approver=f"Dr {folder.path.name}")
+
+
+def confirm_all(folder: SiteFolder) -> None:
+    """What staff do with the telephone: every other hospital of the roster read its fingerprint out to them."""
+    for name, heard in read_roster(folder.roster).fingerprints().items():
+        if name != folder.path.name:
+            confirm(folder, name, heard, person=f"Dr {folder.path.name}")
 
 
 @pytest.fixture

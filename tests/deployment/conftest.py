@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from client.consent.approval import approve
+from client.consent.confirmation import confirm
 from client.installation.folder import SiteFolder
 from client.installation.joining import join
 from client.installation.setup import set_up
@@ -186,8 +187,11 @@ def build(place):
     kit = place / "kit.json"
     kit.write_bytes(make_kit(made.folder, made.config))
     heard = fingerprint(read_signing_key(made.folder.key).public_key())
-    for site in made.sites.values():
-        join(site, kit, spoken=lambda: heard)
+    for name, site in made.sites.items():
+        joined = join(site, kit, spoken=lambda: heard)
+        assert joined.site == name
+        for other, spoken in joined.others.items():
+            confirm(site, other, spoken, person="Data Protection Officer")
     return made
 
 

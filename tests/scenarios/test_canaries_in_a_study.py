@@ -9,6 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from client.consent.approval import approve
+from client.consent.confirmation import confirm
 from client.dicom.ingest import ingest
 from client.dicom.settings import settings_for
 from client.installation.folder import SiteFolder
@@ -19,7 +20,7 @@ from common.plan.reading import read_plan
 from common.plan.signing import sign_plan
 from common.secagg.stages import Kind
 from common.trust.identity import create_secret_file
-from common.trust.roster import signed_roster
+from common.trust.roster import read_roster, signed_roster
 from server.attempts.orders import new_order
 from server.model.state import start_state
 from server.secagg.session import ServerSession
@@ -85,6 +86,9 @@ def hospital(folder: SiteFolder, key, study: StudyFolder, seed: int) -> Hospital
     report = ingest(scans / "scans", folder.cache, settings=settings, secret=secret, labels=labels)
     assert report.labelled_patients == 3, report.to_json()
     Ledger.create(folder.ledger).close()
+    for name, heard in read_roster(folder.roster).fingerprints().items():
+        if name != folder.path.name:
+            confirm(folder, name, heard, person="Dr A. Meyer")
     approve(folder, study.plan, approver="Dr A. Meyer")
     return Hospital(Site.open(folder.path), planted.canaries, [])
 

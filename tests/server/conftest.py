@@ -167,7 +167,9 @@ class SmallFederation:
         """Start each site anew, as after a restart: its journal is on disk, its session is gone."""
         for number, name in enumerate(self.names):
             policy = SitePolicyFile(format="fedward-policy/1", allow_without_privacy=True)
-            rules = session_policy(CheckedPlan(self.plan, self.roster, name, None, shapes_here(self.plan)), policy)
+            everybody = frozenset(self.roster.sites)  # each hospital's staff called all the others
+            checked = CheckedPlan(self.plan, self.roster, name, None, shapes_here(self.plan), everybody)
+            rules = session_policy(checked, policy)
             by_round = self.plan.privacy.noise == "local"
             key = (lambda order: order.round_number) if by_round else (lambda order: order.attempt)
             self.work[name] = SmallWork(number, self.plan, key)

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from client.__main__ import app
 from client.commands.errors import CheckFailedError
+from client.consent.confirmation import confirm
 from client.dicom.ingest import ingest
 from client.dicom.settings import settings_for
 from client.doctor.findings import Level
@@ -27,7 +28,7 @@ from common.plan.signing import sign_plan
 from common.trust.canonical import encode_base64
 from common.trust.identity import fingerprint, public_bytes, read_secret_file, read_signing_key
 from common.trust.kit import FORMAT, new_kit, signed_kit
-from common.trust.roster import Roster, signed_roster
+from common.trust.roster import Roster, read_roster, signed_roster
 from server.federation.certificates import Authority, new_authority
 from simulation.drawing.scanners import REFERENCE
 from simulation.hospitals.hospital import Holdings, write_hospital
@@ -150,11 +151,14 @@ def hospital(plan_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Hospi
 
 @pytest.fixture
 def stocked(north: SiteFolder, hospital: Hospital) -> SiteFolder:
-    """A joined site with a ledger, whose scans were read; nothing is approved yet."""
+    """A joined site with a ledger, whose scans were read and who called the others; nothing is approved yet."""
     north.secret.unlink()
     shutil.copy2(hospital.secret, north.secret)
     shutil.copytree(hospital.cache, north.cache)
     Ledger.create(north.ledger).close()
+    for name, heard in read_roster(north.roster).fingerprints().items():
+        if name != "north":
+            confirm(north, name, heard, person="Dr A. Meyer")
     return north
 
 

@@ -8,9 +8,8 @@ import sys
 
 import pytest
 
-from client.commands.errors import NotConfirmedError
 from client.consent.approval import approved_plans
-from client.consent.errors import PolicyRefusedError
+from client.consent.errors import NotConfirmedError, PolicyRefusedError
 from client.dicom.cache import Cache
 from client.dicom.errors import CacheInvalidError
 from client.installation.audit_log import audit
@@ -25,7 +24,7 @@ from common.trust.errors import ChainBrokenError
 from common.trust.hash_chain import HashChain
 from common.trust.identity import read_secret_file
 
-CONFIRMED = ("--approver", "Dr A. Meyer", "--yes", "--roster-confirmed")
+CONFIRMED = ("--approver", "Dr A. Meyer", "--yes")
 
 
 @pytest.fixture
@@ -34,7 +33,9 @@ def approve(asked, stocked, plan_file):
 
 
 def audit_entries(site):
-    return [link.entry for link in HashChain(site.audit, "audit").links()] if site.audit.exists() else []
+    """What the audit log says beside who was called (``test_confirm.py``)."""
+    links = HashChain(site.audit, "audit").links() if site.audit.exists() else []
+    return [link.entry for link in links if link.entry["what"] != "confirmed"]
 
 
 def test_a_plan_confirmed_by_a_named_person_is_approved_and_its_patients_are_fixed(approve, stocked, plan_file):
@@ -47,10 +48,10 @@ def test_a_plan_confirmed_by_a_named_person_is_approved_and_its_patients_are_fix
 
 def test_the_audit_log_says_who_confirmed_the_roster_and_who_approved(approve, stocked, plan_file, roster):
     approve(*CONFIRMED)
-    confirmed, approved = audit_entries(stocked)
-    assert (confirmed["what"], confirmed["person"], confirmed["roster"]) == (
-        "roster confirmed", "Dr A. Meyer", roster.digest(),
-    )  # fmt: skip
+    *confirmed, approved = (link.entry for link in HashChain(stocked.audit, "audit").links())
+    assert [(entry["what"], entry["person"], entry["roster"]) for entry in confirmed] == [
+        ("confirmed", "Dr A. Meyer", roster.digest())
+    ] * 3
     assert (approved["what"], approved["approver"]) == ("approved", "Dr A. Meyer")
     assert approved["plan"] == read_plan(plan_file).digest()
 
@@ -105,9 +106,8 @@ def test_a_plan_that_will_meet_the_ceiling_carries_a_note(site_command, stocked,
 
 
 INCOMPLETE = {
-    "no name": ("--yes", "--roster-confirmed"),
-    "no yes": ("--approver", "Dr A. Meyer", "--roster-confirmed"),
-    "no confirmation of the roster": ("--approver", "Dr A. Meyer", "--yes"),
+    "no name": ("--yes",),
+    "no yes": ("--approver", "Dr A. Meyer"),
     "nothing": (),
 }
 
@@ -123,14 +123,13 @@ def test_without_a_terminal_every_confirmation_must_be_given(case, site_command,
 @pytest.mark.parametrize("name", ["", "  ", "Meyer\x1b[2J", "x" * 101])
 def test_a_person_has_a_printable_name(name, approve, stocked):
     with pytest.raises(PlanInvalidError, match="approver's name"):
-        approve("--approver", name, "--yes", "--roster-confirmed")
+        approve("--approver", name, "--yes")
     assert audit_entries(stocked) == []
 
 
 ANSWERS = {
-    "everything confirmed": (["yes", "Dr B. Kaya", "xray-study"], ExitCode.OK),
-    "hospitals not called": (["no"], ExitCode.NOT_CONFIRMED),
-    "another study typed": (["yes", "Dr B. Kaya", "y"], ExitCode.NOT_CONFIRMED),
+    "everything confirmed": (["Dr B. Kaya", "xray-study"], ExitCode.OK),
+    "another study typed": (["Dr B. Kaya", "y"], ExitCode.NOT_CONFIRMED),
 }
 
 
@@ -190,8 +189,8 @@ def test_what_is_not_approved_cannot_be_taken_back(digest, approve, asked, stock
 def test_the_audit_command_shows_and_verifies_every_line(approve, asked, site_command, stocked):
     digest = approve(*CONFIRMED)["digest"]
     told = asked("audit", "--site-folder", stocked.path)
-    assert told["lines"] == 2
-    assert (told["entries"][1]["plan"], told["entries"][1]["hash"]) == (digest, told["head"])
+    assert told["lines"] == 4
+    assert (told["entries"][3]["plan"], told["entries"][3]["hash"]) == (digest, told["head"])
     assert told["head"] in site_command("audit", "--site-folder", stocked.path, "--verify")
     page = site_command("audit", "--site-folder", stocked.path)
     assert "Dr A. Meyer" in page
@@ -205,8 +204,8 @@ def test_an_audit_log_that_was_changed_is_noticed(approve, site_command, stocked
         site_command("audit", "--site-folder", stocked.path, "--verify")
 
 
-def test_a_site_without_an_audit_log_has_decided_nothing(asked, stocked):
-    assert asked("audit", "--site-folder", stocked.path) == {"head": "0" * 64, "lines": 0, "entries": []}
+def test_a_site_without_an_audit_log_has_decided_nothing(asked, north):
+    assert asked("audit", "--site-folder", north.path) == {"head": "0" * 64, "lines": 0, "entries": []}
 
 
 def test_the_facts_are_json_without_surprises(approve):

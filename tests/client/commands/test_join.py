@@ -9,7 +9,7 @@ import sys
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from client.commands.errors import NotConfirmedError
+from client.consent.errors import NotConfirmedError
 from client.installation.errors import NotEnrolledError
 from common.errors import ExitCode
 from common.trust.errors import KitInvalidError, RosterInvalidError
