@@ -1,8 +1,9 @@
-"""What each patient's scans teach, for each method: rows of (view, target, weight) and the loss they go through.
+"""What one patient's scans teach, for each method: rows of (view, target, weight) and the loss they go through.
 
-Everything here is a function of one patient's record, of public values (settings, released teacher) and of that
-patient's own random numbers. Patients are worked on side by side for speed, but no operation looks from one scan to
-another's. This is the line that nothing may cross; the neighbour replay test watches it.
+Everything here is a function of *one* patient's record, of public values (settings, released teacher) and of that
+patient's own random numbers. Two patients' scans are never in one tensor here, because kernels choose their arithmetic
+by the shape of the whole: a patient beside another would change the last bit of the other's view, and a network made
+for it turns a bit into a clipping norm (decision 0022). The neighbour replay test watches it.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,63 +14,29 @@ from torch import Tensor
 
 from client.dicom.record import Stratum
 from client.learning import losses, pseudo_labels
-from client.learning.patients import PatientScans, labelled_scans
+from client.learning.patients import PatientScans
+from client.learning.round_randomness import PatientRandomness
 from client.learning.teacher import Teacher
 from client.learning.training_settings import Method, Placement, Task, TrainingSettings
 from client.learning.views import (
     STRONG,
     WEAK,
     ViewDraws,
+    ViewRange,
     apply_geometry,
     apply_intensity,
     draw_views,
     hide_patches,
-    joined,
     view,
 )
 from client.private_gradients.stacks import PatientRows
 
-
-@dataclass(frozen=True)
-class Batch:
-    """Scans of several patients under one another, with each patient's own source of (public) randomness.
-
-    Shapes: images (scans, 1, *size), labels (scans, ...); counts: scans of each patient, in order, each at least 1.
-    """
-
-    images: Tensor
-    labels: Tensor
-    counts: list[int]
-    generators: Sequence[torch.Generator]
-
-    @classmethod
-    def of(cls, patients: Sequence[PatientScans], generators: Sequence[torch.Generator]) -> "Batch":
-        """Join patients, each with at least one scan."""
-        images = torch.cat([patient.images for patient in patients])
-        labels = torch.cat([patient.labels for patient in patients])
-        return cls(images, labels, [len(patient.images) for patient in patients], generators)
-
-    def draws(self, dimensions: int) -> ViewDraws:
-        """Draw one view of every scan, each patient from their own generator."""
-        pairs = zip(self.counts, self.generators, strict=True)
-        return joined([draw_views(count, dimensions=dimensions, generator=generator) for count, generator in pairs])
-
-    def shares(self, taking_part: Tensor) -> Tensor:
-        """Return 1 / number of a patient's scans that take part, where they do, else 0: (scans,) bool -> (scans,)."""
-        by_patient = torch.split(taking_part.float(), self.counts)
-        return torch.cat([part / part.sum().clamp(min=1) for part in by_patient])
-
-    def any_of_patient(self, scans: Tensor) -> Tensor:
-        """Return for each scan whether any scan of the same patient is marked: (scans,) bool -> (scans,) bool."""
-        return torch.cat([part.any().expand(len(part)) for part in torch.split(scans, self.counts)])
-
-
-Rows = Callable[[Batch], list[PatientRows]]
+Rows = Callable[[PatientScans, PatientRandomness], PatientRows]
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """How a stratum's patients teach: ``rows`` prepares them, one entry a patient in order; ``loss`` judges a row."""
+    """How a stratum's patients teach: ``rows`` prepares one patient with at least one scan; ``loss`` judges a row."""
 
     rows: Rows
     loss: losses.ScanLoss
@@ -97,57 +64,55 @@ class Learner:
     settings: TrainingSettings
     teacher: Teacher | None
 
-    def labels_and_pseudo_labels(self, batch: Batch) -> list[PatientRows]:
+    def labels_and_pseudo_labels(self, patient: PatientScans, randomness: PatientRandomness) -> PatientRows:
         """Known labels with weak views; where there is none, the teacher's label of the weak view with strong views.
 
-        Weights: a patient's labelled scans share 1, the others share ``unlabelled_weight`` (1 for an unlabelled patient
-        under privacy: there the ratio of the clips decides), times the class weight; an unsure scan weighs 0.
+        Weights: the patient's labelled scans share 1, the others share ``unlabelled_weight`` (1 for an unlabelled
+        patient under privacy: there the ratio of the clips decides), times the class weight; an unsure scan weighs 0.
         """
-        known = labelled_scans(batch.labels)
-        targets, sure = batch.labels, known
+        known = patient.labelled
+        targets, sure = patient.labels, known
         if self.settings.pseudo_labels and not bool(known.all()):
-            answer = self._answers(self._view(batch, strong=False))
-            column = known.view(-1, *(1,) * (targets.ndim - 1))
-            targets = torch.where(column, targets, answer.pseudo_label)
+            draws = self._draws(patient, randomness, "view for the teacher")
+            answer = self._answers(view(patient.images, draws, WEAK))
+            targets = torch.where(_column(known, targets), targets, answer.pseudo_label)
             sure = known | answer.confident
-        shares = batch.shares(known) + self._other_weight(batch, known) * batch.shares(~known)
+        shares = _shares(known) + self._other_weight(known) * _shares(~known)
         weights = shares * sure * self._class_weights(targets)
-        views = [self._views_for(batch, known) for _ in range(self.settings.views_per_scan)]
-        return self._by_patient(batch, views, [targets] * len(views), weights)
+        numbers = range(self.settings.views_per_scan)
+        views = [self._weak_or_strong(patient, known, randomness, number) for number in numbers]
+        return _rows(views, [targets] * len(views), weights)
 
-    def label_maps(self, batch: Batch) -> list[PatientRows]:
+    def label_maps(self, patient: PatientScans, randomness: PatientRandomness) -> PatientRows:
         """Segmentation with an expert's label map: geometry moves image and map alike, intensity the image only."""
         views, targets = [], []
-        for _ in range(self.settings.views_per_scan):
-            draws = batch.draws(self.settings.dimensions)
-            views.append(apply_intensity(apply_geometry(batch.images, draws, WEAK), draws, WEAK))
-            moved = apply_geometry(batch.labels.unsqueeze(1).float(), draws, WEAK, mode="nearest")
+        for draws in self._all_draws(patient, randomness):
+            views.append(view(patient.images, draws, WEAK))
+            moved = apply_geometry(patient.labels.unsqueeze(1).float(), draws, WEAK, mode="nearest")
             targets.append(moved.squeeze(1).round().long())
-        return self._by_patient(batch, views, targets, batch.shares(labelled_scans(batch.labels)))
+        return _rows(views, targets, _shares(patient.labelled))
 
-    def voxel_consistency(self, batch: Batch) -> list[PatientRows]:
+    def voxel_consistency(self, patient: PatientScans, randomness: PatientRandomness) -> PatientRows:
         """The teacher's probabilities on the weak view; the student sees the same geometry, stronger intensity."""
         views, targets = [], []
-        for _ in range(self.settings.views_per_scan):
-            draws = batch.draws(self.settings.dimensions)
-            moved = apply_geometry(batch.images, draws, WEAK)
+        for draws in self._all_draws(patient, randomness):
+            moved = apply_geometry(patient.images, draws, WEAK)
             targets.append(self._ask(apply_intensity(moved, draws, WEAK)))
             views.append(apply_intensity(moved, draws, STRONG))
-        return self._by_patient(batch, views, targets, self._equal(batch))
+        return _rows(views, targets, _equal_shares(patient))
 
-    def reconstruction(self, batch: Batch) -> list[PatientRows]:
+    def reconstruction(self, patient: PatientScans, randomness: PatientRandomness) -> PatientRows:
         """Weak views with hidden patches; the target is the whole view."""
         views, targets = [], []
-        for _ in range(self.settings.views_per_scan):
-            draws = batch.draws(self.settings.dimensions)
-            targets.append(view(batch.images, draws, WEAK))
+        for draws in self._all_draws(patient, randomness):
+            targets.append(view(patient.images, draws, WEAK))
             views.append(hide_patches(targets[-1], self.settings.hidden_share, draws))
-        return self._by_patient(batch, views, targets, self._equal(batch))
+        return _rows(views, targets, _equal_shares(patient))
 
-    def plain(self, batch: Batch) -> list[PatientRows]:
+    def plain(self, patient: PatientScans, _: PatientRandomness) -> PatientRows:
         """The scans as they are; the target is not used."""
-        targets = torch.zeros(len(batch.images), device=batch.images.device)
-        return self._by_patient(batch, [batch.images], [targets], self._equal(batch))
+        targets = torch.zeros(len(patient.images), device=patient.images.device)
+        return _rows([patient.images], [targets], _equal_shares(patient))
 
     def _answers(self, weak_view: Tensor) -> pseudo_labels.PseudoLabels:
         several = self.settings.task is Task.MULTI_LABEL
@@ -160,12 +125,10 @@ class Learner:
             raise TypeError(f"method {self.settings.method} asks a teacher, and there is none")
         return self.teacher.probabilities(views, several_labels=several_labels)
 
-    def _other_weight(self, batch: Batch, known: Tensor) -> Tensor:
+    def _other_weight(self, known: Tensor) -> float:
         """Return what the scans without a label share: the loss weight, or 1 where a clip of its own decides."""
-        loss_weight = torch.full(known.shape, self.settings.unlabelled_weight, device=known.device)
-        if self.settings.placement is Placement.NONE:
-            return loss_weight
-        return torch.where(batch.any_of_patient(known), loss_weight, 1.0)
+        own_clip = self.settings.placement is not Placement.NONE and not bool(known.any())
+        return 1.0 if own_clip else self.settings.unlabelled_weight
 
     def _class_weights(self, targets: Tensor) -> Tensor:
         if not self.settings.class_weights or self.settings.task is not Task.CLASSIFICATION:
@@ -173,31 +136,44 @@ class Learner:
         weights = torch.tensor(self.settings.class_weights, device=targets.device)
         return weights[targets.clamp(min=0)]
 
-    def _views_for(self, batch: Batch, known: Tensor) -> Tensor:
-        """Weak views of labelled scans, strong views of the others."""
+    def _weak_or_strong(
+        self, patient: PatientScans, known: Tensor, randomness: PatientRandomness, number: int
+    ) -> Tensor:
+        """Return view ``number`` of each scan: weak of labelled scans, strong of the others."""
+
+        def made(strength: str, limits: ViewRange) -> Tensor:
+            return view(patient.images, self._draws(patient, randomness, f"{strength} view {number}"), limits)
+
         if bool(known.all()):
-            return self._view(batch, strong=False)
-        strong = self._view(batch, strong=True)
-        if not bool(known.any()):
-            return strong
-        column = known.view(-1, *(1,) * (strong.ndim - 1))
-        return torch.where(column, self._view(batch, strong=False), strong)
+            return made("weak", WEAK)
+        strong = made("strong", STRONG)
+        return torch.where(_column(known, strong), made("weak", WEAK), strong) if bool(known.any()) else strong
 
-    def _view(self, batch: Batch, *, strong: bool) -> Tensor:
-        return view(batch.images, batch.draws(self.settings.dimensions), STRONG if strong else WEAK)
+    def _all_draws(self, patient: PatientScans, randomness: PatientRandomness) -> list[ViewDraws]:
+        numbers = range(self.settings.views_per_scan)
+        return [self._draws(patient, randomness, f"view {number}") for number in numbers]
 
-    def _equal(self, batch: Batch) -> Tensor:
-        return batch.shares(torch.ones(len(batch.images), dtype=torch.bool, device=batch.images.device))
+    def _draws(self, patient: PatientScans, randomness: PatientRandomness, purpose: str) -> ViewDraws:
+        """Draw one view of every scan; each purpose has a generator of its own."""
+        generator = randomness.generator(purpose)
+        return draw_views(len(patient.images), dimensions=self.settings.dimensions, generator=generator)
 
-    def _by_patient(
-        self, batch: Batch, views: Sequence[Tensor], targets: Sequence[Tensor], weights: Tensor
-    ) -> list[PatientRows]:
-        """Cut views, targets and weights up by patient; the weights are shared between the views."""
-        view_parts = [torch.split(part, batch.counts) for part in views]
-        target_parts = [torch.split(part, batch.counts) for part in targets]
-        rows = []
-        for patient, weight in enumerate(torch.split(weights, batch.counts)):
-            inputs = torch.cat([parts[patient] for parts in view_parts])
-            answers = torch.cat([parts[patient] for parts in target_parts])
-            rows.append(PatientRows(inputs, (answers,), weight.repeat(len(views)) / len(views)))
-        return rows
+
+def _column(marked: Tensor, like: Tensor) -> Tensor:
+    """Shape (scans,) so that it chooses between tensors (scans, ...)."""
+    return marked.view(-1, *(1,) * (like.ndim - 1))
+
+
+def _shares(taking_part: Tensor) -> Tensor:
+    """Return 1 / number of scans that take part, where they do, else 0: (scans,) bool -> (scans,)."""
+    part = taking_part.float()
+    return part / part.sum().clamp(min=1)
+
+
+def _equal_shares(patient: PatientScans) -> Tensor:
+    return _shares(torch.ones(len(patient.images), dtype=torch.bool, device=patient.images.device))
+
+
+def _rows(views: Sequence[Tensor], targets: Sequence[Tensor], weights: Tensor) -> PatientRows:
+    """Put the views under one another: views and targets each (scans, ...), weights (scans,) shared between views."""
+    return PatientRows(torch.cat(list(views)), (torch.cat(list(targets)),), weights.repeat(len(views)) / len(views))

@@ -9,6 +9,7 @@ attempt makes a new object. Noise does not come from here (``client.learning.noi
 import hmac
 import secrets
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import torch
@@ -42,11 +43,32 @@ class RoundRandomness:
         return [key for key in patient_keys if self._integer("sampling", step, key) < limit]
 
     def generator(self, purpose: str, *, step: int, patient_key: str) -> torch.Generator:
-        """Return a torch generator for one patient and purpose (views, choice of scans)."""
+        """Return a fresh torch generator for one patient and purpose (choice of scans, one of the views)."""
         seed = self._integer(purpose, step, patient_key) >> 1
         return torch.Generator(device="cpu").manual_seed(seed)
+
+    def of_patient(self, patient_key: str, *, step: int) -> "PatientRandomness":
+        """Return one patient's draws of a step."""
+        return PatientRandomness(self, step, patient_key)
 
     def _integer(self, purpose: str, step: int, patient_key: str) -> int:
         """Return 64 pseudo-random bits; purpose and step have no NUL, so messages cannot collide."""
         message = f"{purpose}\0{step}\0{patient_key}".encode()
         return int.from_bytes(hmac.digest(self._key, message, "sha256")[:8], "big")
+
+
+@dataclass(frozen=True)
+class PatientRandomness:
+    """One patient's draws of one step: for each purpose a generator of its own, never read on for another purpose.
+
+    So no draw depends on how many others were made: a labelled scan's view is the same with and without the view that
+    the teacher was asked about, and with and without anybody else.
+    """
+
+    _round: RoundRandomness
+    _step: int
+    _patient_key: str
+
+    def generator(self, purpose: str) -> torch.Generator:
+        """Return a fresh generator; the same purpose gives the same draws."""
+        return self._round.generator(purpose, step=self._step, patient_key=self._patient_key)

@@ -5,14 +5,11 @@ gradient, and it answers for one scan from that scan alone.
 """
 
 import copy
-from typing import Final
 
 import torch
 from torch import Tensor, nn
 
 from common.networks.parameters import Layout
-
-BLOCK: Final = 16
 
 
 class Teacher:
@@ -35,22 +32,18 @@ class Teacher:
     def probabilities(self, images: Tensor, *, several_labels: bool = False) -> Tensor:
         """Return class probabilities: (scans, 1, *size) -> (scans, classes) or (scans, classes, *size) float32.
 
-        ``several_labels``: each class on its own (sigmoid) instead of one class of all (softmax).
+        ``several_labels``: each class on its own (sigmoid) instead of one class of all (softmax). Scans are answered
+        one at a time: a kernel's arithmetic may follow the batch, and a confidence next to the threshold, or a network
+        made for it, would turn the last bit of an answer into another label.
         """
-        logits = torch.cat([self._logits(block) for block in torch.split(images, BLOCK)])
-        return torch.sigmoid(logits) if several_labels else torch.softmax(logits, 1)
+        answers = [self._answer(image, several_labels=several_labels) for image in torch.split(images, 1)]
+        return torch.cat(answers)
 
-    def _logits(self, images: Tensor) -> Tensor:
-        """Answer a block of one fixed shape (padded with zeros): (n <= BLOCK, 1, *size) -> (n, classes, ...).
-
-        With a fixed shape the processor does the same arithmetic for a scan whoever else is in the block. A confidence
-        next to the threshold could otherwise flip with somebody else's presence.
-        """
-        padded = torch.zeros(BLOCK, *images.shape[1:], dtype=images.dtype, device=images.device)
-        padded[: len(images)] = images
+    def _answer(self, image: Tensor, *, several_labels: bool) -> Tensor:
+        """Answer for one scan alone: (1, 1, *size) -> (1, classes, ...)."""
         with torch.no_grad():
-            logits: Tensor = self.network(padded)
-        return logits[: len(images)].float()
+            logits: Tensor = self.network(image).float()
+        return torch.sigmoid(logits) if several_labels else torch.softmax(logits, 1)
 
 
 def good_enough(teacher: Teacher, images: Tensor, classes: Tensor, *, least_balanced_accuracy: float) -> bool:
@@ -64,6 +57,6 @@ def good_enough(teacher: Teacher, images: Tensor, classes: Tensor, *, least_bala
         return True
     if len(images) == 0:
         return False
-    answers = torch.cat([teacher.probabilities(part).argmax(1) for part in torch.split(images, 256)])
+    answers = teacher.probabilities(images).argmax(1)
     shares = [float((answers[classes == index] == index).float().mean()) for index in torch.unique(classes)]
     return sum(shares) / len(shares) >= least_balanced_accuracy

@@ -25,16 +25,16 @@ from torch import Tensor, nn
 
 from client.dicom.record import Stratum
 from client.learning.feature_moments import FeatureMoments
-from client.learning.lessons import Batch, Lesson, lesson_for
+from client.learning.lessons import Lesson, lesson_for
 from client.learning.noise import LARGEST_NORMAL
-from client.learning.patients import Patients, PatientScans
-from client.learning.round_randomness import RoundRandomness
+from client.learning.patients import Patients
+from client.learning.round_randomness import PatientRandomness, RoundRandomness
 from client.learning.teacher import Teacher, good_enough
 from client.learning.training_settings import Method, Placement, TrainingSettings
 from client.private_gradients.clipping import LatticeSum, finest_step
 from client.private_gradients.engine import PrivateGradient, patients_that_fit
 from client.private_gradients.settings import SpeedSettings
-from client.private_gradients.stacks import PatientStack, stack_patients
+from client.private_gradients.stacks import PatientRows, PatientStack, stack_patients
 from common.networks.parameters import flatten, layout, load
 from common.plan.errors import PlanWeakPrivacyError
 
@@ -182,24 +182,17 @@ class PhaseTraining:
         """Yield stacks of fixed shape; patients are read, augmented and labelled when their stack is due."""
         rows_per_patient = self.settings.most_scans * self.settings.views_per_scan
         for start in range(0, len(sampled), self.patients_at_once):
-            generators, scans = [], []
-            for key in sampled[start : start + self.patients_at_once]:
-                generator = randomness.generator("views", step=step, patient_key=key)
-                patient = self._chosen_scans(key, generator)
-                if len(patient.images) > 0:
-                    scans.append(patient)
-                    generators.append(generator)
-            if scans:
-                rows = lesson.rows(Batch.of(scans, generators))
-                yield from stack_patients(
-                    rows, patients_per_stack=self.patients_at_once, rows_per_patient=rows_per_patient
-                )
+            together = sampled[start : start + self.patients_at_once]
+            rows = [self._rows(key, lesson, randomness.of_patient(key, step=step)) for key in together]
+            yield from stack_patients(rows, patients_per_stack=self.patients_at_once, rows_per_patient=rows_per_patient)
 
-    def _chosen_scans(self, patient_key: str, generator: torch.Generator) -> PatientScans:
-        """Read one patient: at most k scans, chosen at random, on the network's device."""
+    def _rows(self, patient_key: str, lesson: Lesson, randomness: PatientRandomness) -> PatientRows | None:
+        """Prepare one patient, alone: at most k scans, chosen at random; None for an empty record."""
         scans = self.patients.read(patient_key)
-        chosen = torch.randperm(len(scans.images), generator=generator)[: self.settings.most_scans]
-        return scans.chosen(chosen).to(self._device)
+        chosen = torch.randperm(len(scans.images), generator=randomness.generator("choice of scans"))
+        if len(chosen) == 0:
+            return None
+        return lesson.rows(scans.chosen(chosen[: self.settings.most_scans]).to(self._device), randomness)
 
     @property
     def _device(self) -> torch.device:

@@ -1,9 +1,12 @@
-"""Weak and strong views of grey medical images: mild, batched on the device, laterality kept.
+"""Weak and strong views of one patient's grey medical images: mild, made on the device, laterality kept.
 
 No flips: left and right mean something in a patient. Each scan has its own draw; nothing is mixed between scans, so a
-view is free under patient-level privacy. Two and three dimensions, any floating type, any device.
+view is free under patient-level privacy. Two and three dimensions, any floating type, any device. Where a scan is moved
+to is computed for that scan alone, in plain numbers: a batched kernel (``torch.linalg.matrix_exp``, for one) may give
+other bits for one matrix than for several.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -36,17 +39,17 @@ STRONG = ViewRange(shift=0.12, scale=0.12, angle=0.2, gain=0.3, offset=0.1, gamm
 
 @dataclass(frozen=True)
 class ViewDraws:
-    """The random part of a view, one row a scan.
+    """The random part of the views of one patient's scans, one row a scan.
 
     Shapes: geometry (scans, dimensions + 1 + angles) in [-1, 1] (shift, scale, angles; 1 angle in 2-D, 3 in 3-D);
-    intensity (scans, 4) in [-1, 1] (gain, offset, gamma, noise); cutout (scans, dimensions) in [0, 1]; noise_seeds:
-    (seed, number of scans) of each patient, because noise must not depend on who else is in the batch.
+    intensity (scans, 4) in [-1, 1] (gain, offset, gamma, noise); cutout (scans, dimensions) in [0, 1]. ``noise_seed``:
+    of white noise and hidden patches.
     """
 
     geometry: Tensor
     intensity: Tensor
     cutout: Tensor
-    noise_seeds: tuple[tuple[int, int], ...]
+    noise_seed: int
 
 
 def draw_views(scans: int, *, dimensions: int, generator: torch.Generator) -> ViewDraws:
@@ -56,17 +59,7 @@ def draw_views(scans: int, *, dimensions: int, generator: torch.Generator) -> Vi
     uniform = torch.rand(scans, columns + 4 + dimensions, generator=generator)
     seed = int(torch.randint(0, 2**62, (1,), generator=generator))
     symmetric = 2 * uniform[:, : columns + 4] - 1
-    return ViewDraws(symmetric[:, :columns], symmetric[:, columns:], uniform[:, columns + 4 :], ((seed, scans),))
-
-
-def joined(draws: Sequence[ViewDraws]) -> ViewDraws:
-    """Put the draws of several patients under one another, so that their views are made in one go."""
-    return ViewDraws(
-        torch.cat([draw.geometry for draw in draws]),
-        torch.cat([draw.intensity for draw in draws]),
-        torch.cat([draw.cutout for draw in draws]),
-        tuple(seed for draw in draws for seed in draw.noise_seeds),
-    )
+    return ViewDraws(symmetric[:, :columns], symmetric[:, columns:], uniform[:, columns + 4 :], seed)
 
 
 def apply_geometry(images: Tensor, draws: ViewDraws, limits: ViewRange, *, mode: str = "bilinear") -> Tensor:
@@ -74,7 +67,7 @@ def apply_geometry(images: Tensor, draws: ViewDraws, limits: ViewRange, *, mode:
 
     Outside of the picture its border is repeated. ``mode``: "nearest" for label maps (as float).
     """
-    matrices = _inverse_affine(draws.geometry.to(images), limits, dimensions=images.ndim - 2)
+    matrices = inverse_affine(draws.geometry, limits, dimensions=images.ndim - 2).to(images)
     grid = functional.affine_grid(matrices, list(images.shape), align_corners=False)
     return functional.grid_sample(images, grid, mode=mode, padding_mode="border", align_corners=False)
 
@@ -88,7 +81,7 @@ def apply_intensity(images: Tensor, draws: ViewDraws, limits: ViewRange) -> Tens
     if limits.gamma:
         changed = changed.clamp(0, 1) ** torch.exp(limits.gamma * gamma)
     if limits.noise:
-        changed = changed + limits.noise * noise.abs() * _white_noise(draws.noise_seeds, images)
+        changed = changed + limits.noise * noise.abs() * _white_noise(draws.noise_seed, images)
     if limits.cutout:
         inside = _box(draws.cutout.to(images), images.shape[2:], limits.cutout)
         changed = torch.where(inside, mean, changed)
@@ -106,47 +99,57 @@ def hide_patches(images: Tensor, share: float, draws: ViewDraws, *, side: int = 
     ``side``: of a patch in pixels. Source: He et al. 2022 (masked autoencoders).
     """
     coarse = tuple(-(-length // side) for length in images.shape[2:])
-    parts = [
-        torch.rand(scans, 1, *coarse, generator=torch.Generator(device="cpu").manual_seed(seed))
-        for seed, scans in draws.noise_seeds
-    ]
-    kept = (torch.cat(parts) >= share).to(images)
+    generator = torch.Generator(device="cpu").manual_seed(draws.noise_seed)
+    kept = (torch.rand(len(images), 1, *coarse, generator=generator) >= share).to(images)
     shown = functional.interpolate(kept, scale_factor=float(side), mode="nearest")
     shown = shown[(slice(None), slice(None), *(slice(length) for length in images.shape[2:]))]
     mean = images.flatten(1).mean(1).view(-1, *(1,) * (images.ndim - 1))
     return torch.where(shown > 0, images, mean)
 
 
-def _white_noise(seeds: tuple[tuple[int, int], ...], images: Tensor) -> Tensor:
-    """Return standard normal noise like ``images``, each patient's from that patient's own seed."""
-    parts = [
-        torch.randn(scans, *images.shape[1:], generator=torch.Generator(device="cpu").manual_seed(seed))
-        for seed, scans in seeds
+def inverse_affine(geometry: Tensor, limits: ViewRange, *, dimensions: int) -> Tensor:
+    """Return (scans, dimensions, dimensions + 1) float64 matrices that map output to input positions in [-1, 1].
+
+    Shapes: geometry as in ``ViewDraws``. A scan's matrix is the same bits whichever scans are beside it.
+    """
+    matrices = [_matrix(row, limits, dimensions) for row in geometry.tolist()]
+    return torch.tensor(matrices, dtype=torch.float64).view(-1, dimensions, dimensions + 1)
+
+
+def _white_noise(seed: int, images: Tensor) -> Tensor:
+    """Return standard normal noise like ``images``."""
+    return torch.randn(images.shape, generator=torch.Generator(device="cpu").manual_seed(seed)).to(images)
+
+
+def _matrix(draw: Sequence[float], limits: ViewRange, dimensions: int) -> list[list[float]]:
+    """Return one scan's matrix, rows of (scaled turn, shift)."""
+    shift = [limits.shift * value for value in draw[:dimensions]]
+    scale = math.exp(limits.scale * draw[dimensions])
+    angles = [limits.angle * value for value in draw[dimensions + 1 :]]
+    turn = rotation_2d(angles[0]) if dimensions == 2 else rotation_3d(angles[0], angles[1], angles[2])
+    return [[*(scale * value for value in row), moved] for row, moved in zip(turn, shift, strict=True)]
+
+
+def rotation_2d(angle: float) -> list[list[float]]:
+    """Return the turn by ``angle`` radians."""
+    cosine, sine = math.cos(angle), math.sin(angle)
+    return [[cosine, -sine], [sine, cosine]]
+
+
+def rotation_3d(x: float, y: float, z: float) -> list[list[float]]:
+    """Return the turn about (x, y, z) by its length in radians, element by element; no length: the identity.
+
+    Source: Rodrigues' formula, cos I + sin K / length + (1 - cos) a a' / length^2, with 1 - cos = 2 sin^2(length / 2).
+    """
+    length = math.sqrt(x * x + y * y + z * z)
+    cosine = math.cos(length)
+    sine = math.sin(length) / length if length else 1.0
+    rest = 2 * (math.sin(length / 2) / length) ** 2 if length else 0.5
+    return [
+        [cosine + rest * x * x, rest * x * y - sine * z, rest * x * z + sine * y],
+        [rest * x * y + sine * z, cosine + rest * y * y, rest * y * z - sine * x],
+        [rest * x * z - sine * y, rest * y * z + sine * x, cosine + rest * z * z],
     ]
-    return torch.cat(parts).to(images)
-
-
-def _inverse_affine(geometry: Tensor, limits: ViewRange, *, dimensions: int) -> Tensor:
-    """Return (scans, dimensions, dimensions + 1) matrices that map output to input positions in [-1, 1]."""
-    shift = limits.shift * geometry[:, :dimensions]
-    scale = torch.exp(limits.scale * geometry[:, dimensions])
-    angles = limits.angle * geometry[:, dimensions + 1 :]
-    turn = _rotation_2d(angles[:, 0]) if dimensions == 2 else _rotation_3d(angles)
-    return torch.cat([turn * scale[:, None, None], shift[:, :, None]], dim=2)
-
-
-def _rotation_2d(angle: Tensor) -> Tensor:
-    cosine, sine = torch.cos(angle), torch.sin(angle)
-    return torch.stack([torch.stack([cosine, -sine], 1), torch.stack([sine, cosine], 1)], 1)
-
-
-def _rotation_3d(angles: Tensor) -> Tensor:
-    """Return exp of the skew matrix of ``angles`` (scans, 3): a turn about that axis by its length."""
-    x, y, z = angles.unbind(1)
-    zero = torch.zeros_like(x)
-    rows = (torch.stack([zero, -z, y], 1), torch.stack([z, zero, -x], 1), torch.stack([-y, x, zero], 1))
-    turn: Tensor = torch.linalg.matrix_exp(torch.stack(rows, 1))
-    return turn
 
 
 def _box(corner: Tensor, size: torch.Size, share: float) -> Tensor:

@@ -78,21 +78,26 @@ class PatientStack:
 
 
 def stack_patients(
-    records: Sequence[PatientRows], *, patients_per_stack: int, rows_per_patient: int
+    records: Sequence[PatientRows | None], *, patients_per_stack: int, rows_per_patient: int
 ) -> Iterator[PatientStack]:
-    """Yield stacks of exactly (patients_per_stack, rows_per_patient), the last ones padded; no records, no stack.
+    """Yield stacks of exactly (patients_per_stack, rows_per_patient), the last ones padded; nobody there, no stack.
 
+    An empty record (None) keeps its place, as padding: so nobody else's place depends on what is in it.
     Raises: ValueError if a patient has no row or more than ``rows_per_patient``: choosing at most k of a patient's own
     scans comes before.
     """
     for start in range(0, len(records), patients_per_stack):
         chunk = records[start : start + patients_per_stack]
-        first = chunk[0]
+        first = next((record for record in chunk if record is not None), None)
+        if first is None:
+            continue
         lead = (patients_per_stack, rows_per_patient)
         inputs = first.inputs.new_zeros(lead + first.inputs.shape[1:])
         targets = tuple(target.new_zeros(lead + target.shape[1:]) for target in first.targets)
         weights = first.weights.new_zeros(lead)
         for place, record in enumerate(chunk):
+            if record is None:
+                continue
             rows = len(record.weights)
             if not 1 <= rows <= rows_per_patient:
                 raise ValueError(f"a patient has {rows} rows; 1 to {rows_per_patient} fit")

@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 import torch
 
-from client.learning.views import STRONG, WEAK, ViewRange, apply_geometry, draw_views, hide_patches, joined, view
+from client.learning.views import (
+    STRONG,
+    WEAK,
+    ViewRange,
+    apply_geometry,
+    draw_views,
+    hide_patches,
+    inverse_affine,
+    rotation_3d,
+    view,
+)
 
 SIZES = {2: (17, 20), 3: (8, 10, 12)}
 STILL = ViewRange(shift=0, scale=0, angle=0, gain=0, offset=0, gamma=0, noise=0, cutout=0)
@@ -50,13 +60,24 @@ def test_left_stays_left_in_every_view(dimensions):
 
 @pytest.mark.parametrize("dimensions", [2, 3])
 @pytest.mark.parametrize("limits", [WEAK, STRONG])
-def test_a_patients_view_is_the_same_alone_and_beside_others(dimensions, limits):
-    scans = images(dimensions, 5)
-    draws = [draw_views(2, dimensions=dimensions, generator=generator(7))]
-    draws += [draw_views(3, dimensions=dimensions, generator=generator(8))]
-    together = view(scans, joined(draws), limits)
-    alone = torch.cat([view(scans[:2], draws[0], limits), view(scans[2:], draws[1], limits)])
-    torch.testing.assert_close(together, alone, rtol=0, atol=1e-6)
+def test_where_a_scan_is_moved_to_is_the_same_bits_whatever_is_beside_it(dimensions, limits):
+    geometry = draw_views(40, dimensions=dimensions, generator=generator(7)).geometry
+    together = inverse_affine(geometry, limits, dimensions=dimensions)
+    for count in range(1, 40):
+        assert torch.equal(inverse_affine(geometry[:count], limits, dimensions=dimensions), together[:count])
+        assert torch.equal(inverse_affine(geometry[count:], limits, dimensions=dimensions), together[count:])
+
+
+ANGLES = [(0.0, 0.0, 0.0), (1e-200, 0.0, 0.0), (1e-9, -1e-9, 0.0), (0.2, -0.1, 0.15), (0.0, 0.0, 1.5), (-2.0, 2.0, 1.0)]
+
+
+@pytest.mark.parametrize("angles", ANGLES, ids=str)
+def test_a_turn_in_space_is_the_exponential_of_its_axis(angles):
+    x, y, z = angles
+    skew = torch.tensor([[0, -z, y], [z, 0, -x], [-y, x, 0]], dtype=torch.float64)
+    turn = torch.tensor(rotation_3d(*angles), dtype=torch.float64)
+    torch.testing.assert_close(turn, torch.linalg.matrix_exp(skew), rtol=0, atol=1e-14)
+    torch.testing.assert_close(turn @ turn.T, torch.eye(3, dtype=torch.float64), rtol=0, atol=1e-14)
 
 
 def test_weak_views_are_closer_to_the_scan_than_strong_ones():
