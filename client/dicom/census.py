@@ -82,7 +82,8 @@ def quarantine(index: Index) -> Counter[str]:
     codes: Counter[str] = Counter()
     for file in index.files.values():
         stack = index.stack_of(file) if file.kind == FileKind.IMAGE else None
-        code = file.code or (stack.code if stack else "")
+        left_out = dict(stack.left_out).get(file.file_key, "") if stack and stack.left_out else ""
+        code = file.code or left_out or (stack.code if stack else "")
         if code:
             codes[code] += 1
     return codes

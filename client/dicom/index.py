@@ -35,7 +35,10 @@ STACK_LINKS = 2
 
 
 class StackEntry(NamedTuple):
-    """What became of one series. ``digest``: of the files it was made from; ``code``: why it was not taken."""
+    """What became of one series. ``digest``: of the files it was made from; ``code``: why it was not taken.
+
+    ``left_out``: (file key, code) of each file that is no part of the record, whether or not there is one.
+    """
 
     stack_key: str
     digest: str
@@ -43,6 +46,7 @@ class StackEntry(NamedTuple):
     segmentation_code: str
     record_id: str
     duplicates: tuple[str, ...]
+    left_out: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(slots=True)
@@ -90,7 +94,8 @@ class Index:
         for row in content["files"]:
             self.put_file(FileEntry._make((*row[:4], tuple(row[4]), tuple(row[5]), *(row[6:] or [""]))))
         for row in content["stacks"]:
-            self.put_stack(StackEntry._make((*row[:5], tuple(row[5]))))
+            left_out = tuple((str(key), str(code)) for key, code in (row[6] if len(row) > 6 else ()))
+            self.put_stack(StackEntry._make((*row[:5], tuple(row[5]), left_out)))
         for row in content["records"]:
             record = RecordInfo.from_row(row)
             self.records[record.record_id] = record

@@ -1,7 +1,7 @@
-"""Do these slices form one volume? Asked of their geometry before any pixel is decoded.
+"""Do these slices form one volume, and on which grid? Asked of their geometry before any pixel is decoded.
 
-The gatekeeper is highdicom's ``get_volume_positions`` (the same rules as its ``get_volume_from_series``): it refuses
-what other readers accept in silence, such as a missing slice, two slices at one place, a tilted gantry, uneven spacing.
+Real archives round positions, tilt the gantry and change the spacing on the way; all three are undone exactly, because
+the true positions are known. What would be guessed is refused: a gap of a missing slice, two slices at one place.
 Source of positions: DICOM PS3.3 section C.7.6.2 (image plane), C.7.6.16.2.3 (plane position of a frame).
 """
 
@@ -10,168 +10,126 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from highdicom.spatial import get_volume_positions
-from pydicom.dataset import Dataset
 
-from client.dicom.attributes import integer, numbers, text
-from client.dicom.describe import pixel_spacing_mm
-from client.dicom.facts import Facts
-from client.dicom.limits import MAX_FRAMES, MAX_SERIES_SLICES
-from client.dicom.pixels import functional_group
+from client.dicom.limits import MAX_SERIES_SLICES
+from client.dicom.parts import MIN_SLICES, SAME_PLACE_MM
 from client.dicom.reject import RejectCode, Rejected
+from client.dicom.slices import Slice
 
-MIN_SLICES = 3
-MAX_POSITION_MM = 1e4
-UNIT_TOLERANCE = 1e-2
-SAME_DIRECTION = 1e-3
-SAME_SPACING_MM = 1e-3
-SAME_PLACE_MM = 1e-3
-PERPENDICULAR = 1e-3
+ROUNDED = 0.2  # of the usual gap: a slice further off its place is at another place
+SAME_GAP = 0.1
+MOST_SPACINGS = 3
+STEEPEST_TILT = 1.0  # sideways per millimetre along the normal: 45 degrees
+LEAST_SHEAR_PX = 0.05  # over the whole volume; less is rounding
+ANY_GRID_MM = (np.inf, np.inf, np.inf)
 
 Vector = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Slice:
-    """Where one frame lies: in which file, and in the patient (millimetres, LPS)."""
-
-    file_index: int
-    frame_index: int
-    instance_key: str
-    rows: int
-    columns: int
-    position: tuple[float, ...]
-    orientation: tuple[float, ...]
-    spacing_mm: tuple[float, float]
-    frame_of_reference: str
 
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
     """The grid of a volume in the scanner's own axes (slice, row, column).
 
-    ``affine`` (4, 4): index -> position in millimetres (LPS); ``spacing_mm``: of the three axes.
+    ``affine`` (4, 4): index -> position in millimetres (LPS); ``spacing_mm``: of the three axes. ``depths``: place of
+    each slice in steps of the grid, where the slices lie unevenly (empty: one slice at each step). ``offsets_px``:
+    (row, column) at which each slice lies on the grid, where the gantry was tilted (empty: all at 0, 0).
     """
 
     shape: tuple[int, int, int]
     affine: Vector
     spacing_mm: tuple[float, float, float]
+    depths: tuple[float, ...] = ()
+    offsets_px: tuple[tuple[float, float], ...] = ()
 
 
-def slices_of(dataset: Dataset, file_index: int, facts: Facts) -> list[Slice]:
-    """Return the place of each frame of a file.
-
-    Raises: Rejected(series_geometry) when position, orientation or spacing is missing or nonsense.
-    """
-    frames = integer(dataset, "NumberOfFrames", 1)
-    if not 1 <= frames <= MAX_FRAMES:
-        raise Rejected(RejectCode.FRAMES)
-    return [_slice_of(dataset, file_index, frame_index, facts) for frame_index in range(frames)]
-
-
-def _slice_of(dataset: Dataset, file_index: int, frame_index: int, facts: Facts) -> Slice:
-    place = functional_group(dataset, frame_index, "PlanePositionSequence") or dataset
-    turn = functional_group(dataset, frame_index, "PlaneOrientationSequence") or dataset
-    try:
-        position = numbers(place, "ImagePositionPatient", 3, limit=MAX_POSITION_MM)
-        orientation = numbers(turn, "ImageOrientationPatient", 6, limit=1 + UNIT_TOLERANCE)
-    except Rejected:
-        raise Rejected(RejectCode.SERIES_GEOMETRY) from None
-    spacing_mm = pixel_spacing_mm(dataset, frame_index)
-    if position is None or orientation is None or spacing_mm is None or not _is_orthonormal(orientation):
-        raise Rejected(RejectCode.SERIES_GEOMETRY)
-    return Slice(
-        file_index=file_index,
-        frame_index=frame_index,
-        instance_key=facts.instance_key,
-        rows=integer(dataset, "Rows"),
-        columns=integer(dataset, "Columns"),
-        position=position,
-        orientation=orientation,
-        spacing_mm=spacing_mm,
-        frame_of_reference=text(dataset, "FrameOfReferenceUID"),
-    )
-
-
-def _is_orthonormal(orientation: tuple[float, ...]) -> bool:
-    along_row, down_column = np.array(orientation[:3]), np.array(orientation[3:])
-    lengths = (np.linalg.norm(along_row), np.linalg.norm(down_column))
-    return all(abs(n - 1) < UNIT_TOLERANCE for n in lengths) and abs(float(along_row @ down_column)) < UNIT_TOLERANCE
-
-
-def ordered(slices: Sequence[Slice]) -> tuple[list[Slice], Geometry]:
+def ordered(slices: Sequence[Slice], grid_mm: tuple[float, ...] = ANY_GRID_MM) -> tuple[list[Slice], Geometry]:
     """Return the slices in the order in which they lie along their normal, and the grid they form.
 
-    The order of files, their names and InstanceNumber play no part.
+    The order of files, their names and InstanceNumber play no part. ``grid_mm``: spacing of the plan's grid (towards
+    the head, back, left): a slice may lie half of it off its even place, and no more than a fifth of the usual gap.
     Raises: Rejected (``series_...``).
     """
     if len(slices) < MIN_SLICES:
         raise Rejected(RejectCode.SERIES_TOO_SHORT)
     if len(slices) > MAX_SERIES_SLICES:
         raise Rejected(RejectCode.SERIES_TOO_LARGE)
-    _refuse_mixed(slices)
-    positions = [slice_.position for slice_ in slices]
-    _, places = get_volume_positions(positions, slices[0].orientation, index_convention="RD")
-    if places is None or _gaps(slices).min() < SAME_PLACE_MM:
-        raise Rejected(_diagnosis(slices))
-    by_place = sorted(zip(places, range(len(slices)), strict=True))
-    in_order = [slices[index] for _, index in by_place]
-    return in_order, _geometry(in_order)
+    axes = _axes(slices[0].orientation)
+    depths = np.array([slice_.position for slice_ in slices]) @ axes[0]
+    order = np.argsort(depths, kind="stable")
+    in_order, depths = [slices[index] for index in order], depths[order]
+    if np.diff(depths).min() < SAME_PLACE_MM:
+        raise Rejected(RejectCode.SERIES_DUPLICATE_POSITION)
+    step_mm, places = _steps(depths, _across(axes[0], grid_mm))
+    return in_order, _sheared(_upright(in_order, axes, step_mm, places), in_order, axes, depths)
 
 
-def _refuse_mixed(slices: Sequence[Slice]) -> None:
-    first = slices[0]
-    for other in slices[1:]:
-        same = (other.rows, other.columns, other.frame_of_reference) == (
-            first.rows,
-            first.columns,
-            first.frame_of_reference,
-        )
-        same = same and np.allclose(other.orientation, first.orientation, rtol=0, atol=SAME_DIRECTION)
-        if not (same and np.allclose(other.spacing_mm, first.spacing_mm, rtol=0, atol=SAME_SPACING_MM)):
-            raise Rejected(RejectCode.SERIES_MIXED)
-
-
-def _diagnosis(slices: Sequence[Slice]) -> RejectCode:
-    """Tell why the gatekeeper refused."""
-    positions = np.array([slice_.position for slice_ in slices])
-    gaps = _gaps(slices)
-    if (gaps < SAME_PLACE_MM).any():
-        return RejectCode.SERIES_DUPLICATE_POSITION
-    spans = positions[1:] - positions[0]
-    along = np.abs(spans @ _normal(slices[0].orientation)) / np.linalg.norm(spans, axis=1)
-    if (along < 1 - PERPENDICULAR).any():
-        return RejectCode.SERIES_TILTED
-    _, places = get_volume_positions(
-        positions.tolist(), slices[0].orientation, allow_missing_positions=True, spacing_hint=float(np.median(gaps))
-    )
-    return RejectCode.SERIES_GEOMETRY if places is None else RejectCode.SERIES_MISSING_SLICE
-
-
-def _gaps(slices: Sequence[Slice]) -> Vector:
-    """Return the distances of neighbours along the normal, in millimetres."""
-    positions = np.array([slice_.position for slice_ in slices])
-    return np.diff(np.sort(positions @ _normal(slices[0].orientation)))
-
-
-def _normal(orientation: tuple[float, ...]) -> Vector:
-    return np.cross(orientation[:3], orientation[3:])
-
-
-def _geometry(in_order: Sequence[Slice]) -> Geometry:
-    first, last = in_order[0], in_order[-1]
-    along_row = np.array(first.orientation[:3])
-    along_row = along_row / np.linalg.norm(along_row)
-    down_column = np.array(first.orientation[3:])
-    down_column = down_column - (down_column @ along_row) * along_row  # exactly orthogonal, as rounded cosines are not
+def _axes(orientation: tuple[float, ...]) -> Vector:
+    """Return unit vectors along slices, rows and columns; exactly orthogonal, as rounded cosines are not."""
+    along_row = np.array(orientation[:3]) / np.linalg.norm(orientation[:3])
+    down_column = np.array(orientation[3:])
+    down_column = down_column - (down_column @ along_row) * along_row
     down_column /= np.linalg.norm(down_column)
-    normal = np.cross(along_row, down_column)
-    start = np.array(first.position)
-    step = float((np.array(last.position) - start) @ normal) / (len(in_order) - 1)
+    return np.stack([np.cross(along_row, down_column), down_column, along_row])
+
+
+def _across(normal: Vector, grid_mm: tuple[float, ...]) -> float:
+    """Return the spacing of the plan's grid along the axis (head, back, left) nearest to the normal."""
+    return grid_mm[(2, 1, 0)[int(np.abs(normal).argmax())]]
+
+
+def _steps(depths: Vector, grid_mm: float) -> tuple[float, tuple[float, ...]]:
+    """Return the step of the grid, and the places of the slices on it in steps (empty when they are even).
+
+    Raises: Rejected(series_missing_slice), Rejected(series_geometry).
+    """
+    count = len(depths)
+    step = float(depths[-1] - depths[0]) / (count - 1)
+    off = np.abs(depths - depths[0] - step * np.arange(count)).max()
+    if off <= min(ROUNDED * step, grid_mm / 2):
+        return step, ()
+    gaps = np.diff(depths)
+    smallest = float(gaps.min())
+    kinds = np.rint(gaps / (SAME_GAP * smallest)).astype(np.int64)
+    changes = np.flatnonzero(np.diff(kinds)) + 1
+    lengths = np.diff([0, *changes, len(kinds)])
+    if len(np.unique(kinds)) <= MOST_SPACINGS and lengths.min() >= 2:  # stretches of one spacing after another
+        return smallest, tuple((depths - depths[0]) / smallest)
+    steps = gaps / smallest
+    is_multiple = bool(np.abs(steps - np.rint(steps)).max() < ROUNDED)
+    raise Rejected(RejectCode.SERIES_MISSING_SLICE if is_multiple else RejectCode.SERIES_GEOMETRY)
+
+
+def _upright(in_order: Sequence[Slice], axes: Vector, step_mm: float, places: tuple[float, ...]) -> Geometry:
+    first = in_order[0]
     affine = np.eye(4)
-    affine[:3, 0] = normal * step
-    affine[:3, 1] = down_column * first.spacing_mm[0]
-    affine[:3, 2] = along_row * first.spacing_mm[1]
-    affine[:3, 3] = start
-    shape = (len(in_order), first.rows, first.columns)
-    return Geometry(shape, affine, (abs(step), first.spacing_mm[0], first.spacing_mm[1]))
+    spacing_mm = (step_mm, *first.spacing_mm)
+    affine[:3, :3] = (axes * np.array(spacing_mm)[:, None]).T
+    affine[:3, 3] = first.position
+    count = int(np.floor(places[-1] + 1e-6)) + 1 if places else len(in_order)
+    return Geometry((count, first.rows, first.columns), affine, spacing_mm, places)
+
+
+def _sheared(upright: Geometry, in_order: Sequence[Slice], axes: Vector, depths: Vector) -> Geometry:
+    """Return the grid with room for slices that wander sideways (a tilted gantry), and where each lies on it.
+
+    Raises: Rejected(series_tilted) beyond 45 degrees, Rejected(series_geometry) when the wandering is not steady.
+    """
+    spacing_mm = np.array(upright.spacing_mm[1:])
+    positions = np.array([slice_.position for slice_ in in_order])
+    sideways = (positions - positions[0]) @ axes[1:].T
+    share = (depths - depths[0]) / (depths[-1] - depths[0])
+    steady = share[:, None] * sideways[-1]
+    if np.abs(sideways - steady).max() > max(0.5 * float(spacing_mm.min()), ROUNDED * upright.spacing_mm[0]):
+        raise Rejected(RejectCode.SERIES_GEOMETRY)
+    if np.abs(sideways[-1]).max() > STEEPEST_TILT * (depths[-1] - depths[0]):
+        raise Rejected(RejectCode.SERIES_TILTED)
+    if np.abs(sideways[-1] / spacing_mm).max() < LEAST_SHEAR_PX:
+        return upright
+    offsets = steady / spacing_mm
+    start = np.minimum(offsets[-1], 0.0)
+    room = np.ceil(np.abs(offsets[-1])).astype(np.int64)
+    affine = upright.affine.copy()
+    affine[:3, 3] += axes[1:].T @ (start * spacing_mm)
+    shape = (upright.shape[0], upright.shape[1] + int(room[0]), upright.shape[2] + int(room[1]))
+    places = tuple((float(row), float(column)) for row, column in offsets - start)
+    return Geometry(shape, affine, upright.spacing_mm, upright.depths, places)

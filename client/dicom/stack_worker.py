@@ -61,12 +61,13 @@ def read_stacks(session: Session, request: Mapping[str, Any]) -> Iterator[Reply]
     for stack in request["files"]:
         grant_cpu(FILE_CPU_S)
         replies: list[Reply] = []
-        end: dict[str, Any] = {"end": True, "segmentation_code": "", "duplicates": []}
+        end: dict[str, Any] = {"end": True, "segmentation_code": "", "duplicates": [], "left_out": {}}
         build = _volume if session.settings.dimensions == 3 else _picture
         code = verdict(lambda s=stack, b=build, r=replies, e=end: b(session, s, r, e))  # type: ignore[misc]
         if code is None:
             yield from replies
-        yield {**end, "code": code or ""}, None
+        left_out = [[place, reason.value] for place, reason in end["left_out"].items()]
+        yield {**end, "left_out": left_out, "code": code or ""}, None
 
 
 def _volume(session: Session, stack: Mapping[str, Any], replies: list[Reply], end: dict[str, Any]) -> None:
@@ -81,6 +82,7 @@ def _volume(session: Session, stack: Mapping[str, Any], replies: list[Reply], en
 
     # A person is known by the folder for all files of a stack or for none, so the first one's folder is everybody's.
     files = SeriesFiles(len(names), read, session.settings, session.pseudonyms.below(names[0]))
+    end["left_out"] = files.left_out  # also when the rest makes no volume
     built = build_volume(files, session.settings, alive)
     end["duplicates"] = built.duplicates
     labels: list[Labels] = []

@@ -157,6 +157,21 @@ def _entry(key: str, digest: str, outcome: Outcome, stack: Stack, store: Store) 
         segmentation_code=segmentation_code if segmentation_code in tuple(RejectCode) else "",
         record_id="" if outcome.code else store.names.key("record of stack", key.encode()),
         duplicates=tuple(store.file_key(stack.images[i]) for i in duplicates) if inside else (),
+        left_out=_left_out(outcome, stack, store),
+    )
+
+
+def _left_out(outcome: Outcome, stack: Stack, store: Store) -> tuple[tuple[str, str], ...]:
+    """Check what a worker says about files that are no part of the volume: places in the stack, and codes."""
+    said = outcome.end.get("left_out")
+    if not isinstance(said, list) or len(said) > len(stack.images):
+        return ()
+    pairs = [pair for pair in said if isinstance(pair, list) and len(pair) == 2]
+    known = tuple(RejectCode)
+    return tuple(
+        (store.file_key(stack.images[place]), str(code))
+        for place, code in pairs
+        if isinstance(place, int) and 0 <= place < len(stack.images) and code in known
     )
 
 
@@ -181,14 +196,15 @@ def _count(
 ) -> None:
     """Give every file its final verdict, and every mask of the label table that did not fit."""
     stacks_of: dict[str, list[str]] = {}
-    for key, stack in stacks.items():
-        for file in stack.segmentations:
+    for key, group in stacks.items():
+        for file in group.segmentations:
             stacks_of.setdefault(store.file_key(file), []).append(key)
-    stack_of = {file.name: key for key, stack in stacks.items() for file in stack.images}
-    for key, stack in stacks.items():
+    stack_of = {file.name: key for key, group in stacks.items() for file in group.images}
+    for key, group in stacks.items():
         failure = store.index.stacks[key].segmentation_code
-        if stack.mask and failure:
+        if group.mask and failure:
             tally.report.masks_refused[RejectCode(failure)] += 1
+    left_out = {key: dict(store.index.stacks[key].left_out) for key in stacks}
     for file, entry in entries:
         if entry.code:
             tally.count(RejectCode(entry.code))
@@ -197,7 +213,9 @@ def _count(
             tally.count(_segmentation_verdict(entry, stacks_of, store))
             tally.step()
         else:
-            tally.count(_image_verdict(store.index.stacks[stack_of[file.name]], store.file_key(file), store))
+            stack, file_key = store.index.stacks[stack_of[file.name]], store.file_key(file)
+            own = left_out[stack.stack_key].get(file_key)
+            tally.count(RejectCode(own) if own else _image_verdict(stack, file_key, store))
 
 
 def _image_verdict(stack: StackEntry, file_key: str, store: Store) -> RejectCode | None:

@@ -1,6 +1,6 @@
 """A series of files -> one volume: gatekeeper, decoding slice by slice, resampling. Runs in a worker."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,14 +13,18 @@ from client.dicom.grid import Grid
 from client.dicom.header import read_header
 from client.dicom.hounsfield import check_hounsfield
 from client.dicom.image_module import ImageModule, check_has_pixels, check_image_module, check_kind
-from client.dicom.intensity import Levels, to_levels, window_of
+from client.dicom.instance import verdict
+from client.dicom.intensity import Levels, Values, to_levels, window_of
 from client.dicom.limits import MAX_VOLUME_VOXELS
+from client.dicom.parts import chosen_part
 from client.dicom.pixels import Frame, read_frame
 from client.dicom.presentation import check_presentation
 from client.dicom.pseudonyms import Pseudonyms
 from client.dicom.reject import RejectCode, Rejected
-from client.dicom.series import Slice, ordered, slices_of
+from client.dicom.series import Geometry, ordered
 from client.dicom.settings import IngestSettings
+from client.dicom.slices import Slice, slices_of
+from client.dicom.straighten import evened, shifted
 from common.plan.task import Intensity
 
 Read = Callable[[int], bytes]
@@ -37,53 +41,61 @@ class BuiltVolume:
 
 
 class SeriesFiles:
-    """The files of one series, read one at a time by number; a multi-frame file is parsed once for all its frames."""
+    """The files of one series, read one at a time by number; a multi-frame file is parsed once for all its frames.
+
+    ``left_out``: files that are no part of the volume, and why; filled while the volume is built.
+    """
 
     def __init__(self, count: int, read: Read, settings: IngestSettings, pseudonyms: Pseudonyms) -> None:
         self.count = count
+        self.left_out: dict[int, RejectCode] = {}
         self._read, self._settings, self._pseudonyms = read, settings, pseudonyms
         self._opened: tuple[int, Dataset, ImageModule] | None = None
 
-    def header(self, file_index: int) -> tuple[Dataset, Facts]:
-        """Return a file without its pixels, and its facts."""
+    def header(self, file_index: int) -> tuple[Facts, list[Slice]]:
+        """Return the facts of a file, and where its frames lie."""
         dataset = read_header(self._read(file_index), pixels=False)
         modality = check_kind(dataset, self._settings.modalities)
         check_presentation(dataset, modality, self._settings.presentation)
-        return dataset, describe(dataset, modality, self._pseudonyms)
+        facts = describe(dataset, modality, self._pseudonyms)
+        return facts, slices_of(dataset, file_index, facts)
 
     def frame(self, file_index: int, frame_index: int) -> Frame:
         """Decode one frame."""
         if self._opened is None or self._opened[0] != file_index:
+            self._opened = None  # half a gigabyte may hang on it
             dataset = read_header(self._read(file_index))
             check_has_pixels(dataset)
             module = check_image_module(dataset, check_kind(dataset, self._settings.modalities))
-            check_stream(dataset, module, range(module.frames))
             self._opened = (file_index, dataset, module)
+        _, dataset, module = self._opened
+        check_stream(dataset, module, [frame_index])
         if self._settings.intensity is Intensity.CT_WINDOW:
-            check_hounsfield(self._opened[1], self._opened[2], frame_index)
-        return read_frame(self._opened[1], self._opened[2], frame_index)
+            check_hounsfield(dataset, module, frame_index)
+        return read_frame(dataset, module, frame_index)
+
+    def leave_out(self, slices: Iterable[Slice], code: RejectCode) -> None:
+        """Note the files of ``slices`` as no part of the volume."""
+        for slice_ in slices:
+            self.left_out.setdefault(slice_.file_index, code)
 
 
 def build_volume(files: SeriesFiles, settings: IngestSettings, alive: Callable[[], None]) -> BuiltVolume:
-    """Make a volume (depth, height, width) of all files of a series, in the order of their positions.
+    """Make a volume (depth, height, width) of the files of a series, in the order of their positions.
 
     Equal copies of an instance are left out and named in ``duplicates``; different contents under one UID are refused.
-    Raises: Rejected.
+    Files that are broken, foreign or of another part than the plan's are noted in ``files.left_out``; what remains must
+    be a whole volume.
+    Raises: Rejected; series_incomplete when only the files left out made the rest unfit.
     """
     facts, slices = _survey(files, alive)
     kept, duplicates = _without_copies(files, slices)
-    in_order, geometry = ordered(kept)
-    grid = Grid.for_study(geometry, settings)
-    height, width = grid.slice_size_px
-    if max(len(in_order), grid.axes[0].count) * height * width > MAX_VOLUME_VOXELS:
-        raise Rejected(RejectCode.SERIES_TOO_LARGE)
-    stack = np.empty((len(in_order), height, width), np.float32)
-    grey_scale = (np.inf, -np.inf)
-    for place, slice_ in enumerate(in_order):
-        alive()
-        frame = files.frame(slice_.file_index, slice_.frame_index)
-        stack[place] = grid.slice_values(frame.values)
-        grey_scale = (min(grey_scale[0], frame.grey_scale[0]), max(grey_scale[1], frame.grey_scale[1]))
+    chosen = chosen_part(kept, settings.part)
+    files.leave_out(chosen.foreign, RejectCode.SERIES_FOREIGN)
+    files.leave_out(chosen.others, RejectCode.SERIES_OTHER_PART)
+    for slice_ in chosen.slices:  # a file with at least one frame in the volume is part of it
+        files.left_out.pop(slice_.file_index, None)
+    in_order, grid, stack, grey_scale = _decoded(files, chosen.slices, settings, alive)
     values = grid.depth_values(stack)
     low, high = window_of(values, None, grey_scale, settings)
     levels = grid.oriented(to_levels(values, low, high), 0)
@@ -98,23 +110,76 @@ def build_volume(files: SeriesFiles, settings: IngestSettings, alive: Callable[[
     return BuiltVolume(facts, levels.astype(np.uint16, copy=False), grid, duplicates)
 
 
+def _decoded(
+    files: SeriesFiles, slices: Sequence[Slice], settings: IngestSettings, alive: Callable[[], None]
+) -> tuple[list[Slice], Grid, Values, tuple[float, float]]:
+    """Decode the slices onto the study's grid in two axes; broken ones are left out if the rest is still a volume."""
+    while True:
+        in_order, geometry = _grid_of(files, slices, settings)
+        grid = Grid.for_study(geometry, settings)
+        height, width = grid.slice_size_px
+        if max(len(in_order), geometry.shape[0], grid.axes[0].count) * height * width > MAX_VOLUME_VOXELS:
+            raise Rejected(RejectCode.SERIES_TOO_LARGE)
+        stack = np.empty((len(in_order), height, width), np.float32)
+        scales: list[tuple[float, float]] = []
+        broken: list[Slice] = []
+        for place, slice_ in enumerate(in_order):
+            alive()
+            frames: list[Frame] = []
+            code = verdict(lambda s=slice_, f=frames: f.append(files.frame(s.file_index, s.frame_index)))  # type: ignore[misc]
+            if code is RejectCode.MEMORY:
+                raise Rejected(code)
+            if code is not None:
+                broken.append(slice_)
+                files.leave_out([slice_], code)
+                continue
+            stack[place] = grid.slice_values(_upright(frames[0].values, geometry, place))
+            scales.append(frames[0].grey_scale)
+        if not broken:
+            even = evened(stack, geometry.depths, geometry.shape[0]) if geometry.depths else stack
+            return in_order, grid, even, (min(low for low, _ in scales), max(high for _, high in scales))
+        failed = {slice_.file_index for slice_ in broken}
+        slices = [slice_ for slice_ in slices if slice_.file_index not in failed]
+
+
+def _upright(values: Values, geometry: Geometry, place: int) -> Values:
+    if not geometry.offsets_px:
+        return values
+    return shifted(values, geometry.offsets_px[place], (geometry.shape[1], geometry.shape[2]))
+
+
+def _grid_of(files: SeriesFiles, slices: Sequence[Slice], settings: IngestSettings) -> tuple[list[Slice], Geometry]:
+    bad = [code for code in files.left_out.values() if code is not RejectCode.SERIES_OTHER_PART]
+    if not slices and bad:
+        raise Rejected(bad[0])
+    try:
+        return ordered(slices, settings.spacing_mm)
+    except Rejected as rejected:
+        raise Rejected(RejectCode.SERIES_INCOMPLETE if bad else rejected.code) from None
+
+
 def _survey(files: SeriesFiles, alive: Callable[[], None]) -> tuple[Facts, list[Slice]]:
-    """Read all headers; every file must belong to one patient, study and series."""
+    """Read all headers; every file must belong to one patient, study and series, and a broken one is left out."""
     found: list[Slice] = []
     common: Facts | None = None
     issuers: set[str] = set()
     for index in range(files.count):
         alive()
-        dataset, facts = files.header(index)
+        read: list[tuple[Facts, list[Slice]]] = []
+        code = verdict(lambda index=index, read=read: read.append(files.header(index)))  # type: ignore[misc]
+        if code is not None:
+            files.left_out[index] = code
+            continue
+        facts, slices = read[0]
         common = common or facts
         issuers |= {facts.issuer_key} - {""}
         if _owner(facts) != _owner(common) or len(issuers) > 1:
             raise Rejected(RejectCode.SERIES_MIXED)
         if facts.issuer_key and not common.issuer_key:
             common = facts  # one slice that names the issuer speaks for those that do not
-        found += slices_of(dataset, index, facts)
+        found += slices
     if common is None:
-        raise Rejected(RejectCode.SERIES_TOO_SHORT)
+        raise Rejected(next(iter(files.left_out.values()), RejectCode.SERIES_TOO_SHORT))
     return common, found
 
 
