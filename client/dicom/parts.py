@@ -1,7 +1,8 @@
 """Which slices of a series belong together: strangers left out, several volumes told apart, the plan's one chosen.
 
 Archives keep in one series what a scanner sent together: arterial and venous phase, two echoes, several b-values, a
-scout before the scan. Slices at one place tell that there are several volumes; the marks of the slices tell which is which.
+scout before the scan. Slices at one place tell that there are several volumes; the marks of the slices tell which is
+which.
 """
 
 from collections.abc import Sequence

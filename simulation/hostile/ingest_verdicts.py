@@ -39,6 +39,9 @@ def verdict_of_stacks(entry: FileEntry, index: Index) -> str:
         if all(stack.code for stack in stacks):
             return RejectCode.SEGMENTATION_UNMATCHED
         return next((stack.segmentation_code for stack in stacks if stack.segmentation_code), "")
+    left_out = dict(stacks[0].left_out) if stacks else {}
+    if entry.file_key in left_out:
+        return left_out[entry.file_key]
     if stacks and entry.file_key in stacks[0].duplicates:
         return RejectCode.DUPLICATE_INSTANCE
     return stacks[0].code if stacks else ""

@@ -18,6 +18,8 @@ SLICES, GAP_MM = 8, 2.5
 PATIENT_ID, STUDY_UID, SERIES_UID, INSTANCE_UID = 0x00100020, 0x0020000D, 0x0020000E, 0x00080018
 FRAME_OF_REFERENCE, INTERCEPT, IMAGE_TYPE, NUMBER = 0x00200052, 0x00281052, 0x00080008, 0x00200013
 
+INCOMPLETE = Code.SERIES_INCOMPLETE
+
 Change = Callable[[list[RawFile]], list[RawFile]]
 
 
@@ -72,6 +74,15 @@ def one(index: int, change: Callable[[RawFile], object]) -> Change:
         return slices
 
     return apply
+
+
+def broken(
+    name: str, index: int, change: Callable[[RawFile], object], *outcomes: Code | str, rest: Code | str = INCOMPLETE
+) -> HostileCase:
+    """Make a case of one bad file, counted under its own code, and the ``rest`` of its series."""
+    verdicts = [any_of(rest)] * SLICES
+    verdicts[index] = any_of(*outcomes)
+    return mixed(name, one(index, change), tuple(verdicts))
 
 
 def every(change: Callable[[int, RawFile], object]) -> Change:
@@ -132,8 +143,8 @@ def alone() -> HostileCase:
 
 
 def skewed(slices: list[RawFile]) -> list[RawFile]:
-    """Shear the stack as a tilted gantry does."""
-    return [placed(raw, 0, 0.4 * index, GAP_MM * index) for index, raw in enumerate(slices)]
+    """Shear the stack further than a gantry tilts (45 degrees)."""
+    return [placed(raw, 0, 3.0 * index, GAP_MM * index) for index, raw in enumerate(slices)]
 
 
 UNEVEN = (Code.SERIES_MISSING_SLICE, Code.SERIES_GEOMETRY)
@@ -162,18 +173,19 @@ GEOMETRY = (
     series("three_missing_slices", lambda s: [*s[:2], s[4], *s[6:]], *UNEVEN, count=SLICES - 3),
     series("two_slices_at_one_place", at(*REGULAR[:4], REGULAR[3], *REGULAR[5:]), Code.SERIES_DUPLICATE_POSITION),
     series("all_slices_at_one_place", at(*[5.0] * SLICES), Code.SERIES_DUPLICATE_POSITION),
-    series("a_tilted_gantry", skewed, Code.SERIES_TILTED),
+    series("a_table_that_moves_sideways", skewed, Code.SERIES_TILTED),
     series("uneven_gaps", at(0, 2.5, 5, 8.1, 10, 12.5, 15, 17.5), *UNEVEN),
     series("gaps_that_grow", at(0, 1, 3, 6, 10, 15, 21, 28), *UNEVEN),
-    series("two_slices", lambda s: s[:2], Code.SERIES_TOO_SHORT, count=2),
+    series("two_slices", lambda s: s[:2], ACCEPTED, count=2),
     series("one_slice", lambda s: s[:1], Code.SERIES_TOO_SHORT, count=1),
-    series("slices_kilometres_apart", at(*[1e6 * i for i in range(SLICES)]), *NONSENSE),
+    mixed("slices_kilometres_apart", at(*[1e6 * i for i in range(SLICES)]),
+          (any_of(INCOMPLETE),) + (any_of(*NONSENSE),) * (SLICES - 1)),
     series("slices_metres_apart", at(*[1000.0 * i for i in range(SLICES)]), ACCEPTED, Code.SERIES_TOO_LARGE, *NONSENSE),
     series("slices_an_atom_apart", at(*[1e-7 * i for i in range(SLICES)]), Code.SERIES_DUPLICATE_POSITION,
            Code.SERIES_GEOMETRY),
-    series("a_slice_without_position", one(2, lambda r: r.drop(POSITION)), *NONSENSE),
-    series("a_slice_at_nan", one(2, lambda r: r.put(POSITION, "DS", "0\\0\\nan")), *NONSENSE),
-    series("a_slice_at_two_numbers", one(2, lambda r: r.put(POSITION, "DS", "0\\0")), *NONSENSE),
+    broken("a_slice_without_position", 2, lambda r: r.drop(POSITION), *NONSENSE),
+    broken("a_slice_at_nan", 2, lambda r: r.put(POSITION, "DS", "0\\0\\nan"), *NONSENSE),
+    broken("a_slice_at_two_numbers", 2, lambda r: r.put(POSITION, "DS", "0\\0"), *NONSENSE),
     series("orientations_of_zero", every(lambda _, r: r.put(ORIENTATION, "DS", "0\\0\\0\\0\\0\\0")), *NONSENSE),
     series("orientations_in_parallel", every(lambda _, r: r.put(ORIENTATION, "DS", "1\\0\\0\\1\\0\\0")), *NONSENSE),
     series("no_spacing", every(lambda _, r: r.drop(SPACING)), *NONSENSE),
@@ -185,19 +197,21 @@ GEOMETRY = (
 )  # fmt: skip
 
 MIXTURES = (
-    series("one_slice_turned", one(4, lambda r: r.put(ORIENTATION, "DS", "0\\1\\0\\-1\\0\\0")), Code.SERIES_MIXED),
-    series("one_slice_of_another_spacing", one(4, lambda r: r.put(SPACING, "DS", "2\\2")), Code.SERIES_MIXED),
-    series("one_slice_of_another_size",
-           one(4, lambda r: r.number(ROWS, 32).number(COLUMNS, 32).pixels(bytes(2048))), Code.SERIES_MIXED),
-    series("one_slice_of_another_frame_of_reference", one(4, lambda r: r.put(FRAME_OF_REFERENCE, "UI", "1.2.3")),
-           Code.SERIES_MIXED),
+    broken("one_slice_turned", 4, lambda r: r.put(ORIENTATION, "DS", "0\\1\\0\\-1\\0\\0"), Code.SERIES_FOREIGN),
+    broken("one_slice_of_another_spacing", 4, lambda r: r.put(SPACING, "DS", "2\\2"), Code.SERIES_FOREIGN),
+    broken("one_slice_of_another_size", 4,
+           lambda r: r.number(ROWS, 32).number(COLUMNS, 32).pixels(bytes(2048)), Code.SERIES_FOREIGN),
+    broken("one_slice_of_another_frame_of_reference", 4, lambda r: r.put(FRAME_OF_REFERENCE, "UI", "1.2.3"),
+           Code.SERIES_FOREIGN),
     series("one_slice_of_another_study", one(4, lambda r: r.put(STUDY_UID, "UI", "1.2.3.4")), Code.SERIES_MIXED),
     series("one_slice_of_another_patient", one(4, lambda r: r.put(PATIENT_ID, "LO", "SOMEBODY")), Code.SERIES_MIXED,
            Code.SERIES_MISSING_SLICE, Code.SERIES_TOO_SHORT),
     series("one_uid_for_two_slices", lambda s: [s[0], renamed(s[1], s[0]), *s[2:]], Code.CONFLICTING_INSTANCE),
-    series("one_slice_cut_in_its_pixels", one(4, lambda r: r.pixels(bytes(100))), Code.PIXEL_LENGTH),
-    series("one_slice_without_pixels", one(4, lambda r: r.drop(0x7FE00010)), Code.NO_PIXELS),
-    series("one_slope_of_nan", one(4, lambda r: r.put(0x00281053, "DS", "nan")), Code.RESCALE, Code.BAD_ATTRIBUTE),
+    broken("one_slice_cut_in_its_pixels", 4, lambda r: r.pixels(bytes(100)), Code.PIXEL_LENGTH),
+    broken("the_last_slice_cut_in_its_pixels", SLICES - 1, lambda r: r.pixels(bytes(100)), Code.PIXEL_LENGTH,
+           rest=ACCEPTED),
+    broken("one_slice_without_pixels", 4, lambda r: r.drop(0x7FE00010), Code.NO_PIXELS),
+    broken("one_slope_of_nan", 4, lambda r: r.put(0x00281053, "DS", "nan"), Code.RESCALE, Code.BAD_ATTRIBUTE),
 )  # fmt: skip
 
 ROWS_64, ROWS_32 = (b"\x28\0\x10\0US\x02\0" + rows + b"\0" for rows in (b"\x40", b"\x20"))

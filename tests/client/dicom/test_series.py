@@ -1,6 +1,7 @@
 """Which slices form a volume: the gatekeeper's verdicts, and the two real lung series against an independent reader."""
 
 import csv
+import math
 import random
 from dataclasses import replace
 from io import BytesIO
@@ -10,10 +11,13 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 
+from client.dicom.parts import chosen_part
 from client.dicom.pseudonyms import Pseudonyms
 from client.dicom.reject import RejectCode, Rejected
-from client.dicom.series import Slice, ordered
+from client.dicom.series import ordered
+from client.dicom.slices import Slice
 from client.dicom.volume import SeriesFiles, build_volume
+from common.plan.task import Part
 
 NAMES = Pseudonyms(b"k" * 32)
 
@@ -43,8 +47,8 @@ def moved(index: int, **changes):
     return change
 
 
-def tilted(stack: list[Slice]) -> list[Slice]:
-    return [replace(s, position=(s.position[0], s.position[1] + 0.6 * i, s.position[2])) for i, s in enumerate(stack)]
+def slanted(stack: list[Slice]) -> list[Slice]:
+    return [replace(s, position=(s.position[0], s.position[1] + 2.6 * i, s.position[2])) for i, s in enumerate(stack)]
 
 
 DEFECTS = {
@@ -54,16 +58,10 @@ DEFECTS = {
         moved(3, position=(-100.0, -120.0, 50.0)),
         RejectCode.SERIES_DUPLICATE_POSITION,
     ),
-    "the gantry is tilted": (tilted, RejectCode.SERIES_TILTED),
+    "the table moves further sideways than along": (slanted, RejectCode.SERIES_TILTED),
+    "one slice lies aside": (moved(4, position=(-95.0, -120.0, 50.0)), RejectCode.SERIES_GEOMETRY),
     "one slice lies off its place": (moved(4, position=(-100.0, -120.0, 50.9)), RejectCode.SERIES_GEOMETRY),
-    "one slice has another orientation": (
-        moved(4, orientation=(1.0, 0.0, 0.0, 0.0, 0.0, 1.0)),
-        RejectCode.SERIES_MIXED,
-    ),
-    "one slice has another pixel spacing": (moved(4, spacing_mm=(0.8, 0.8)), RejectCode.SERIES_MIXED),
-    "one slice has another size": (moved(4, rows=32), RejectCode.SERIES_MIXED),
-    "one slice has another frame of reference": (moved(4, frame_of_reference="1.3"), RejectCode.SERIES_MIXED),
-    "there are only two slices": (lambda stack: stack[:2], RejectCode.SERIES_TOO_SHORT),
+    "there is only one slice": (lambda stack: stack[:1], RejectCode.SERIES_TOO_SHORT),
 }
 
 
@@ -73,6 +71,36 @@ def test_a_series_that_is_no_volume_is_refused_with_its_code(defect):
     with pytest.raises(Rejected) as refused:
         ordered(change(stack_of()))
     assert refused.value.code is code
+
+
+FOREIGN = {
+    "another orientation": {"orientation": (1.0, 0.0, 0.0, 0.0, 0.0, 1.0)},
+    "another pixel spacing": {"spacing_mm": (0.8, 0.8)},
+    "another size": {"rows": 32},
+    "another frame of reference": {"frame_of_reference": "1.3"},
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_one_foreign_image_is_left_out_and_the_rest_judged_without_it(kind):
+    stack = moved(11, **FOREIGN[kind])(stack_of())
+    chosen = chosen_part(stack, Part.FIRST)
+    assert (len(chosen.slices), chosen.foreign, chosen.others) == (11, [stack[11]], [])
+    with pytest.raises(Rejected) as refused:
+        ordered(chosen_part(moved(4, **FOREIGN[kind])(stack_of()), Part.FIRST).slices)
+    assert refused.value.code is RejectCode.SERIES_MISSING_SLICE, "its place in the middle stays empty"
+
+
+def test_a_series_without_a_majority_is_refused():
+    turned = [(1.0, 0.0, 0.0, 0.0, math.cos(i), math.sin(i)) for i in range(12)]
+    stack = [replace(slice_, orientation=turn) for slice_, turn in zip(stack_of(), turned, strict=True)]
+    with pytest.raises(Rejected) as refused:
+        chosen_part(stack, Part.FIRST)
+    assert refused.value.code is RejectCode.SERIES_MIXED
+
+
+def test_a_slice_that_names_no_frame_of_reference_is_not_foreign():
+    assert chosen_part(moved(4, frame_of_reference="")(stack_of()), Part.FIRST).foreign == []
 
 
 def test_slices_are_ordered_by_position_whatever_the_order_of_the_files():
