@@ -6,6 +6,7 @@ from client.installation.folder import SiteFolder
 from client.ledger.budget import Affordable, Spending
 from client.ledger.ledger import Ledger
 from client.ledger.study_charges import planned_events
+from common.plan.guarantee import accounted_delta
 from common.plan.plan import StudyPlan
 
 
@@ -33,11 +34,12 @@ def forecast(folder: SiteFolder, plan: StudyPlan, *, ceiling: float) -> Forecast
     What the study has spent already is part of its plan, so it is counted once. Cost: some seconds.
     Raises: LedgerInvalidError, LedgerBusyError.
     """
-    if plan.privacy.delta is None:
+    delta = accounted_delta(plan)
+    if delta is None:
         return None
     with Ledger.open(folder.ledger, ceiling=ceiling) as ledger:
         spent = ledger.spending()
     others = [study for study in spent if study.study != plan.digest()]
-    planned = Spending(plan.digest(), plan.privacy.delta, planned_events(plan))
+    planned = Spending(plan.digest(), delta, planned_events(plan))
     budget = Affordable(ceiling)
     return Forecast(ceiling, budget.epsilon(spent), budget.epsilon([*others, planned]))

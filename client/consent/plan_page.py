@@ -26,6 +26,8 @@ OBSERVERS: Final = {
     "guarantee": "the same, together with the assumed colluders: what the plan promises",
     "hospital": "another hospital in the study, which knows its own noise",
     "hospital_with_colluders": "such a hospital together with the assumed colluders",
+    "all_others": "a coordinator to whom every other hospital belonged: your hospital's share of the noise alone hides "
+    "your patients then, and the more hospitals a sum must hold, the smaller is a share",
 }
 
 

@@ -6,6 +6,7 @@ from client.ledger.budget import Charge, Stratum
 from client.ledger.ledger import Ledger, Reservation, charge
 from client.ledger.terms import StudyTerms
 from common.plan.guarantee import (
+    accounted_delta,
     evaluation_noise_multiplier,
     evaluations,
     labelled_events,
@@ -39,6 +40,7 @@ class StudyCharges:
 
     def __init__(self, plan: StudyPlan, ledger: Ledger, terms: Callable[[], StudyTerms] | None = None) -> None:
         self._plan, self._ledger, self._study, self._terms = plan, ledger, plan.digest(), terms
+        self._delta = accounted_delta(plan)
         self._evaluation_multiplier = evaluation_noise_multiplier(plan)
 
     @property
@@ -64,7 +66,7 @@ class StudyCharges:
         Raises: BudgetExhaustedError (the site's ceiling, or the plan's own promise), StrataChangedError,
         LedgerInvalidError, LedgerBusyError; nothing was read or charged then.
         """
-        delta = self._plan.privacy.delta
+        delta = self._delta
         if delta is None:
             return None
         charges = self.charges(phase, scored=scored)

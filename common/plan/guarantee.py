@@ -12,9 +12,18 @@ from common.plan.errors import PlanInvalidError, PlanWeakPrivacyError
 from common.plan.phases import Phase
 from common.plan.plan import StudyPlan
 from common.plan.privacy import NoisePlacement
-from common.privacy.accounting import SampledGaussian, epsilon_under, noise_multiplier_for
+from common.plan.schedule import count_layout
+from common.plan.shape import largest_layout
+from common.privacy.accounting import LEAST_DELTA, SampledGaussian, epsilon_under, noise_multiplier_for
 from common.privacy.errors import AccountingError
-from common.privacy.noise_placement import NoiseShares, ObserverEpsilon, epsilon_with_honest, observer_epsilon
+from common.privacy.noise_placement import (
+    NoiseShares,
+    ObserverEpsilon,
+    epsilon_with_honest,
+    observer_epsilon,
+    worst_of,
+)
+from common.privacy.noise_tails import WHOLE, Shares, tails_delta
 
 
 @dataclass(frozen=True)
@@ -69,30 +78,56 @@ def may_score(plan: StudyPlan, scores_before: int, *, closing: bool) -> bool:
 def evaluation_noise_multiplier(plan: StudyPlan) -> float:
     """Return the noise of one evaluation, relative to the norm of one patient's counts, so that all cost the budget.
 
-    0 when the plan has no privacy. Every validation patient is in every evaluation: sampling rate 1.
+    0 when the plan has no privacy. Every validation patient is in every evaluation: sampling rate 1. The tails that
+    drawn noise lacks are in the budget (more noise has smaller ones, so those of the first guess are enough).
     """
-    if plan.privacy.delta is None:
+    delta = plan.privacy.delta
+    if delta is None:
         return 0.0
-    return noise_multiplier_for(
-        epsilon=plan.evaluation.epsilon, delta=plan.privacy.delta, sampling_rate=1.0, steps=evaluations(plan)
-    )
+
+    def needed(left: float) -> float:
+        return noise_multiplier_for(epsilon=plan.evaluation.epsilon, delta=left, sampling_rate=1.0, steps=releases)
+
+    releases, counts = evaluations(plan), count_layout(plan).length
+    guess = SampledGaussian(1.0, needed(delta), releases)
+    return needed(delta - tails_delta([guess], coordinates=counts, shares=_standing(plan)))
+
+
+def accounted_delta(plan: StudyPlan) -> float | None:
+    """Return the delta at which the noise of training is accounted; None when the plan promises nothing.
+
+    It is the plan's delta without what the tails cost that drawn noise lacks (``common.privacy.noise_tails``).
+    Raises: PlanWeakPrivacyError where that leaves nothing; NetworkUnsuitableError.
+    """
+    delta = plan.privacy.delta
+    if delta is None:
+        return None
+    strata, most = (labelled_events(plan), unlabelled_events(plan)), largest_layout(plan)
+    lacking = max(tails_delta(events, coordinates=most, shares=_standing(plan)) for events in strata)
+    if delta - lacking < LEAST_DELTA:
+        raise PlanWeakPrivacyError(
+            f"privacy.delta is {delta:g}, but that drawn noise never exceeds 8.57 standard deviations costs {lacking:.3g} "
+            f"already ({most} parameters); train fewer parameters, plan fewer attempts, raise noise_multiplier or delta"
+        )
+    return delta - lacking
 
 
 def guarantee(plan: StudyPlan) -> Guarantee | None:
     """Return what the plan buys, or None when it promises nothing (noise = none).
 
-    Accountant: Google's PLD (``common.privacy.accounting``), zero-out relation, against the coordinator together with
-    up to ``assumed_colluders`` sites (distributed) or against everybody (local).
-    Raises: PlanInvalidError for noise below what can be accounted.
+    Accountant: ``common.privacy.accounting``, zero-out relation, against the coordinator together with up to
+    ``assumed_colluders`` sites (distributed) or against everybody (local).
+    Raises: PlanInvalidError for noise below what can be accounted; PlanWeakPrivacyError, NetworkUnsuitableError.
     """
-    if plan.privacy.delta is None:
+    delta, promise = plan.privacy.delta, plan.privacy.epsilon
+    if delta is None or promise is None:
         return None
-    delta, promise = plan.privacy.delta, plan.privacy.epsilon or 0.0
     try:
+        left = accounted_delta(plan) or delta
         return Guarantee(
             delta=delta,
-            labelled=epsilon_under(labelled_events(plan), delta, ceiling=promise),
-            unlabelled=epsilon_under(unlabelled_events(plan), delta, ceiling=promise),
+            labelled=epsilon_under(labelled_events(plan), left, ceiling=promise),
+            unlabelled=epsilon_under(unlabelled_events(plan), left, ceiling=promise),
             validation=plan.evaluation.epsilon if plan.evaluation.held_out else 0.0,
         )
     except AccountingError as error:
@@ -100,35 +135,36 @@ def guarantee(plan: StudyPlan) -> Guarantee | None:
 
 
 def seen_by(plan: StudyPlan) -> ObserverEpsilon | None:
-    """Return the epsilon of the worse stratum towards each kind of observer; None when the plan promises nothing.
+    """Return the epsilon of the worst stratum towards each kind of observer; None when the plan promises nothing.
 
-    A participating hospital can subtract its own noise, so with distributed noise it sees more than an outsider.
+    Held-out patients are a stratum too. A participating hospital can subtract its own noise, so with distributed noise
+    it sees more than an outsider. Raises: as ``guarantee``.
     """
-    if plan.privacy.delta is None:
+    delta = plan.privacy.delta
+    if delta is None:
         return None
-    rules, shares = plan.secure_aggregation, None
-    if plan.privacy.noise is NoisePlacement.DISTRIBUTED:
-        shares = NoiseShares(rules.minimum_survivors, rules.assumed_colluders)
-    strata = [events for events in (labelled_events(plan), unlabelled_events(plan)) if events]
-    seen = [observer_epsilon(events, plan.privacy.delta, shares) for events in strata]
-    return max(seen, key=lambda each: each.guarantee)
+    shares = _noise_shares(plan)
+    try:
+        return worst_of([observer_epsilon(each, delta, shares, coordinates=most) for each, most in _strata(plan)])
+    except AccountingError as error:
+        raise PlanInvalidError(f"the plan's noise cannot be accounted: {error}") from None
 
 
 def epsilon_if_real(plan: StudyPlan, real: int) -> float | None:
-    """Return the epsilon of the worse stratum when ``real`` hospitals of the plan are real and all others are not.
+    """Return the epsilon of the worst stratum when ``real`` hospitals of the plan are real and all others are not.
 
     ``real`` counts the patients' own hospital; 1: every other hospital belongs to the coordinator. Of the real ones the
     assumed colluders still help it, the patients' own does not. Never below the guarantee; None for a plan that
     promises nothing; infinite where (nearly) no noise would be left.
     """
-    if plan.privacy.delta is None:
+    delta = plan.privacy.delta
+    if delta is None:
         return None
-    rules, shares = plan.secure_aggregation, None
-    if plan.privacy.noise is NoisePlacement.DISTRIBUTED:
-        shares = NoiseShares(rules.minimum_survivors, rules.assumed_colluders)
+    rules, shares = plan.secure_aggregation, _noise_shares(plan)
     honest = max(1, min(real, rules.minimum_survivors) - rules.assumed_colluders)
-    strata = [events for events in (labelled_events(plan), unlabelled_events(plan)) if events]
-    return max(epsilon_with_honest(events, plan.privacy.delta, shares, honest=honest) for events in strata)
+    return max(
+        epsilon_with_honest(events, delta, shares, honest=honest, coordinates=most) for events, most in _strata(plan)
+    )
 
 
 def check_guarantee(plan: StudyPlan, source: str) -> Guarantee | None:
@@ -164,6 +200,32 @@ def noise_to_signal(plan: StudyPlan, phase: Phase, num_parameters: int) -> float
     return phase.noise_multiplier * math.sqrt(num_parameters * sites) / plan.expected_batch(phase)
 
 
+def _strata(plan: StudyPlan) -> list[tuple[list[SampledGaussian], int]]:
+    """Return what each stratum goes through, and how many numbers one release has."""
+    most = largest_layout(plan)
+    strata = [(events, most) for events in (labelled_events(plan), unlabelled_events(plan)) if events]
+    if plan.evaluation.held_out:
+        scores = SampledGaussian(1.0, evaluation_noise_multiplier(plan), evaluations(plan))
+        strata.append(([scores], count_layout(plan).length))
+    return strata
+
+
+def _noise_shares(plan: StudyPlan) -> NoiseShares | None:
+    """Return the sites' shares of the noise; None where each site adds all of it."""
+    if plan.privacy.noise is not NoisePlacement.DISTRIBUTED:
+        return None
+    rules = plan.secure_aggregation
+    return NoiseShares(rules.minimum_survivors, rules.assumed_colluders)
+
+
+def _standing(plan: StudyPlan) -> Shares:
+    """Return the shares of noise that the guarantee counts on."""
+    if plan.privacy.noise is not NoisePlacement.DISTRIBUTED:
+        return WHOLE
+    honest = plan.secure_aggregation.honest_survivors
+    return Shares(honest, honest)
+
+
 def _steps(phase: Phase) -> int:
     return phase.maximum_attempts * phase.local_steps
 
@@ -171,14 +233,14 @@ def _steps(phase: Phase) -> int:
 def _needed(plan: StudyPlan, phase: Phase) -> float:
     """Noise multiplier with which a plan of one phase keeps its promise in both strata."""
     assert plan.privacy.epsilon is not None and plan.privacy.delta is not None  # noqa: S101, PT018 (for the types)
-    needed = 0.0
+    needed, delta = 0.0, accounted_delta(plan) or plan.privacy.delta
     for rate, ratio in (
         (phase.labelled_sampling_rate, 1.0),
         (phase.unlabelled_sampling_rate, phase.unlabelled_clip_ratio),
     ):
         if rate > 0:
             multiplier = noise_multiplier_for(
-                epsilon=plan.privacy.epsilon, delta=plan.privacy.delta, sampling_rate=rate, steps=_steps(phase)
+                epsilon=plan.privacy.epsilon, delta=delta, sampling_rate=rate, steps=_steps(phase)
             )
             needed = max(needed, multiplier * ratio)
     return needed

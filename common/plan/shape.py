@@ -55,6 +55,12 @@ def phase_layouts(plan: StudyPlan) -> Layouts:
     return tuple(found)
 
 
+def largest_layout(plan: StudyPlan) -> int:
+    """Return the number of parameters of the phase that trains most. Raises: NetworkUnsuitableError."""
+    parameters = plan_parameters(plan)
+    return max(layout_of(parameters, phase.trainable.value).num_parameters for phase in plan.phases)
+
+
 def plan_parameters(plan: StudyPlan) -> tuple[tuple[str, tuple[int, ...]], ...]:
     """Return name and shape of each parameter of the plan's network. Raises: NetworkUnsuitableError."""
     return network_parameters(

@@ -36,6 +36,7 @@ MOST_NOISE_MULTIPLIER: Final = 1e6
 LEAST_NOISE_MULTIPLIER: Final = 0.2  # below it one step costs epsilon > 10 and the accountant minutes: no privacy
 MOST_STEPS: Final = 1_000_000
 MEANINGLESS_EPSILON: Final = 100.0  # above it the fine interval is not worth its time
+LEAST_DELTA: Final = 1e-15
 EXACT: Final = 2e-4  # relative: how much above the fine figure a coarse one may be, to stand for it
 NOISE_STEPS: Final = 10_000  # noise multipliers are rounded up to a multiple of 1 / 10,000
 _one_at_a_time = threading.Lock()  # simulated sites ask for the same figure at the same moment: one computes, all read
@@ -156,7 +157,7 @@ def merge(events: Iterable[SampledGaussian]) -> tuple[SampledGaussian, ...]:
 
 def require_delta(delta: float) -> None:
     """Raise AccountingError unless 1e-15 <= delta <= 0.1. How small it must be (below 1 / patients) the plan says."""
-    require_number("delta", delta, least=1e-15, most=0.1)
+    require_number("delta", delta, least=LEAST_DELTA, most=0.1)
 
 
 @functools.lru_cache(maxsize=256)

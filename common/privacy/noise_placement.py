@@ -8,15 +8,17 @@ noise from honest sites; it rests on secure aggregation (computational). ``local
     each site adds N(0, sigma^2 C^2 / h); an observer who knows the noise of r survivors still faces
     (s_min - r) shares, that is a noise multiplier of sigma sqrt((s_min - r) / h)
 
-With r = c that is sigma: the guarantee. A participating hospital knows one share more: its own.
+With r = c that is sigma: the guarantee. A participating hospital knows one share more: its own. Where every other
+survivor is the coordinator's (r = s_min - 1), the patient's own hospital's share is left: sigma / sqrt(h).
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
-from common.privacy.accounting import LEAST_NOISE_MULTIPLIER, SampledGaussian, epsilon
+from common.privacy.accounting import LEAST_DELTA, LEAST_NOISE_MULTIPLIER, SampledGaussian, epsilon
 from common.privacy.errors import AccountingError
+from common.privacy.noise_tails import Shares, tails_delta
 
 
 @dataclass(frozen=True)
@@ -69,33 +71,45 @@ class ObserverEpsilon:
 
     outsider: sees the released sums and models, and colludes with nobody. guarantee: outsiders together with c
     colluding sites; the figure that the plan promises. hospital: a participating site alone, which subtracts its own
-    noise. hospital_with_colluders: one that also knows the noise of the c colluding sites.
+    noise. hospital_with_colluders: one that also knows the noise of the c colluding sites. all_others: a coordinator to
+    whom every other survivor of the least sum belongs, so that the patient's hospital hides its patients by its own
+    share alone; the more survivors a plan asks for, the smaller that share.
     """
 
     outsider: float
     guarantee: float
     hospital: float
     hospital_with_colluders: float
+    all_others: float
 
 
-def observer_epsilon(events: Sequence[SampledGaussian], delta: float, shares: NoiseShares | None) -> ObserverEpsilon:
+def observer_epsilon(
+    events: Sequence[SampledGaussian], delta: float, shares: NoiseShares | None, *, coordinates: int = 1
+) -> ObserverEpsilon:
     """Return epsilon of one stratum's ``events`` (full noise multiplier) for each observer; ``shares`` None = local.
 
-    In ``local`` placement nobody can subtract anything that protects another site: four times the same figure.
+    ``coordinates``: numbers in one release, for the tails that drawn noise lacks (``common.privacy.noise_tails``).
+    In ``local`` placement nobody can subtract anything that protects another site: five times the same figure.
     """
     if shares is None:
-        return ObserverEpsilon(*[epsilon(events, delta)] * 4)
+        left = delta - tails_delta(events, coordinates=coordinates)
+        return ObserverEpsilon(*[epsilon(events, left) if left >= LEAST_DELTA else math.inf] * 5)
     colluders = shares.assumed_colluders
+
+    def seen(known_shares: int) -> float:
+        return _epsilon_seen(events, delta, shares, known_shares, coordinates)
+
     return ObserverEpsilon(
-        outsider=_epsilon_seen(events, delta, shares, 0),
-        guarantee=_epsilon_seen(events, delta, shares, colluders),
-        hospital=_epsilon_seen(events, delta, shares, 1),
-        hospital_with_colluders=_epsilon_seen(events, delta, shares, 1 + colluders),
+        outsider=seen(0),
+        guarantee=seen(colluders),
+        hospital=seen(1),
+        hospital_with_colluders=seen(1 + colluders),
+        all_others=seen(shares.minimum_survivors - 1),
     )
 
 
 def epsilon_with_honest(
-    events: Sequence[SampledGaussian], delta: float, shares: NoiseShares | None, *, honest: int
+    events: Sequence[SampledGaussian], delta: float, shares: NoiseShares | None, *, honest: int, coordinates: int = 1
 ) -> float:
     """Return epsilon of one stratum's ``events`` when a sum holds ``honest`` hospitals and no other real one.
 
@@ -103,14 +117,23 @@ def epsilon_with_honest(
     Infinite where (nearly) no noise is left. Raises: AccountingError.
     """
     if shares is None:
-        return epsilon(events, delta)
-    return _epsilon_seen(events, delta, shares, max(0, shares.minimum_survivors - honest))
+        return observer_epsilon(events, delta, None, coordinates=coordinates).guarantee
+    return _epsilon_seen(events, delta, shares, max(0, shares.minimum_survivors - honest), coordinates)
 
 
-def _epsilon_seen(events: Sequence[SampledGaussian], delta: float, shares: NoiseShares, known_shares: int) -> float:
+def worst_of(strata: Sequence[ObserverEpsilon]) -> ObserverEpsilon:
+    """Return for each observer the largest epsilon of any stratum (disjoint patients); at least one stratum."""
+    return ObserverEpsilon(*(max(figures) for figures in zip(*map(astuple, strata), strict=True)))
+
+
+def _epsilon_seen(
+    events: Sequence[SampledGaussian], delta: float, shares: NoiseShares, known_shares: int, coordinates: int
+) -> float:
     """Account ``events`` with the noise that is left after subtracting ``known_shares``."""
     seen = [shares.seen_by(event.noise_multiplier, known_shares=known_shares) for event in events]
-    if any(noise_multiplier < LEAST_NOISE_MULTIPLIER for noise_multiplier in seen):
+    standing = Shares(shares.minimum_survivors - known_shares, shares.honest_survivors)
+    delta -= tails_delta(events, coordinates=coordinates, shares=standing)
+    if delta < LEAST_DELTA or any(noise_multiplier < LEAST_NOISE_MULTIPLIER for noise_multiplier in seen):
         return math.inf
     left = [SampledGaussian(event.sampling_rate, sigma, event.steps) for event, sigma in zip(events, seen, strict=True)]
     return epsilon(left, delta)

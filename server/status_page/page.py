@@ -267,6 +267,7 @@ def _privacy(plan: StudyPlan, epsilon: dict[str, float] | None) -> Markup:
         "outsider": "somebody who sees only the models",
         "hospital": "another hospital of the study, alone",
         "hospital_with_colluders": "another hospital that works with the coordinator",
+        "all_others": "coordinator, if every other hospital belonged to it",
     }
     rows: list[list[Child]] = [
         [who, f"{epsilon[name]:.2f}" if math.isfinite(epsilon[name]) else "no bound"] for name, who in names.items()

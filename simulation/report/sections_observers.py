@@ -48,15 +48,20 @@ def _each(facts: RunFacts, numbers: Figures) -> list[list[str]]:
         ],
         ["one hospital that takes part", "its own part", _shown(numbers, "hospital")],
     ]
+    all_others = [
+        "the coordinator, if every other hospital belonged to it",
+        "all parts but that of the patient's own hospital",
+        _shown(numbers, "all_others"),
+    ]
     if colluders == 0:
         rows[1][0], rows[1][1] = "<b>the coordinator, and no hospital with it: the promise</b>", "nothing"
-        return rows
+        return [*rows, all_others]
     together = [
         f"one hospital together with {others}: more than the plan assumes",
         "their own parts",
         _shown(numbers, "hospital_with_colluders"),
     ]
-    return [*rows, together]
+    return [*rows, together, all_others]
 
 
 def _anybody(numbers: Figures) -> list[list[str]]:

@@ -19,6 +19,7 @@ from scipy.stats import binomtest, norm
 from sklearn.metrics import roc_auc_score
 
 import simulation.report.figures
+from common.plan.guarantee import evaluation_noise_multiplier, evaluations
 from common.plan.reading import read_plan
 from common.plan.start import start_network
 from common.privacy.accounting import COARSE_INTERVAL, SampledGaussian, epsilon
@@ -227,9 +228,11 @@ def test_what_the_plan_says_and_what_its_noise_buys(real_run, shown):
     # Each observer can subtract the noise of so many survivors of the smallest sum; the rest still stands.
     honest = rules.minimum_survivors - rules.assumed_colluders
     known = {"outsider": 0, "guarantee": rules.assumed_colluders, "hospital": 1, "hospital_with_colluders": 2}
+    known["all_others"] = rules.minimum_survivors - 1
     for observer, shares in known.items():
         left = ((rules.minimum_survivors - shares) / honest) ** 0.5
-        assert shown.exact[f"seen.{observer}"] == pytest.approx(bought(plan, worst, left), rel=1e-6), observer
+        most = max(bought(plan, stratum, left) for stratum in ("labelled", "unlabelled", "validation"))
+        assert shown.exact[f"seen.{observer}"] == pytest.approx(most, rel=1e-6), observer
 
 
 def stratum_cost(plan, stratum):
@@ -238,6 +241,9 @@ def stratum_cost(plan, stratum):
 
 def bought(plan, stratum, noise_left):
     """Epsilon of all attempts that the plan allows, with part of the noise subtracted."""
+    if stratum == "validation":
+        noise = noise_left * evaluation_noise_multiplier(plan)
+        return epsilon([SampledGaussian(1.0, noise, evaluations(plan))], plan.privacy.delta)
     events = []
     for phase in plan.phases:
         rate = phase.labelled_sampling_rate if stratum == "labelled" else phase.unlabelled_sampling_rate
