@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from client.consent.approval import approve, check_for_site, require_name, withdraw_approval
+from client.consent.approval import approve, check_for_approval, require_name, withdraw_approval
 from client.consent.confirmation import require_confirmed
 from client.consent.errors import NotConfirmedError
 from client.consent.plan_page import plan_facts, print_plan
@@ -71,7 +71,7 @@ def _decide(folder: SiteFolder, plan: Path, approver: str | None, *, yes: bool, 
 
 def _facts(folder: SiteFolder, plan: Path) -> dict[str, Any]:
     with errors.status("checking the plan") if errors.is_terminal else nullcontext():
-        return plan_facts(folder, check_for_site(folder, plan), source=str(plan))
+        return plan_facts(folder, check_for_approval(folder, plan), source=str(plan))
 
 
 def _withdraw(folder: SiteFolder, digest: str, approver: str | None, *, yes: bool, as_json: bool) -> None:

@@ -22,12 +22,14 @@ from client.installation.folder import SiteFolder
 from client.installation.public_images import read_public_images
 from common.errors import FedwardError
 from common.files import replace_atomically
+from common.plan.combinations import check_combinations
 from common.plan.errors import PlanInvalidError
 from common.plan.figure_file import figures_in
 from common.plan.fitting import check_fit
 from common.plan.guarantee import Guarantee, check_guarantee
 from common.plan.plan import StudyPlan
 from common.plan.reading import read_plan
+from common.plan.settings_read import check_settings_are_read
 from common.plan.shape import Layouts, Shapes, ShapesOf, phase_layouts
 from common.plan.shapes_here import shapes_here
 from common.plan.signing import signature_path, verify_plan
@@ -65,8 +67,9 @@ class CheckedPlan(ProposedPlan):
 def check_for_site(folder: SiteFolder, plan_file: Path) -> ProposedPlan:
     """Check a plan as this site sees it; neither PyTorch nor, where every patient is in every round, an accountant.
 
-    In order: (1) form and thresholds, (2) the coordinator's signature, (3) the roster it names is the one installed
-    here, and this site is in it under its own key, (4) the guarantee, recomputed, (5) network and lattice, (6) policy.
+    In order: (1) form and thresholds, (2) the coordinator's signature, and whether the plan's parts go together, (3)
+    the roster it names is the one installed here, and this site is in it under its own key, (4) the guarantee,
+    recomputed, (5) network and lattice, (6) policy.
 
     Raises: NotEnrolledError, PlanInvalidError, PolicyRefusedError, and what reading, signature and guarantee raise.
     """
@@ -74,6 +77,7 @@ def check_for_site(folder: SiteFolder, plan_file: Path) -> ProposedPlan:
     plan = read_plan(plan_file)
     roster = read_roster(folder.roster)
     verify_plan(plan, plan_file, roster.coordinator)
+    check_combinations(plan, str(plan_file))
     if plan.study.roster_digest != roster.digest():
         raise PlanInvalidError(
             f"{plan_file}: made for roster {plan.study.roster_digest[:12]}…, here is {roster.digest()[:12]}…; "
@@ -92,16 +96,26 @@ def check_for_site(folder: SiteFolder, plan_file: Path) -> ProposedPlan:
     return ProposedPlan(plan, roster, names[0], bought, layouts, confirmed)
 
 
+def check_for_approval(folder: SiteFolder, plan_file: Path) -> ProposedPlan:
+    """Check a plan that nobody here approved yet: as ``check_for_site``, and that no setting of it would be ignored.
+
+    Raises: as ``check_for_site``; PlanInvalidError.
+    """
+    checked = check_for_site(folder, plan_file)
+    check_settings_are_read(checked.plan, str(plan_file))
+    return checked
+
+
 def approve(folder: SiteFolder, plan_file: Path, *, approver: str) -> ProposedPlan:
     """Record that ``approver`` (a person's name) approves the plan; the plan is checked first and copied.
 
     The study's patients, strata and splits are frozen as they are in the cache now, or, where the study began here
     before the cache was made again, as they were then. Doing it again only adds a line to the audit log.
-    Raises: as ``check_for_site``; PlanInvalidError for an empty or overlong name; CacheInvalidError;
+    Raises: as ``check_for_approval``; PlanInvalidError for an empty or overlong name; CacheInvalidError;
     StrataChangedError; what ``read_public_images`` raises when the plan names images that are not here.
     """
     require_name(approver)
-    checked = check_for_site(folder, plan_file)
+    checked = check_for_approval(folder, plan_file)
     digest = checked.plan.digest()
     read_public_images(folder, checked.plan)
     if folder.cache.exists():

@@ -151,6 +151,8 @@ def _others(facts: dict[str, Any]) -> list[tuple[str, str]]:
         names = ", ".join(known["not_confirmed"])
         rows.append((_epsilon(value), f"what this study costs a patient here if these are not real: {names}"))
     rows.append((f"{known['count']} of {known['needed']}", "hospitals confirmed of those needed, this one included"))
+    if facts["contact"]:
+        rows.append((facts["contact"], "whom to ask about this study, as the plan says"))
     return [*rows, (facts["coordinator"], "the coordinator, which you compared when you joined")]
 
 

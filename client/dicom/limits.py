@@ -8,6 +8,8 @@ import math
 import resource
 import time
 
+from common.plan.combinations import MOST_VOXELS
+
 MIB = 1 << 20
 
 MIN_FILE_BYTES = 133  # preamble (128), prefix (4), something
@@ -21,7 +23,7 @@ MAX_RECORDS_PER_FILE = 256
 MAX_FILE_RECORD_BYTES = 16 * MIB
 MAX_FOLDER_DEPTH = 64
 MAX_SERIES_SLICES = 4096
-MAX_VOLUME_VOXELS = 100_000_000
+MAX_VOLUME_VOXELS = MOST_VOXELS  # plans that ask for larger volumes are refused before anybody signs them
 
 # Largest plausible side of an image, in pixels: an RLE bomb of 16384 x 16384 costs 2.6 GB and 21 s otherwise.
 MAX_SIDE_PX = {"CT": 4096, "MR": 4096, "US": 4096, "CR": 10_000, "DX": 10_000, "MG": 10_000}

@@ -5,7 +5,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from client.dicom.record import Stratum
+from common.plan.combinations import METHODS
 from common.plan.errors import PlanInvalidError
+from common.plan.phases import Method as PlanMethod
+from common.plan.task import TaskKind
 
 NO_CLIP = 1e6  # where nothing is promised, gradients are summed as they are
 
@@ -100,7 +103,7 @@ class TrainingSettings:
             raise PlanInvalidError("method standardise trains 'feature_norm' and nothing else")
         if self.method is Method.STANDARDISE and self.placement is Placement.LOCAL:
             raise PlanInvalidError("method standardise needs the sum over all sites; noise placement 'local' has none")
-        if (self.task is Task.SEGMENTATION) != (self.method is Method.MEAN_TEACHER) and self.pseudo_labels:
+        if PlanMethod(self.method.value) not in METHODS[TaskKind(self.task.value)]:
             raise PlanInvalidError(f"method {self.method} does not fit task {self.task}")
 
     @property

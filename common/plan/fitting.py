@@ -9,7 +9,9 @@ from common.plan.phases import Phase
 from common.plan.plan import StudyPlan
 from common.plan.privacy import NoisePlacement
 from common.plan.protocol import vector_spec
+from common.plan.schedule import count_layout
 from common.plan.shape import PhaseLayout
+from common.secagg.errors import VectorRefusedError
 
 LEAST_STEPS_PER_NOISE = 1024  # privacy.md section 2: the noise share of a site covers at least so many lattice steps
 LARGEST_NOISE = 8.6  # standard deviations: no draw is larger (privacy.md section 2)
@@ -53,9 +55,14 @@ def check_fit(plan: StudyPlan, shapes: Sequence[PhaseLayout], source: str) -> li
     """Check every phase against the network: layout hash, and the three bounds of the noise lattice.
 
     ``shapes``: what the network makes of the phases (``common.plan.shape``).
-    Raises: PlanInvalidError (layout), PlanWeakPrivacyError (lattice too coarse for the noise, or without room for it).
+    Raises: PlanInvalidError (layout, vector too long), PlanWeakPrivacyError (lattice too coarse for the noise, or
+    without room for it).
     """
-    fits = []
+    longest, fits = max(shape.num_parameters for shape in shapes), []
+    try:
+        vector_spec(plan, body_length=longest, meta_words=count_layout(plan).length).check()
+    except VectorRefusedError as error:
+        raise PlanInvalidError(f"{source}: secure aggregation cannot carry it: {error}") from None
     for phase, shape in zip(plan.phases, shapes, strict=True):
         if shape.layout_hash != phase.layout_hash:
             raise PlanInvalidError(

@@ -106,8 +106,8 @@ def accounted_delta(plan: StudyPlan) -> float | None:
     lacking = max(tails_delta(events, coordinates=most, shares=_standing(plan)) for events in strata)
     if delta - lacking < LEAST_DELTA:
         raise PlanWeakPrivacyError(
-            f"privacy.delta is {delta:g}, but that drawn noise never exceeds 8.57 standard deviations costs {lacking:.3g} "
-            f"already ({most} parameters); train fewer parameters, plan fewer attempts, raise noise_multiplier or delta"
+            f"privacy.delta is {delta:g}, but that drawn noise never exceeds 8.57 standard deviations costs "
+            f"{lacking:.3g} already ({most} parameters); train fewer parameters, plan fewer attempts, or raise delta"
         )
     return delta - lacking
 

@@ -33,6 +33,7 @@ def summarise(plan: StudyPlan, bought: Guarantee | None, fits: list[PhaseFit]) -
     return {
         "study": plan.study.name,
         "title": plan.study.title,
+        "contact": plan.study.contact,
         "digest": plan.digest(),
         "task": {
             "kind": plan.task.kind.value,

@@ -9,12 +9,14 @@ from rich.table import Table
 
 from common.errors import FedwardError
 from common.files import write_new
+from common.plan.combinations import check_combinations
 from common.plan.figure_file import figures_in, own_folder
 from common.plan.fitting import check_fit
 from common.plan.guarantee import check_guarantee
 from common.plan.plan import StudyPlan
 from common.plan.reading import read_plan
 from common.plan.selection import check_selection
+from common.plan.settings_read import check_settings_are_read
 from common.plan.shape import phase_layouts
 from common.plan.signing import PlanSignature, sign_plan, verify_plan
 from common.plan.summary import summarise
@@ -101,8 +103,10 @@ def new(
 
 
 def checked_summary(plan: StudyPlan, source: str) -> dict[str, Any]:
-    """Check guarantee, selection and network fit, and return the summary. Raises what those checks raise."""
+    """Check combinations, network, settings, guarantee and selection; return the summary. Raises what they raise."""
+    check_combinations(plan, source)
     fits = check_fit(plan, phase_layouts(plan), source)
+    check_settings_are_read(plan, source)
     with figures_in(own_folder()):
         bought = check_guarantee(plan, source)
         check_selection(plan, source)
@@ -116,6 +120,8 @@ def print_summary(summary: dict[str, Any]) -> None:
     table.add_column(overflow="fold")
     for name in ("task", "privacy", "secure_aggregation"):
         table.add_row(name.replace("_", " "), escape(_lines(summary[name])))
+    if summary["contact"]:
+        table.add_row("contact", escape(summary["contact"]))
     table.add_row("evaluations", str(summary["evaluations"]))
     table.add_row("result", escape(_lines(summary["result"])))
     table.add_row("sites", escape("\n".join(_site_line(site) for site in summary["sites"])))

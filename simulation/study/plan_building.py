@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from common.networks.shipped_weights import available
+from common.plan.combinations import check_combinations
 from common.plan.errors import PlanWeakPrivacyError
 from common.plan.fitting import check_fit
 from common.plan.guarantee import check_guarantee, labelled_events, unlabelled_events
@@ -12,6 +13,7 @@ from common.plan.plan import FORMAT, StudyPlan
 from common.plan.privacy import NoisePlacement
 from common.plan.reading import parse_plan
 from common.plan.selection import check_selection
+from common.plan.settings_read import check_settings_are_read
 from common.plan.shape import phase_layouts
 from common.plan.task import SEEDED
 from common.privacy.accounting import COARSE_INTERVAL, LEAST_NOISE_MULTIPLIER, SampledGaussian, epsilon
@@ -39,7 +41,10 @@ def build_plan(
         "roster_digest": roster_digest,
         "order_key": order_key,
     }
-    plan = _with_noise(scenario, _with_layouts(parse_plan(document, SOURCE)))
+    draft = parse_plan(document, SOURCE)
+    check_combinations(draft, SOURCE)
+    plan = _with_noise(scenario, _with_layouts(draft))
+    check_settings_are_read(plan, SOURCE)
     check_guarantee(plan, SOURCE)
     if plan.aggregation.heeds_scores:
         check_selection(plan, SOURCE)

@@ -1,0 +1,152 @@
+"""What goes with what: one table of task, method, network and loss, read by ``plan check`` and by every site.
+
+A plan that passes here can be trained; one that could only fail at the hospitals is refused before anybody signs it.
+
+    task             networks that answer it    methods                                             loss of a scan
+    classification   small_cnn, residual        supervised, teacher_student, fixmatch               cross-entropy
+    multi_label      small_cnn, residual        supervised, teacher_student, fixmatch               binary cross-entropy
+    segmentation     unet                       supervised, mean_teacher                            Dice + cross-entropy
+    any              autoencoder                reconstruction (answers nothing: no scores)         squared error
+    any              small_cnn                  standardise, trainable = feature_norm               feature moments
+
+``class_weights`` and the gate on public images belong to classification. Which other settings a plan's methods read:
+``common.plan.settings_read``.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from common.networks.shapes import AUTOENCODER, RESIDUAL, SMALL_CNN, UNET
+from common.plan.errors import PlanInvalidError
+from common.plan.phases import Method, Phase
+from common.plan.plan import StudyPlan
+from common.plan.privacy import NoisePlacement
+from common.plan.task import Intensity, Modality, TaskKind
+
+MOST_VOXELS: Final = 100_000_000  # of a volume: reading scans takes no larger one
+ANSWERS: Final[dict[str, frozenset[TaskKind]]] = {
+    SMALL_CNN: frozenset({TaskKind.CLASSIFICATION, TaskKind.MULTI_LABEL}),
+    RESIDUAL: frozenset({TaskKind.CLASSIFICATION, TaskKind.MULTI_LABEL}),
+    UNET: frozenset({TaskKind.SEGMENTATION}),
+    AUTOENCODER: frozenset(),
+}
+# Methods whose network need not answer the task, and the one network that each takes.
+WITHOUT_ANSWER: Final = {Method.RECONSTRUCTION: AUTOENCODER, Method.STANDARDISE: SMALL_CNN}
+METHODS: Final[dict[TaskKind, frozenset[Method]]] = {
+    TaskKind.CLASSIFICATION: frozenset({Method.SUPERVISED, Method.TEACHER_STUDENT, Method.FIXMATCH, *WITHOUT_ANSWER}),
+    TaskKind.MULTI_LABEL: frozenset({Method.SUPERVISED, Method.TEACHER_STUDENT, Method.FIXMATCH, *WITHOUT_ANSWER}),
+    TaskKind.SEGMENTATION: frozenset({Method.SUPERVISED, Method.MEAN_TEACHER, *WITHOUT_ANSWER}),
+}
+WITH_TEACHER: Final = frozenset({Method.TEACHER_STUDENT, Method.FIXMATCH, Method.MEAN_TEACHER})
+# Their objects say where in the patient a picture lies (DICOM PS3.3 section C.7.6.2), so they can become volumes.
+MODALITIES_IN_SPACE: Final = frozenset({Modality.CT, Modality.MR, Modality.MG})
+
+
+def check_combinations(plan: StudyPlan, source: str) -> None:
+    """Refuse a plan whose parts do not go together. Raises: PlanInvalidError with place, value, and what would do."""
+    for complaint in _complaints(plan):
+        raise PlanInvalidError(f"{source}: {complaint}")
+
+
+def _complaints(plan: StudyPlan) -> Iterator[str]:
+    for rule in RULES:
+        yield from rule(plan)
+    for phase in plan.phases:
+        for phase_rule in PHASE_RULES:
+            yield from (f"phase {phase.name}: {complaint}" for complaint in phase_rule(plan, phase))
+
+
+def _network_answers(plan: StudyPlan) -> Iterator[str]:
+    name, kind = plan.network.name, plan.task.kind
+    if name in ANSWERS and kind not in ANSWERS[name] and name != AUTOENCODER:
+        yield f"network.name is {name}, which does not answer task.kind = {kind}; {_choose(_networks_for(kind))}"
+    if name == AUTOENCODER and plan.evaluation.held_out:
+        yield (
+            "evaluation.held_out is true, but network.name = autoencoder answers nothing that could be scored; "
+            "set held_out = false"
+        )
+
+
+def _volumes_fit(plan: StudyPlan) -> Iterator[str]:
+    voxels = math.prod(plan.image.size_px)
+    if plan.task.dimensions == 3 and voxels > MOST_VOXELS:
+        sides = " x ".join(map(str, plan.image.size_px))
+        yield (
+            f"image.size_px is {sides} = {voxels} voxels, no volume above {MOST_VOXELS} is read; lower size_px, "
+            "or raise spacing_mm so that as much of the patient fits"
+        )
+    flat = sorted(modality for modality in plan.task.modalities if modality not in MODALITIES_IN_SPACE)
+    if plan.task.dimensions == 3 and flat:
+        yield (
+            f"task.modalities has {', '.join(flat)}, whose pictures never make a volume (they do not say where in the "
+            f"patient they lie); {_choose(MODALITIES_IN_SPACE)}, or set task.dimensions = 2"
+        )
+
+
+def _spacing_has_every_side(plan: StudyPlan) -> Iterator[str]:
+    given = len(plan.image.spacing_mm)
+    if given not in (0, plan.task.dimensions):
+        yield f"image.spacing_mm has {given} numbers, task.dimensions is {plan.task.dimensions}; give as many, or none"
+
+
+def _window_is_of_ct(plan: StudyPlan) -> Iterator[str]:
+    others = [modality.value for modality in plan.task.modalities if modality is not Modality.CT]
+    if plan.image.intensity is Intensity.CT_WINDOW and others:
+        yield (
+            f"image.intensity is ct_window, but {', '.join(others)} (task.modalities) has no Hounsfield units; "
+            "use percentiles, or CT alone"
+        )
+
+
+def _method_fits(plan: StudyPlan, phase: Phase) -> Iterator[str]:
+    kind, method, network = plan.task.kind, phase.method, plan.network.name
+    if method not in METHODS[kind]:
+        yield f"method = {method} does not fit task.kind = {kind}; {_choose(METHODS[kind])}"
+    elif method in WITHOUT_ANSWER and network != WITHOUT_ANSWER[method]:
+        yield f"method = {method} needs network.name = {WITHOUT_ANSWER[method]}, it is {network}"
+    elif method not in WITHOUT_ANSWER and network == AUTOENCODER:
+        yield f"method = {method} needs a network that answers; {_choose(_networks_for(kind))}, it is {network}"
+
+
+def _steps_travel(plan: StudyPlan, phase: Phase) -> Iterator[str]:
+    if plan.privacy.noise is not NoisePlacement.LOCAL and (phase.local_steps != 1 or phase.proximal_weight != 0):
+        yield f"local_steps must be 1 and proximal_weight 0, because a sum travels with noise = {plan.privacy.noise}"
+
+
+def _gate_can_judge(plan: StudyPlan, phase: Phase) -> Iterator[str]:
+    if phase.gate_balanced_accuracy > 0 and plan.task.kind is not TaskKind.CLASSIFICATION:
+        yield (
+            f"gate_balanced_accuracy judges one class an image, task.kind is {plan.task.kind}; set 0, and choose "
+            "unlabelled_from_round instead"
+        )
+
+
+def _unlabelled_come_in_time(_: StudyPlan, phase: Phase) -> Iterator[str]:
+    if phase.unlabelled_from_round > phase.rounds:
+        yield (
+            f"unlabelled_from_round is {phase.unlabelled_from_round}, the phase has {phase.rounds} rounds, so no "
+            "unlabelled scan would ever teach; lower it"
+        )
+
+
+def _networks_for(kind: TaskKind) -> list[str]:
+    return [name for name, kinds in ANSWERS.items() if kind in kinds]
+
+
+def _choose(names: frozenset[Method] | frozenset[Modality] | list[str]) -> str:
+    return f"choose from: {', '.join(sorted(map(str, names)))}"
+
+
+RULES: Final[tuple[Callable[[StudyPlan], Iterator[str]], ...]] = (
+    _network_answers,
+    _volumes_fit,
+    _spacing_has_every_side,
+    _window_is_of_ct,
+)
+PHASE_RULES: Final[tuple[Callable[[StudyPlan, Phase], Iterator[str]], ...]] = (
+    _method_fits,
+    _steps_travel,
+    _gate_can_judge,
+    _unlabelled_come_in_time,
+)

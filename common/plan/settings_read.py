@@ -1,0 +1,195 @@
+"""No setting of a plan is ignored silently: for each that some plans do not read, when it is read and why else not.
+
+A setting that stands at its default is not a decision, and the plan's digest does not know whether it was written. One
+that was changed, in a plan where nothing reads it, is refused: whoever wrote it expects something of it. The test
+``tests/scenarios/test_every_setting.py`` changes every key of a plan and wants a difference or a refusal.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
+
+from common.networks.shapes import AUTOENCODER
+from common.networks.shipped_weights import check_initialisation
+from common.plan.aggregation import ServerRule
+from common.plan.combinations import WITH_TEACHER
+from common.plan.errors import PlanInvalidError
+from common.plan.part import PlanPart
+from common.plan.phases import Method, Phase
+from common.plan.plan import StudyPlan
+from common.plan.privacy import NoisePlacement
+from common.plan.shape import plan_parameters
+from common.plan.task import SEEDED, Intensity, TaskKind
+
+LABELS_AND_PSEUDO_LABELS: Final = frozenset({Method.SUPERVISED, Method.TEACHER_STUDENT, Method.FIXMATCH})
+
+PhaseRule = tuple[Callable[[StudyPlan, Phase], bool], str]  # is it read, and by whom only
+PlanRule = tuple[Callable[[StudyPlan], bool], str]
+
+
+def check_settings_are_read(plan: StudyPlan, source: str) -> None:
+    """Refuse a plan with a setting that nothing reads. Raises: PlanInvalidError with its place, value and reason."""
+    ignored = list(ignored_settings(plan))
+    if ignored:
+        more = f" ({len(ignored) - 1} more settings like this)" if len(ignored) > 1 else ""
+        raise PlanInvalidError(f"{source}: {ignored[0]}{more}")
+
+
+def ignored_settings(plan: StudyPlan) -> Iterator[str]:
+    """Yield a sentence for each setting that was changed from its default and that nothing would read."""
+    for place, rules in PLAN_RULES.items():
+        part: PlanPart = getattr(plan, place)
+        yield from _ignored(part, f"{place}.", {name: (rule(plan), why) for name, (rule, why) in rules.items()})
+    for phase in plan.phases:
+        read = {name: (rule(plan, phase), why) for name, (rule, why) in PHASE_RULES.items()}
+        yield from _ignored(phase, f"phase {phase.name}: ", read)
+        yield from _other_name(phase)
+
+
+def _ignored(part: PlanPart, place: str, rules: Mapping[str, tuple[bool, str]]) -> Iterator[str]:
+    for name, (is_read, why) in rules.items():
+        value, default = getattr(part, name), type(part).model_fields[name].default
+        if value != default and not is_read:
+            yield f"{place}{name} is {value}, but nothing reads it: {why}; remove it"
+
+
+def _other_name(phase: Phase) -> Iterator[str]:
+    """The two methods differ in what their teacher is, and in nothing else: the name must say what is done."""
+    follows = phase.teacher_decay < 1
+    if phase.method is Method.TEACHER_STUDENT and follows:
+        yield (
+            f"phase {phase.name}: teacher_decay is {phase.teacher_decay:g}, but method = teacher_student keeps its "
+            "first model as teacher; use method = fixmatch, or set 1"
+        )
+    if phase.method is Method.FIXMATCH and not follows and phase.rounds > 1:
+        yield (
+            f"phase {phase.name}: teacher_decay is 1, but the teacher of method = fixmatch follows the model; set 0 "
+            "(the last released model) to below 1, or use method = teacher_student"
+        )
+
+
+def _is_private(plan: StudyPlan) -> bool:
+    return plan.privacy.noise is not NoisePlacement.NONE
+
+
+def _has_mixed_patients(plan: StudyPlan, phase: Phase) -> bool:
+    return phase.labelled_sampling_rate > 0 and plan.image.maximum_scans_per_patient > 1
+
+
+def _learns(phase: Phase) -> bool:
+    """Whether the server's rule makes the step: standardising has a closed form of its own."""
+    return phase.method is not Method.STANDARDISE
+
+
+def _remembers(plan: StudyPlan, phase: Phase) -> bool:
+    """Whether a step depends on the steps before."""
+    return _learns(phase) and phase.rounds > 1 and plan.aggregation.rule is not ServerRule.MEAN
+
+
+def _draws_weights(plan: StudyPlan) -> bool:
+    """Whether any start weight comes from the seed: not a bias, not a head that starts at zero, not in the file."""
+    network = plan.network
+    parameters = dict(plan_parameters(plan))
+    filled = frozenset[str]()
+    if network.initialisation != SEEDED:
+        filled = check_initialisation(parameters, network.initialisation)
+    return any(
+        len(shape) >= 2 and name not in filled and (network.name == AUTOENCODER or not name.startswith("head."))
+        for name, shape in parameters.items()
+    )
+
+
+PHASE_RULES: Final[dict[str, PhaseRule]] = {
+    "clipping_norm": (lambda plan, _: _is_private(plan), "with privacy.noise = none no contribution is clipped"),
+    "unlabelled_clip_ratio": (
+        lambda plan, phase: _is_private(plan) and phase.unlabelled_sampling_rate > 0,
+        "it clips unlabelled patients of a private phase that samples some",
+    ),
+    "unlabelled_weight": (
+        lambda plan, phase: (
+            phase.method in {Method.TEACHER_STUDENT, Method.FIXMATCH}
+            and (not _is_private(plan) or _has_mixed_patients(plan, phase))
+        ),
+        "it weighs pseudo-labels of teacher_student and fixmatch beside a patient's labelled scans, or without privacy",
+    ),
+    "confidence_threshold": (lambda _, phase: phase.method in WITH_TEACHER, "only methods with a teacher have one"),
+    "unlabelled_from_round": (lambda _, phase: phase.method in WITH_TEACHER, "only methods with a teacher wait"),
+    "teacher_decay": (
+        lambda _, phase: phase.method in WITH_TEACHER and phase.rounds > 1,
+        "only a teacher of several rounds follows the model",
+    ),
+    "gate_balanced_accuracy": (lambda _, phase: phase.method in WITH_TEACHER, "only a teacher is judged"),
+    "hidden_share": (lambda _, phase: phase.method is Method.RECONSTRUCTION, "only reconstruction hides patches"),
+    "class_weights": (
+        lambda plan, phase: plan.task.kind is TaskKind.CLASSIFICATION and phase.method in LABELS_AND_PSEUDO_LABELS,
+        "they weigh the one class of an image, in supervised, teacher_student and fixmatch",
+    ),
+    "views_per_scan": (lambda _, phase: _learns(phase), "standardise takes scans as they are"),
+    "local_learning_rate": (
+        lambda plan, _: plan.privacy.noise is NoisePlacement.LOCAL,
+        "sites make steps of their own only with privacy.noise = local",
+    ),
+    "proximal_weight": (lambda _, phase: phase.local_steps > 1, "the first local step starts where it pulls to"),
+    "learning_rate": (lambda _, phase: _learns(phase), "standardise has a closed form"),
+    "momentum": (_remembers, "aggregation.rule = mean, standardise and a single round remember no step before"),
+}
+PLAN_RULES: Final[dict[str, dict[str, PlanRule]]] = {
+    "image": {
+        "percentiles": (lambda plan: plan.image.intensity is Intensity.PERCENTILES, "intensity is another one"),
+        "public_images": (
+            lambda plan: any(phase.gate_balanced_accuracy > 0 for phase in plan.phases),
+            "no phase has a gate_balanced_accuracy to judge on them",
+        ),
+    },
+    "network": {"seed": (_draws_weights, "every start weight is in the initialisation, or zero")},
+    "aggregation": {
+        "rule": (
+            lambda plan: any(_learns(phase) for phase in plan.phases),
+            "every phase standardises, which has a closed form",
+        ),
+        "learning_rate": (
+            lambda plan: any(_learns(phase) and phase.learning_rate is None for phase in plan.phases),
+            "every phase that learns names its own",
+        ),
+        "momentum": (
+            lambda plan: any(_remembers(plan, phase) and phase.momentum is None for phase in plan.phases),
+            "no phase remembers steps by it (rule = mean, a single round, or a momentum of its own)",
+        ),
+        "second_momentum": (
+            lambda plan: (
+                plan.aggregation.rule in {ServerRule.ADAM, ServerRule.YOGI}
+                and any(_remembers(plan, phase) for phase in plan.phases)
+            ),
+            "only rules adam and yogi have one, from the second round on",
+        ),
+        "adaptivity": (
+            lambda plan: (
+                plan.aggregation.rule in {ServerRule.ADAM, ServerRule.YOGI}
+                and any(_learns(phase) for phase in plan.phases)
+            ),
+            "only rules adam and yogi divide by it",
+        ),
+        "average_decay": (
+            lambda plan: (
+                plan.aggregation.model_selection != "last"
+                and any(_learns(phase) and phase.rounds > 1 for phase in plan.phases)
+            ),
+            "the result is no average (model_selection = last, or no phase of several rounds that learns)",
+        ),
+        "model_selection": (
+            lambda plan: any(_learns(phase) and phase.rounds > 1 for phase in plan.phases),
+            "there is one model to select",
+        ),
+        "least_gain": (lambda plan: plan.aggregation.stop_after_scores > 0, "stop_after_scores is 0"),
+    },
+    "evaluation": {
+        "every_rounds": (lambda plan: plan.evaluation.held_out, "nobody is held out"),
+        "epsilon": (
+            lambda plan: plan.evaluation.held_out and _is_private(plan),
+            "nobody is held out, or nothing is noised",
+        ),
+        "score_bins": (
+            lambda plan: plan.evaluation.held_out and plan.task.kind is not TaskKind.SEGMENTATION,
+            "nobody is held out, or segmentation counts Dice without bins",
+        ),
+    },
+}
