@@ -30,6 +30,7 @@ from common.plan.combinations import check_combinations
 from common.plan.fitting import check_fit, lattice_step
 from common.plan.guarantee import check_guarantee, evaluation_noise_multiplier, seen_by
 from common.plan.network import plan_network
+from common.plan.part import PlanPart
 from common.plan.plan import StudyPlan
 from common.plan.privacy import NoisePlacement
 from common.plan.reading import parse_plan
@@ -96,6 +97,7 @@ OTHERS: dict[str, list[Any]] = {
     "image.size_px": [[16, 16], [8, 8, 12]], "image.intensity": ["luminance", "percentiles"],
     "image.spacing_mm": [[1.0, 1.0], [1.0, 1.0, 1.0]], "image.window_hu": [[0.0, 100.0]],
     "image.percentiles": [[0.0, 100.0]], "image.maximum_scans_per_patient": [1], "image.public_images": ["a" * 64],
+    "image.presentation": ["for_processing"], "image.part": ["last"],
     "network.name": ["residual", "unet", "autoencoder", "small_cnn"], "network.width": [8],
     "network.initialisation": [SHIPPED.digest, "seeded"], "network.seed": [5],
     "privacy.noise": ["local", "none", "distributed"], "privacy.epsilon": [0.01], "privacy.delta": [1e-7],
@@ -237,14 +239,16 @@ def patients(plan):
     return ArrayPatients(random.random((count, *shape), np.float32), labels, owners, dimensions=len(shape))
 
 
-def leaves(values, place=()) -> Iterator[tuple[Any, ...]]:
-    for key, value in values.items():
-        if isinstance(value, dict):
+def leaves(part: PlanPart, place=()) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """Yield place and value of every key, those too that a plan of before does not write; of a list, its last entry."""
+    for key in type(part).model_fields:
+        value = getattr(part, key)
+        if isinstance(value, PlanPart):
             yield from leaves(value, (*place, key))
-        elif isinstance(value, list) and value and isinstance(value[0], dict):
+        elif isinstance(value, tuple) and value and isinstance(value[0], PlanPart):
             yield from leaves(value[-1], (*place, key, len(value) - 1))
         else:
-            yield (*place, key)
+            yield (*place, key), list(value) if isinstance(value, tuple) else value
 
 
 def changed(document, place, value):
@@ -265,10 +269,7 @@ def silently_ignored(document, roster) -> list[str]:
     plan = planned(document)
     known = list(behaviour(plan, roster))
     ignored = []
-    for place in leaves(plan.model_dump(mode="json")):
-        now = plan.model_dump(mode="json")
-        for step in place:
-            now = now[step]
+    for place, now in leaves(plan):
         key = key_of(place)
         tries = [value for value in OTHERS[key] if value != now]
         assert tries, f"the test knows no other value for {key}"
@@ -287,7 +288,7 @@ def makes_a_difference(document, known, roster, key):
 
 def test_every_key_of_a_plan_has_another_value_to_be_tried_with(plan_document):
     plan = planned(base_document(plan_document, "supervised"))
-    assert {key_of(place) for place in leaves(plan.model_dump(mode="json"))} == set(OTHERS)
+    assert {key_of(place) for place, _ in leaves(plan)} == set(OTHERS)
 
 
 SLOW = ("volumes", "mean teacher", "reconstruction", "local steps", "several labels", "fixmatch without privacy")

@@ -143,7 +143,7 @@ IGNORED = {
         {"phase": UNLABELLED | {"method": "teacher_student", "teacher_decay": 0.5}}, "use method = fixmatch",
     ),
     "several at once": (
-        {"phase": {"hidden_share": 0.1, "teacher_decay": 0.3, "local_learning_rate": 0.3}}, r"2 more settings like this",
+        {"phase": {"hidden_share": 0.1, "teacher_decay": 0.3, "local_learning_rate": 0.3}}, "2 more settings like this",
     ),
 }  # fmt: skip
 
