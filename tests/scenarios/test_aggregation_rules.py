@@ -39,6 +39,13 @@ from simulation.study.site_building import APPROVER, build_run, site_policy
 SITES = ("hospital-1", "hospital-2", "hospital-3", "hospital-4")
 ROUNDS = 3
 SETTINGS = {"learning_rate": 0.2, "momentum": 0.8, "second_momentum": 0.9, "adaptivity": 1e-2, "average_decay": 0.0}
+# What a rule does not read, no plan may set (common.plan.settings_read).
+READ_BY = {
+    "mean": ("learning_rate", "average_decay"),
+    "momentum": ("learning_rate", "momentum", "average_decay"),
+    "adam": tuple(SETTINGS),
+    "yogi": tuple(SETTINGS),
+}
 SCENARIO = {
     "format": "fedward-scenario/1",
     "name": "rules",
@@ -95,7 +102,8 @@ def study(template, tmp_path):
         shutil.copytree(template, tmp_path / "run")
         folder = RunFolder(tmp_path / "run")
         document = read_plan(folder.study.plan).model_dump()
-        document["aggregation"] |= SETTINGS | (aggregation or {})
+        rule = (aggregation or {}).get("rule", document["aggregation"]["rule"].value)
+        document["aggregation"] |= {name: SETTINGS[name] for name in READ_BY[rule]} | (aggregation or {})
         document["privacy"] |= privacy or {}
         document["phases"] = [document["phases"][0] | (phase or {})]
         plan = StudyPlan.model_validate(document)
