@@ -73,6 +73,7 @@ class Check(StrEnum):
     R1_SIGNATURES = "R1.signatures"
     R1_DISTINCT = "R1.distinct"
     R1_LOW_ORDER = "R1.low_order"
+    R1_RESULTS = "R1.results"
     R2_SORTED = "R2.sorted"
     R2_SELF = "R2.self"
     R2_SUBSET = "R2.subset"
@@ -110,6 +111,8 @@ class Check(StrEnum):
     C_SEED = "C.seed"
     C_MASK_KEY = "C.mask_key"
     C_SUM = "C.sum"
+    C_NORM = "C.norm"
+    C_RESULT = "C.result"
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +191,7 @@ TABLE: dict[Check, Row] = {
     Check.R1_SIGNATURES: Row(205, "substituted keys: an entry not signed by its site's pinned identity"),
     Check.R1_DISTINCT: Row(206, "one key used twice (mirrored keys cancel masks)"),
     Check.R1_LOW_ORDER: Row(207, "a key of low order, which makes the shared secret known"),
+    Check.R1_RESULTS: Row(208, "two truths: a hospital that was told another result of an earlier attempt (names it)"),
     Check.R2_SORTED: Row(300, "a list of dealers with repeated or unsorted names"),
     Check.R2_SELF: Row(301, "a list of dealers that leaves this site out"),
     Check.R2_SUBSET: Row(302, "dealers that had sent no keys"),
@@ -227,6 +231,8 @@ TABLE: dict[Check, Row] = {
     Check.C_SEED: Row(711, "a rebuilt self-mask seed that is not the committed one (wrong shares)"),
     Check.C_MASK_KEY: Row(712, "a rebuilt mask key that is not the one of the signed public key (wrong shares)"),
     Check.C_SUM: Row(713, "a sum that fails its checksum, its participant counter or its range"),
+    Check.C_NORM: Row(715, "a sum that is longer than honest hospitals can make it (poisoning)"),
+    Check.C_RESULT: Row(716, "keys that claim another result of an earlier attempt than was announced"),
 }
 
 CHECK_OF_CODE = {row.code: check for check, row in TABLE.items()}

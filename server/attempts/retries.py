@@ -15,7 +15,8 @@ from common.secagg.refusals import Check
 from server.study.events import RunState
 
 UNSOUND_BEFORE_PARTS = 2
-UNSOUND: Final = frozenset({Check.C_SUM, Check.C_SEED, Check.C_MASK_KEY})
+SUMMED: Final = frozenset({Check.C_SUM, Check.C_NORM})  # whoever is in the sum may have lied
+UNSOUND: Final = SUMMED | {Check.C_SEED, Check.C_MASK_KEY}
 
 
 @dataclass(frozen=True, slots=True)

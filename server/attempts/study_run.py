@@ -6,6 +6,7 @@ Settings here change only speed and patience, never the model or the guarantee.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -17,7 +18,7 @@ from server.attempts.attempt import Attempt
 from server.attempts.channel import Channel
 from server.attempts.cohort import Attendance, choose_cohort, cohort_without_liars, least_cohort, publicly_ranked
 from server.attempts.orders import new_order
-from server.attempts.retries import UNSOUND, Failures, RetryRules
+from server.attempts.retries import SUMMED, UNSOUND, Failures, RetryRules
 from server.attempts.suspicion import Suspicions
 from server.attempts.telling import tell_people
 from server.model.blocks import Weights
@@ -107,6 +108,7 @@ class StudyRun:
             order_key=self.order_key,
             identities=self.study.identities,
             model=model.data.cast("B"),
+            largest_norm=partial(facts.largest_norm, plan),
             threads=self.settings.threads,
         )
         start = self._start(state, number, cohort)
@@ -120,7 +122,7 @@ class StudyRun:
         summed: tuple[str, ...] = ()
         if aborted.check in UNSOUND:
             # a secret that no shares rebuild: its dealer lied, or a site that opened a share; all of them had dealt
-            summed = attempt.session.summed if aborted.check is Check.C_SUM else attempt.session.dealers
+            summed = attempt.session.summed if aborted.check in SUMMED else attempt.session.dealers
             self.suspicions.note_unsound(frozenset(summed))
         self.journal.record_abort(abort, replace(attempt.details(), summed=summed))
         self._conclude(attempt)

@@ -74,7 +74,9 @@ def _print(facts: dict[str, Any]) -> None:
         output.print(f"[yellow]{state}[/], since attempt {suspicion['since_attempt']}: {escape(suspicion['why'])}")
     for version, score in list(facts["scores"].items())[-3:]:
         low, high = score["interval"]
-        shown = "no score" if score["score"] is None else f"{score['score']:.3f} ({low:.3f} to {high:.3f})"
+        shown = score["void"] or "no score"
+        if score["score"] is not None:
+            shown = f"{score['score']:.3f} ({low:.3f} to {high:.3f})"
         output.print(f"model after {version} rounds: {shown}, noise included", markup=False)
     table = Table("site", "in cohort", "in sum", "dropped out", "timeouts", "refused", "bytes from site")
     for name, site in facts["sites"].items():

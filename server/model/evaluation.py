@@ -27,6 +27,7 @@ from common.privacy.metrics import (
     mean_dice,
     sensitivities,
 )
+from server.model.score_bounds import why_void
 
 _SOURCES: dict[str, Callable[[int], float]] = {}  # plan digest -> participants -> noise
 Z_95 = 1.959963984540054
@@ -42,7 +43,8 @@ class Evaluation:
         interval: 95 % interval of the score, within [0, 1]. auc, dice: by class name.
         sensitivity: by class; for two classes also ``specificity``, the sensitivity of the first class.
         calibration_error: expected calibration error. patients: noised number of validation patients.
-        noise_stddev: of one count, in patients. tables: the noised counts, for curves.
+        noise_stddev: of one count, in patients. tables: the noised counts, for curves. void: why these cannot be the
+            counts of the declared patients (``server.model.score_bounds``); every figure is NaN then. Empty: they can.
     """
 
     score: float
@@ -57,6 +59,7 @@ class Evaluation:
     balanced_accuracy: float = math.nan
     calibration_error: float = math.nan
     tables: dict[str, Counts] = field(default_factory=dict, repr=False)
+    void: str = ""
 
     def document(self) -> dict[str, Any]:
         """Return it as plain values for JSON: NaN becomes None, tables become lists."""
@@ -73,6 +76,10 @@ def evaluate(plan: StudyPlan, meta_sum: NDArray[np.uint64], participants: int) -
     counts = meta_sum.view(np.int64) / UNITS_PER_PATIENT
     noise = count_noise_stddev(plan, participants)
     tables = layout.tables(counts)
+    void = why_void(plan, tables, noise)
+    if void:
+        nothing = (math.nan, math.nan)
+        return Evaluation(math.nan, math.nan, nothing, math.nan, noise_stddev=noise, tables=tables, void=void)
     if layout.kind is CountKind.SEGMENTATION:
         return _segmentation(plan, tables, noise)
     scores = _curves(plan, layout, tables["histograms"], noise)

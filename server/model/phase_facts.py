@@ -1,5 +1,6 @@
 """What a phase of the plan is for the server: which weights travel, and every digest that its orders carry."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,6 +8,7 @@ from torch import nn
 
 from common.networks.parameters import Layout, layout
 from common.plan.errors import PlanInvalidError
+from common.plan.fitting import lattice_step
 from common.plan.network import phase_layout, plan_shape, travelling_layout
 from common.plan.phases import Phase
 from common.plan.plan import StudyPlan
@@ -16,6 +18,7 @@ from common.plan.start import frozen_digests, start_vector
 from common.secagg.order import model_digest, model_digest_of
 from common.secagg.vector import VectorSpec
 from server.model.blocks import Vector, Weights, blocks, part_of, whole
+from server.model.norm_bound import largest_norm
 
 __all__ = ["PhaseFacts", "StudyNetwork", "Vector", "named_parameters", "study_network"]
 
@@ -51,6 +54,10 @@ class PhaseFacts:
         """
         pieces = [whole(part_of(parameters, piece)) for piece in self.travels]
         return np.ascontiguousarray(pieces[0] if len(pieces) == 1 else np.concatenate(pieces), dtype="<f4")
+
+    def largest_norm(self, plan: StudyPlan, participants: Collection[str]) -> float:
+        """Return the longest sum of honest sites in units of the plan's lattice (``server.model.norm_bound``)."""
+        return largest_norm(plan, self.phase, participants, num_parameters=self.vector.body_length) / lattice_step(plan)
 
     def model_digest(self, travelling: Vector) -> bytes:
         """Return the digest of the model whose travelling part this is."""

@@ -1,8 +1,12 @@
 """The end of a round at the server: rebuild secrets, remove masks, check the sum."""
 
 import hashlib
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+import numpy as np
 
 from common.secagg.accumulator import Accumulator, SumCheckFailed, SummedVector
 from common.secagg.keys import public_key
@@ -10,8 +14,12 @@ from common.secagg.messages import DealtShare, Unmask
 from common.secagg.refusals import Check, CheckSet, RefusedError, RoundAbortedError
 from common.secagg.shamir import SECRET_BYTES, secret_from_element, share_from_bytes
 from common.secagg.statements import seed_commitment
+from common.secagg.words import LatticeValues
 from server.secagg.facts import RoundFacts
 from server.secagg.recovery import ShareRebuilder, WrongShare, masks_to_remove
+
+LargestNorm: TypeAlias = Callable[[Collection[str]], float]  # of a sum over these sites, in units of the lattice
+_NORM_BLOCK: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +65,35 @@ def open_sum(facts: RoundFacts, accumulator: Accumulator, *, checks: CheckSet, t
         survivors_digest=facts.survivors_digest,
         sum_digest=_sum_digest(total),
     )
+
+
+def unbounded(participants: Collection[str]) -> float:
+    """Bound no sum."""
+    del participants
+    return math.inf
+
+
+def check_norm(checks: CheckSet, opened: OpenedSum, largest_norm: LargestNorm) -> None:
+    """Refuse a sum that is longer than honest sites can make it.
+
+    Raises: RoundAbortedError with C.norm.
+    """
+    limit = largest_norm(opened.participants)
+    if math.isinf(limit):
+        return
+    norm = _norm(opened.total.body_sum)
+    if not checks.passes(Check.C_NORM, lambda: norm <= limit):
+        sentence = (
+            f"the sum of {len(opened.participants)} vectors has norm {norm:.4g} units, honest ones cannot exceed "
+            f"{limit:.4g}; a site sent more than its patients can add, nobody can say which"
+        )
+        raise RoundAbortedError(Check.C_NORM, sentence)
+
+
+def _norm(values: LatticeValues) -> float:
+    """Return the L2 norm; block by block, so that no second vector of that size is in memory."""
+    blocks = (values[start : start + _NORM_BLOCK].astype(np.float64) for start in range(0, values.size, _NORM_BLOCK))
+    return math.sqrt(math.fsum(float(block @ block) for block in blocks))
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,7 @@ from server.secagg.checks import (
 )
 from server.secagg.facts import RoundFacts
 from server.secagg.lists import open_certificate, open_forward, open_keylist, open_survivors
-from server.secagg.opening import OpenedSum, open_sum
+from server.secagg.opening import LargestNorm, OpenedSum, check_norm, open_sum, unbounded
 from server.secagg.receipts import Receipt, SiteRefusal
 from server.secagg.transcript import Transcript
 
@@ -68,6 +68,7 @@ class ServerSession:
         identities: Mapping[str, bytes],
         model: bytes | memoryview,
         minimum_cohort: int = 3,
+        largest_norm: LargestNorm = unbounded,
         threads: int = 1,
         checks: CheckSet = ALL_CHECKS,
     ) -> None:
@@ -75,7 +76,8 @@ class ServerSession:
 
         Args: order, complete; order_key, the key that the plan delegates; identities, the roster (site -> Ed25519
         public key); model, the trainable weights that travel with the order; minimum_cohort, n_min: the key list may
-        not be shorter. ``checks`` is for tests: no configuration reaches it.
+        not be shorter; largest_norm, of a sum over these sites, in units of the lattice. ``checks`` is for tests: no
+        configuration reaches it.
         Raises: PlanWeakThresholdError, RosterInvalidError, VectorRefusedError, WeightsInvalidError for an order that
         no honest site would take.
         """
@@ -84,7 +86,7 @@ class ServerSession:
         self._order_message = SignedOrder(order=octets, signature=sign(order_key, *order_statement(octets)))
         self._order_key, self._checks, self._threads = order_key, checks, threads
         self._model: memoryview | None = memoryview(model)
-        self._minimum_cohort = minimum_cohort
+        self._minimum_cohort, self._largest_norm = minimum_cohort, largest_norm
         self._facts = RoundFacts(order, order_digest(octets), identities)
         self._sum = Accumulator(order.vector)
         self._stage = ServerStage.WAITING_FOR_KEYS
@@ -169,14 +171,15 @@ class ServerSession:
     def finish(self) -> OpenedSum:
         """Close the last stage: rebuild the masks, remove them, check the sum and return it; it is not kept.
 
-        Raises: RoundAbortedError with C.too_few, C.seed or C.mask_key (naming the dealer), or C.sum; RuntimeError in
-        another stage.
+        Raises: RoundAbortedError with C.too_few, C.seed or C.mask_key (naming the dealer), C.sum or C.norm;
+        RuntimeError in another stage.
         """
         if self._stage is not ServerStage.WAITING_FOR_UNMASK:
             raise RuntimeError(f"nothing can be opened in stage {self._stage}")
         self._demand_enough()
         self._stage = ServerStage.ABORTED
         opened = open_sum(self._facts, self._sum, checks=self._checks, threads=self._threads)
+        check_norm(self._checks, opened, self._largest_norm)
         self._result = Result(
             session_id=opened.session_id,
             survivors_digest=opened.survivors_digest,

@@ -168,6 +168,9 @@ def _scores(study: StudyFacts) -> Markup:
         for version, score in study.status["scores"].items()
         if score["score"] is not None
     ]
+    void = [score["void"] for score in study.status["scores"].values() if score["void"]]
+    if not points and void:
+        return paragraph(f"The last score is {void[-1]}.")
     if not points:
         reason_ = "no model has been scored yet" if study.plan.evaluation.held_out else "the plan asks for no scores"
         return paragraph(f"Nothing to show: {reason_}.")
@@ -195,7 +198,7 @@ def _score_table(name: str, study: StudyFacts) -> Markup:
     for version, score in list(study.status["scores"].items())[-5:]:
         low, high = score["interval"]
         known = score["score"] is not None
-        shown = [f"{score['score']:.3f}", f"{low:.3f} – {high:.3f}"] if known else [_NOBODY, _NOBODY]
+        shown = [f"{score['score']:.3f}", f"{low:.3f} – {high:.3f}"] if known else [_NOBODY, score["void"] or _NOBODY]
         rows.append([version, *shown, _share(score["specificity"]), _share(score["calibration_error"])])
     headings = ["after rounds", name, "95 % interval", "specificity", "calibration error"]
     return table(headings, rows, numbers=frozenset({1, 2, 3, 4}))

@@ -11,6 +11,7 @@ from common.plan.selection import check_selection, expected_standard_error
 from common.privacy.metrics import UNITS_PER_PATIENT
 from server.model.evaluation import evaluate
 
+MANY = 1000  # declared at each site: enough for 400 held-out patients at all of them
 SITES = ("east", "north", "south", "west")
 TASKS = {
     "two classes": {"kind": "classification", "classes": ["no", "yes"]},
@@ -56,7 +57,7 @@ def pooled(plan, seed=1, patients=400):
 
 
 def test_two_classes_give_the_figures_of_the_pooled_patients(planned):
-    plan = planned()
+    plan = planned(patients=MANY)
     counts, labels, bins, answers = pooled(plan)
     found = evaluate(plan, summed(plan, counts), 4)
     assert found.score == pytest.approx(roc_auc_score(labels, bins))
@@ -77,9 +78,9 @@ def test_counts_below_zero_come_through_the_unsigned_words(planned):
 
 
 def test_noise_widens_the_interval_and_more_sites_bring_more_noise(planned):
-    plan = planned(noise="distributed")
+    plan = planned(noise="distributed", patients=MANY)
     counts, *_ = pooled(plan)
-    quiet = evaluate(planned(), summed(plan, counts), 4)
+    quiet = evaluate(planned(patients=MANY), summed(plan, counts), 4)
     few, many = (evaluate(plan, summed(plan, counts), number) for number in (3, 4))
     assert quiet.standard_error < few.standard_error < many.standard_error
     assert many.noise_stddev / few.noise_stddev == pytest.approx((4 / 3) ** 0.5)
@@ -106,13 +107,17 @@ def test_empty_counts_give_no_score_and_still_a_document(planned, task):
 
 @pytest.mark.parametrize("task", ["three classes", "several labels"])
 def test_each_class_has_an_auc_of_its_own(planned, task):
-    plan = planned(task=TASKS[task])
+    plan = planned(task=TASKS[task], patients=MANY)
     layout = count_layout(plan)
     counts = np.zeros(layout.length)
-    histograms = layout.tables(counts)["histograms"]
-    histograms[:, 0, 1] = 50  # negatives low, positives high: every class is told apart but the last
+    tables = layout.tables(counts)
+    histograms = tables["histograms"]
+    histograms[:, 0, 1] = 100  # negatives low, positives high: every class is told apart but the last
     histograms[:, 1, 6] = 50
-    histograms[-1, 1] = histograms[-1, 0]
+    histograms[-1, 1] = histograms[-1, 0] / 2
+    if "confusion" in tables:  # the same 150 patients
+        tables["confusion"][:] = 50 * np.eye(3)
+        tables["confidence"][1, 6] = 150
     found = evaluate(plan, summed(plan, counts), 4)
     values = [auc["value"] for auc in found.auc.values()]
     assert list(found.auc) == list(plan.task.classes)
