@@ -10,12 +10,14 @@ holds no open connection and obeys no message but those of ``common.secagg.stage
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from client.consent.open_studies import OpenStudies, OpenStudy
+from client.installation.audit_log import audit
 from client.installation.errors import NotEnrolledError
 from client.installation.folder import SiteFolder
 from client.learning.speed import Speed
@@ -39,6 +41,7 @@ from common.trust.roster import read_roster
 
 _log = logging.getLogger("fedward.site")
 _UNSIGNED = bytes(64)
+_TWO_TRUTHS = frozenset({Check.R0_RESULT, Check.R1_RESULTS})
 
 WorkMaker = Callable[[SiteFolder, OpenStudy], StudyWork]
 
@@ -154,7 +157,11 @@ class Site:
         return _Running(study, session, work.payload_bytes)
 
     def _release(self, packet: Packet, *, study: str, most: int) -> Packet:
-        kind, _ = decode(packet.message, SITE_SENDS)
+        kind, sent = decode(packet.message, SITE_SENDS)
+        if kind is Kind.REFUSAL and sent.check in _TWO_TRUTHS:
+            entry: dict[str, object] = {"what": "two truths", "plan": study, "check": str(sent.check)}
+            audit(self.folder, {**entry, "told_otherwise": sent.about, "time": int(time.time())})
+            _log.error("two truths (%s): this site was told another result of an earlier attempt", sent.check)
         return self.outbox.release(kind, packet, study=study, max_payload_bytes=most)
 
     def _refusal(self, check: Check) -> Packet:

@@ -17,15 +17,29 @@ from rich.table import Table
 from common.terminal import JsonOption, output, print_json, run
 from simulation.attacks.arena import Attack, Outcome, play
 from simulation.attacks.fakes import FAKES
+from simulation.attacks.framing import FRAMING
 from simulation.attacks.lists import LISTS
 from simulation.attacks.network import NETWORK
 from simulation.attacks.orders import ORDERS
+from simulation.attacks.poisoning import POISONING
 from simulation.attacks.sites import SITES
+from simulation.attacks.two_truths import TWO_TRUTHS
 from simulation.attacks.unmasking import UNMASKING
 from simulation.attacks.whole_rounds import WHOLE_ROUNDS
 from simulation.benchmarks.cpu_time import progress_for_people
 
-ATTACKS: list[Attack] = [*ORDERS, *LISTS, *UNMASKING, *WHOLE_ROUNDS, *FAKES, *SITES, *NETWORK]
+ATTACKS: list[Attack] = [
+    *ORDERS,
+    *LISTS,
+    *UNMASKING,
+    *WHOLE_ROUNDS,
+    *TWO_TRUTHS,
+    *FAKES,
+    *SITES,
+    *POISONING,
+    *FRAMING,
+    *NETWORK,
+]
 
 
 def play_all(played: Callable[[], None] = lambda: None) -> list[Outcome]:

@@ -135,8 +135,13 @@ def check_fresh(checks: CheckSet, phase: PhaseRules, journal: SiteJournal, *, pl
     )
 
 
-def check_keylist(checks: CheckSet, policy: SitePolicy, keyed: KeyedState, keylist: Keylist) -> None:
-    """R1: every key of U1 is signed by its pinned site for this order, and mine are as I sent them."""
+def check_keylist(
+    checks: CheckSet, policy: SitePolicy, journal: SiteJournal, keyed: KeyedState, keylist: Keylist
+) -> None:
+    """R1: every key of U1 is signed by its pinned site for this order, mine are as I sent them, and there is one truth.
+
+    What an earlier attempt led to must be the same for everybody who was told; what one alone was told says nothing.
+    """
     order, entries = keyed.order, {keys.site_id: keys for keys in keylist.entries}
     names = [keys.site_id for keys in keylist.entries]
     public_keys = [key for keys in keylist.entries for key in (keys.sealing_key, keys.mask_key)]
@@ -153,6 +158,11 @@ def check_keylist(checks: CheckSet, policy: SitePolicy, keyed: KeyedState, keyli
         ),
     )
     checks.demand(Check.R1_DISTINCT, lambda: len(set(public_keys)) == len(public_keys))
+
+    def was_told_the_same(v: str) -> bool:
+        return journal.announcement_of(order.plan_digest, entries[v].last_attempt) in {None, entries[v].last_result}
+
+    checks.demand(Check.R1_RESULTS, lambda: _each(names, was_told_the_same))
 
 
 def check_agreement(checks: CheckSet, agreed: Mapping[str, tuple[bytes | None, bytes | None]]) -> None:

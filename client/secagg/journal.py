@@ -23,6 +23,8 @@ CREATE TABLE IF NOT EXISTS released (plan BLOB, model BLOB, attempt INTEGER NOT 
 CREATE TABLE IF NOT EXISTS contributed (plan BLOB, contribution BLOB, PRIMARY KEY (plan, contribution)) STRICT;
 CREATE TABLE IF NOT EXISTS results (plan BLOB, phase INTEGER, round INTEGER, model BLOB NOT NULL,
                                     PRIMARY KEY (plan, phase, round)) STRICT;
+CREATE TABLE IF NOT EXISTS announced (plan BLOB, attempt INTEGER, result BLOB NOT NULL,
+                                      PRIMARY KEY (plan, attempt)) STRICT;
 """
 _BUSY_TIMEOUT_S: Final = 5.0
 _PAGES_IN_WAL: Final = (
@@ -112,6 +114,24 @@ class SiteJournal:
                 (plan_digest, phase, round_number),
             ).fetchone()
         return bytes(row[0]) if row else None
+
+    def record_announcement(self, plan_digest: bytes, attempt: int, result_digest: bytes) -> None:
+        """Note the digest of the RESULT of an attempt; the first that was told stays."""
+        with self._open() as database:
+            database.execute("INSERT OR IGNORE INTO announced VALUES (?, ?, ?)", (plan_digest, attempt, result_digest))
+
+    def announcement_of(self, plan_digest: bytes, attempt: int) -> bytes | None:
+        """Return the digest of the RESULT of an attempt, or None where this site was not told."""
+        with self._open() as database:
+            row = database.execute(
+                "SELECT result FROM announced WHERE plan = ? AND attempt = ?", (plan_digest, attempt)
+            ).fetchone()
+        return bytes(row[0]) if row else None
+
+    def last_announcement(self, plan_digest: bytes) -> tuple[int, bytes]:
+        """Return attempt and digest of the newest RESULT of the plan; (0, zeros) before the first."""
+        attempt = self._number("SELECT max(attempt) FROM announced WHERE plan = ?", plan_digest)
+        return attempt, self.announcement_of(plan_digest, attempt) or bytes(32)
 
     def _number(self, query: str, *values: bytes | int) -> int:
         with self._open() as database:

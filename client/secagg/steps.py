@@ -80,6 +80,7 @@ from common.secagg.statements import (
     keys_statement,
     masked_statement,
     recorded_statement,
+    result_digest,
     result_statement,
     seed_commitment,
     session_id,
@@ -141,6 +142,7 @@ def _signed_keys(site: SiteContext, order: Order, ph: bytes, secrets: OwnSecrets
     ledger_head = site.work.ledger_head(order)
     if len(ledger_head) != DIGEST_BYTES:
         raise ValueError("the head of the ledger's chain must have 32 bytes")
+    last_attempt, last_result = site.journal.last_announcement(order.plan_digest)
     keys = Keys(
         order_digest=ph,
         site_id=site.policy.site_id,
@@ -148,6 +150,8 @@ def _signed_keys(site: SiteContext, order: Order, ph: bytes, secrets: OwnSecrets
         mask_key=public_key(secrets.mask_secret),
         seed_commitment=seed_commitment(ph, site.policy.site_id, secrets.seed),
         ledger_head=ledger_head,
+        last_attempt=last_attempt,
+        last_result=last_result,
         signature=_UNSIGNED,
     )
     return replace(keys, signature=sign(site.identity, *keys_statement(keys)))
@@ -155,7 +159,7 @@ def _signed_keys(site: SiteContext, order: Order, ph: bytes, secrets: OwnSecrets
 
 def answer_keylist(site: SiteContext, keyed: KeyedState, message: Keylist) -> tuple[SharedState, Packet]:
     """R1: check everybody's keys, agree with each peer, and deal out shares of both secrets."""
-    check_keylist(site.checks, site.policy, keyed, message)
+    check_keylist(site.checks, site.policy, site.journal, keyed, message)
     sid = session_id(keyed.order_digest, message.entries)
     agreed = _agree_with_all(site, keyed.secrets, message.entries)
     check_agreement(site.checks, agreed)
@@ -275,10 +279,9 @@ def answer_certificate(
         key_shares=tuple(DealtShare(site_id=v, share=pairs[v].key_share) for v in dropped),
         signature=_UNSIGNED,
     )
-    u3h = consistent.survivors_digest
-    unmask = replace(unmask, signature=sign(site.identity, *unmask_statement(unmask, u3h)))
+    unmask = replace(unmask, signature=sign(site.identity, *unmask_statement(unmask, consistent.survivors_digest)))
     site.journal.record_release(order.plan_digest, order.model_digest, order.attempt)
-    return UnmaskedState(order, sid, u3h), Packet(encode(unmask))
+    return UnmaskedState(order, sid, consistent.survivors_digest), Packet(encode(unmask))
 
 
 def answer_result(site: SiteContext, unmasked: UnmaskedState, message: Result) -> tuple[UnmaskedState, Packet]:
@@ -288,10 +291,10 @@ def answer_result(site: SiteContext, unmasked: UnmaskedState, message: Result) -
     )
     site.checks.demand(Check.R5_SURVIVORS, lambda: message.survivors_digest == unmasked.survivors_digest)
     order = unmasked.order
+    site.journal.record_announcement(order.plan_digest, order.attempt, result_digest(message))
     site.journal.record_result(
         order.plan_digest, phase=order.phase, round_number=order.round_number, model_digest=message.model_digest
     )
     sid, own = unmasked.session_id, site.policy.site_id
     signature = sign(site.identity, *recorded_statement(sid, own, message.model_digest))
-    recorded = Recorded(session_id=sid, site_id=own, signature=signature)
-    return unmasked, Packet(encode(recorded))
+    return unmasked, Packet(encode(Recorded(session_id=sid, site_id=own, signature=signature)))

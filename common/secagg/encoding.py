@@ -1,7 +1,7 @@
 """The one injective encoding that everything hashed, signed or authenticated goes through.
 
     E(x1, ..., xk) = len(x1) || x1 || ... || len(xk) || xk          (each length 4 bytes, big-endian)
-    H(label, ...)  = SHA-256(E("fedward-secagg/1", label, ...))
+    H(label, ...)  = SHA-256(E("fedward-secagg/2", label, ...))
 
 Two different argument lists of one label never give the same bytes: every length is read before its field, and the
 label fixes how many fields follow and of which type. Text is UTF-8, a whole number is 8 bytes big-endian (unsigned),
@@ -12,7 +12,7 @@ import hashlib
 from functools import cache
 from typing import TypeAlias
 
-PROTOCOL = "fedward-secagg/1"
+PROTOCOL = "fedward-secagg/2"
 DIGEST_BYTES = 32
 
 Field: TypeAlias = "bytes | str | int | list[bytes] | list[str]"
@@ -33,7 +33,7 @@ def encode_injectively(*fields: Field) -> bytes:
 
 
 def labelled(label: str, *fields: Field) -> bytes:
-    """E("fedward-secagg/1", label, ...): the text that a signature of this label signs."""
+    """E("fedward-secagg/2", label, ...): the text that a signature of this label signs."""
     return _beginning(label) + encode_injectively(*fields)
 
 
@@ -44,7 +44,7 @@ def digest(label: str, *fields: Field) -> bytes:
 
 @cache
 def _beginning(label: str) -> bytes:
-    """E("fedward-secagg/1", label): of the handful of labels that the protocol has."""
+    """E("fedward-secagg/2", label): of the handful of labels that the protocol has."""
     return encode_injectively(PROTOCOL, label)
 
 

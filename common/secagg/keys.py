@@ -65,7 +65,7 @@ def mask_sign(site_id: str, peer_id: str) -> int:
 
 
 def sign(identity: Ed25519PrivateKey, label: str, *fields: Field) -> bytes:
-    """Return Sig_u(label, ...) = Ed25519_u(E("fedward-secagg/1", label, ...)), 64 bytes."""
+    """Return Sig_u(label, ...) = Ed25519_u(E("fedward-secagg/2", label, ...)), 64 bytes."""
     return identity.sign(labelled(label, *fields))
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from common.secagg.encoding import PROTOCOL
-from common.secagg.order import MAX_ORDER_BYTES
+from common.secagg.order import MAX_COUNT, MAX_ORDER_BYTES
 from common.secagg.refusals import ALL_CHECKS, CHECK_OF_CODE, Check, CheckSet, RefusedError
 from common.secagg.stages import Kind
 from common.secagg.wire import (
@@ -64,7 +64,12 @@ class SignedOrder:
 
 @dataclass(frozen=True, kw_only=True)
 class Keys:
-    """R0', site to server: fresh keys for one order, Sig_u("keys", ph, u, c_pk, s_pk, b_commit, ledger_head)."""
+    """R0', site to server: fresh keys for one order.
+
+    ``last_attempt``, ``last_result``: of the newest RESULT of this plan that the site was told, and H("result", ...) of
+    it, so that hospitals that were told different ones find out; 0 and zeros where it was told none.
+    Sig_u("keys", ph, u, c_pk, s_pk, b_commit, ledger_head, last_attempt, last_result).
+    """
 
     order_digest: bytes = wire(DIGEST)
     site_id: str = wire(NAME)
@@ -72,6 +77,8 @@ class Keys:
     mask_key: bytes = wire(KEY)
     seed_commitment: bytes = wire(DIGEST)
     ledger_head: bytes = wire(DIGEST)
+    last_attempt: int = wire(whole(0, MAX_COUNT))
+    last_result: bytes = wire(DIGEST)
     signature: bytes = wire(SIGNATURE)
 
 

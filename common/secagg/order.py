@@ -26,7 +26,7 @@ from common.secagg.wire import (
 )
 
 MAX_ORDER_BYTES = 1 << 17
-_MAX_COUNT = (1 << 31) - 1
+MAX_COUNT = (1 << 31) - 1
 _MAX_NUMBER = (1 << 53) - 1
 
 
@@ -51,19 +51,19 @@ class Order:
     roster_digest: bytes = wire(DIGEST)
     plan_digest: bytes = wire(DIGEST)
     phase: int = wire(whole(0, 255))
-    round_number: int = wire(whole(1, _MAX_COUNT))
-    attempt: int = wire(whole(1, _MAX_COUNT))
+    round_number: int = wire(whole(1, MAX_COUNT))
+    attempt: int = wire(whole(1, MAX_COUNT))
     nonce: bytes = wire(DIGEST)
     cohort: tuple[str, ...] = wire(NAMES)
-    threshold: int = wire(whole(0, _MAX_COUNT))
-    minimum_survivors: int = wire(whole(0, _MAX_COUNT))
-    colluders: int = wire(whole(0, _MAX_COUNT))
-    meta_words: int = wire(whole(0, _MAX_COUNT))
-    body_length: int = wire(whole(0, _MAX_COUNT))
+    threshold: int = wire(whole(0, MAX_COUNT))
+    minimum_survivors: int = wire(whole(0, MAX_COUNT))
+    colluders: int = wire(whole(0, MAX_COUNT))
+    meta_words: int = wire(whole(0, MAX_COUNT))
+    body_length: int = wire(whole(0, MAX_COUNT))
     word_bits: int = wire(whole(1, 64))
     guard_bits: int = wire(whole(0, 64))
     coordinate_range: float = wire(real(0.0, 1e30))
-    cohort_maximum: int = wire(whole(1, _MAX_COUNT))
+    cohort_maximum: int = wire(whole(1, MAX_COUNT))
     layout_digest: bytes = wire(DIGEST)
     task_digest: bytes = wire(DIGEST)
     privacy_digest: bytes = wire(DIGEST)

@@ -29,7 +29,7 @@ def seed_commitment(order_digest: bytes, site_id: str, seed: bytes | bytearray) 
 
 
 def keys_statement(keys: Keys) -> Statement:
-    """Sig_u("keys", ph, u, c_pk, s_pk, b_commit, ledger_head)."""
+    """Sig_u("keys", ph, u, c_pk, s_pk, b_commit, ledger_head, last_attempt, last_result)."""
     return (
         "keys",
         keys.order_digest,
@@ -38,6 +38,8 @@ def keys_statement(keys: Keys) -> Statement:
         keys.mask_key,
         keys.seed_commitment,
         keys.ledger_head,
+        keys.last_attempt,
+        keys.last_result,
     )
 
 
@@ -98,6 +100,11 @@ def result_statement(result: Result) -> Statement:
         result.divisor.hex(),
         result.model_digest,
     )
+
+
+def result_digest(result: Result) -> bytes:
+    """H("result", sid, u3h, sum digest, divisor, new model digest): one truth for every site of an attempt."""
+    return digest(*result_statement(result))
 
 
 def recorded_statement(sid: bytes, site_id: str, model_digest: bytes) -> Statement:

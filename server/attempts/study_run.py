@@ -39,7 +39,7 @@ from server.study.events import (
 from server.study.folder import Study
 from server.study.journal import Journal
 from server.study.journal_rows import AbortRow
-from server.study.progress import apply_opened
+from server.study.progress import announced_results, apply_opened
 
 SHORTEST_SLEEP_S = 0.1
 
@@ -79,11 +79,13 @@ class StudyRun:
     attendance: Attendance = field(default_factory=Attendance)
     failures: Failures = field(default_factory=Failures)
     suspicions: Suspicions = field(init=False)
+    announced: dict[int, bytes] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Take up what was proven of a site before a restart."""
+        """Take up what was proven of a site, and what was announced, before a restart."""
         self.suspicions = Suspicions(most_liars=self.study.plan.secure_aggregation.assumed_colluders)
         self.suspicions.remember(self.journal.unsound(), self.journal.suspicions())
+        self.announced = announced_results(self.journal)
 
     def open_attempt(self, state: StateOf[Weights]) -> Attempt | RunState:
         """Choose the cohort, make the next attempt's number durable, and prepare its order; or say why the run ends."""
@@ -108,6 +110,7 @@ class StudyRun:
             order_key=self.order_key,
             identities=self.study.identities,
             model=model.data.cast("B"),
+            announced=self.announced,
             largest_norm=partial(facts.largest_norm, plan),
             threads=self.settings.threads,
         )
@@ -150,6 +153,7 @@ class StudyRun:
             raise RuntimeError("nothing was applied that could be announced")
         asked = len(attempt.answers)
         packets = attempt.session.announce(model_digest=row.model_digest, divisor=row.divisor)
+        self.announced[attempt.number] = attempt.session.announced_digest
         timeout_s = min(self.settings.result_timeout_s, self.study.plan.timing.stage_timeout_s)
         attempt.ask(Kind.RESULT, packets, timeout_s)
         self.journal.record_answers(attempt.answers[asked:])

@@ -27,11 +27,14 @@ _PROBE = open_secret(bytes(range(32)))
 
 
 def check_keys(checks: CheckSet, facts: RoundFacts, keys: Keys) -> None:
-    """KEYS: signed for this order, with two keys that nobody else uses and everybody can agree with."""
+    """KEYS: signed for this order, true about what was announced, two keys that nobody else uses and all can use."""
     checks.demand(Check.ANY_SESSION, lambda: keys.order_digest == facts.order_digest)
     checks.demand(
         Check.C_SIGNATURE, lambda: is_signed(keys.signature, facts.identities[keys.site_id], *keys_statement(keys))
     )
+    # a false claim would have every other site refuse; of an attempt that was never announced nobody knows better
+    told = facts.announced.get(keys.last_attempt, keys.last_result)
+    checks.demand(Check.C_RESULT, lambda: told == keys.last_result)
     in_use = {key for other in facts.keys.values() for key in (other.sealing_key, other.mask_key)}
     fresh = {keys.sealing_key, keys.mask_key}
     checks.demand(Check.C_DISTINCT, lambda: len(fresh) == 2 and not fresh & in_use)

@@ -12,7 +12,7 @@ class RoundFacts:
     """Facts of one attempt; each dictionary is complete once its stage is closed.
 
     Attributes:
-        identities: the roster, site -> Ed25519 public key.
+        identities: the roster, site -> Ed25519 public key. announced: attempt -> digest of the RESULT that was sent.
         keys, shares, masked, consistent, unmask: accepted answers; their names are U1, U2, U3, U4 and who unmasked.
         session_id, dealers_digest, survivors_digest: sid, u2h, u3h; empty until known.
     """
@@ -20,6 +20,7 @@ class RoundFacts:
     order: Order
     order_digest: bytes
     identities: Mapping[str, bytes]
+    announced: Mapping[int, bytes] = field(default_factory=dict)
     keys: dict[str, Keys] = field(default_factory=dict)
     shares: dict[str, Shares] = field(default_factory=dict)
     masked: dict[str, Masked] = field(default_factory=dict)

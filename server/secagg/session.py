@@ -17,6 +17,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -29,7 +30,7 @@ from common.secagg.messages import Packet, Result, SignedOrder, decode, encode
 from common.secagg.order import Order, encode_order, order_digest
 from common.secagg.refusals import ALL_CHECKS, Check, CheckSet, RefusedError, RoundAbortedError
 from common.secagg.stages import SERVER_TRANSITIONS, SITE_SENDS, Kind, ServerStage
-from common.secagg.statements import order_statement, result_statement
+from common.secagg.statements import order_statement, result_digest, result_statement
 from common.secagg.thresholds import is_reachable, least_survivors, never_both_kinds
 from common.secagg.wire import MAX_MESSAGE_BYTES
 from common.trust.errors import RosterInvalidError
@@ -57,7 +58,7 @@ class ServerSession:
 
     Attributes:
         refusals: what sites refused (site -> refusal). rejected: the last answers that this side refused.
-        transcript: the signed messages so far.
+        transcript: the signed messages so far. announced_digest: of the RESULT, once there is one.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class ServerSession:
         identities: Mapping[str, bytes],
         model: bytes | memoryview,
         minimum_cohort: int = 3,
+        announced: Mapping[int, bytes] = MappingProxyType({}),
         largest_norm: LargestNorm = unbounded,
         threads: int = 1,
         checks: CheckSet = ALL_CHECKS,
@@ -76,8 +78,8 @@ class ServerSession:
 
         Args: order, complete; order_key, the key that the plan delegates; identities, the roster (site -> Ed25519
         public key); model, the trainable weights that travel with the order; minimum_cohort, n_min: the key list may
-        not be shorter; largest_norm, of a sum over these sites, in units of the lattice. ``checks`` is for tests: no
-        configuration reaches it.
+        not be shorter; announced, the RESULT's digest of each attempt that had one; largest_norm, of a sum over these
+        sites, in units of the lattice. ``checks`` is for tests: no configuration reaches it.
         Raises: PlanWeakThresholdError, RosterInvalidError, VectorRefusedError, WeightsInvalidError for an order that
         no honest site would take.
         """
@@ -87,12 +89,12 @@ class ServerSession:
         self._order_key, self._checks, self._threads = order_key, checks, threads
         self._model: memoryview | None = memoryview(model)
         self._minimum_cohort, self._largest_norm = minimum_cohort, largest_norm
-        self._facts = RoundFacts(order, order_digest(octets), identities)
+        self._facts = RoundFacts(order, order_digest(octets), identities, announced)
         self._sum = Accumulator(order.vector)
         self._stage = ServerStage.WAITING_FOR_KEYS
         self._expected = frozenset(order.cohort)
         self._result: Result | None = None  # of the opened sum, divisor and model still open
-        self._announced = b""
+        self._announced, self.announced_digest = b"", b""
         self.refusals: dict[str, SiteRefusal] = {}
         self.rejected: deque[Receipt] = deque(maxlen=_MOST_REJECTED)
         self.recorded: set[str] = set()
@@ -201,6 +203,7 @@ class ServerSession:
         result = replace(self._result, divisor=float(divisor), model_digest=model_digest)
         result = replace(result, signature=sign(self._order_key, *result_statement(result)))
         self._announced = model_digest
+        self.announced_digest = result_digest(result)
         packet = Packet(encode(result))
         self.transcript.add("", packet.message)
         return dict.fromkeys(sorted(self._facts.unmask), packet)
@@ -264,7 +267,9 @@ class ServerSession:
             needed = order.threshold
         if not self._checks.passes(Check.C_TOO_FEW, lambda: present >= needed):
             stage, self._stage = self._stage, ServerStage.ABORTED
-            blamed = tuple(sorted({refusal.about for refusal in self.refusals.values()} - {""}))
+            # who was told something else is not at fault
+            at_fault = (each for each in self.refusals.values() if each.check is not Check.R1_RESULTS)
+            blamed = tuple(sorted({refusal.about for refusal in at_fault} - {""}))
             sentence = f"{present} of {len(order.cohort)} sites are left in stage {stage}, {needed} are needed"
             raise RoundAbortedError(Check.C_TOO_FEW, f"{sentence}; order a new attempt", suspects=blamed)
 

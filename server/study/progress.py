@@ -20,7 +20,9 @@ sites' last answer and 3 then leaves a study that cannot go on; with noise the r
 from common.networks.errors import WeightsInvalidError
 from common.plan.protocol import divisor
 from common.secagg.accumulator import SummedVector
+from common.secagg.messages import Result
 from common.secagg.refusals import TABLE, Check
+from common.secagg.statements import result_digest
 from server.errors import StudyFolderInvalidError
 from server.model.blocks import Weights
 from server.model.checkpoint import KEPT, open_checkpoint, prune_checkpoints, write_checkpoint
@@ -108,6 +110,24 @@ def apply_opened(
 def _opened_checkpoint(study: Study, attempt: int, digest: str) -> StateOf[Weights]:
     size = study.network.everything.num_parameters
     return open_checkpoint(study.folder.checkpoints, attempt, digest, num_parameters=size)
+
+
+def announced_results(journal: Journal) -> dict[int, bytes]:
+    """Return the digest of the RESULT of each attempt that moved the model: what its sites were, or would be, told."""
+    opened = {row.attempt: row for row in journal.opened()}
+    return {
+        step.attempt: result_digest(
+            Result(
+                session_id=row.session_id,
+                survivors_digest=row.survivors_digest,
+                sum_digest=row.sum_digest,
+                divisor=float(step.divisor),
+                model_digest=step.model_digest,
+                signature=bytes(64),
+            )
+        )
+        for step, row in ((step, opened[step.attempt]) for step in journal.applied())
+    }
 
 
 def replay(study: Study, journal: Journal) -> ModelState:

@@ -78,9 +78,11 @@ class Arena:
         """Return a good order for five sites (four shares open), changed as told."""
         return self.federation.new_order(**{"cohort": self.cohort, "threshold": 4, **changes})
 
-    def run_until(self, kind: Kind, order: Order | None = None) -> tuple[ServerSession, dict[str, Packet]]:
-        """Play honestly up to the moment at which the packets of ``kind`` leave the server."""
-        server = self.federation.new_server(order or self.new_order(), checks=self.checks)
+    def run_until(
+        self, kind: Kind, order: Order | None = None, **settings: Any
+    ) -> tuple[ServerSession, dict[str, Packet]]:
+        """Play honestly up to the moment at which the packets of ``kind`` leave the server; ``settings``: of it."""
+        server = self.federation.new_server(order or self.new_order(), checks=self.checks, **settings)
         packets = server.start()
         while _about_to_leave(server) is not kind:
             self.federation.deliver(server, packets)

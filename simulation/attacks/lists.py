@@ -140,6 +140,11 @@ KEYLISTS: list[tuple[str, Check, Forge]] = [
         Check.R1_SIGNATURES,
         _keys_of(_peer, lambda _, keys: replace(keys, sealing_key=SERVER_KEY)),
     ),
+    (
+        "hides in a peer's keys which result it was told",
+        Check.R1_SIGNATURES,
+        _keys_of(_peer, lambda _, keys: replace(keys, last_attempt=7, last_result=ZEROS[1:] + b"1")),
+    ),
     ("signs a peer's keys with the coordinator's key", Check.R1_SIGNATURES, _keys_of(_peer, _coordinator_signs)),
     (
         "signs a peer's keys with a colluder's key",

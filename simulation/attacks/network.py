@@ -257,6 +257,17 @@ NETWORK = [
         Check.C_SIGNATURE,
         _changed_answers(Kind.ORDER, mask_key=bytes([9]) * 32),
     ),
+    *(
+        Attack(
+            f"network changes what keys say of the last result: {what}",
+            Check.C_SIGNATURE,
+            _changed_answers(Kind.ORDER, **changes),
+        )
+        for what, changes in (
+            ("its attempt", {"last_attempt": 7}),
+            ("its digest", {"last_result": bytes([9]) * 32}),
+        )
+    ),
     Attack("network changes sealed shares on their way to the server", Check.C_SIGNATURE, _sealed_shares_changed),
     Attack("network changes opened shares", Check.C_SIGNATURE, _shares_changed),
     Attack("network answers in the name of a stranger", Check.C_SITE, _changed_answers(Kind.ORDER, site_id="stranger")),

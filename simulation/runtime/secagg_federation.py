@@ -11,6 +11,7 @@ the parts: it may hold any identity key, drop or change packets between the two 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -108,10 +109,12 @@ class Federation:
         fresh = replace(self.order, attempt=self.attempts, nonce=self.attempts.to_bytes(32, "big"))
         return replace(fresh, **changes)  # type: ignore[arg-type]
 
-    def new_server(self, order: Order, *, model: bytes = MODEL, checks: CheckSet = ALL_CHECKS) -> ServerSession:
-        """Return the coordinator's session for an order."""
+    def new_server(
+        self, order: Order, *, model: bytes = MODEL, checks: CheckSet = ALL_CHECKS, **settings: Any
+    ) -> ServerSession:
+        """Return the coordinator's session for an order; ``settings``: more of ``ServerSession``'s."""
         return ServerSession(
-            order=order, order_key=self.order_key, identities=self.public_keys, model=model, checks=checks
+            order=order, order_key=self.order_key, identities=self.public_keys, model=model, checks=checks, **settings
         )
 
     def new_session(

@@ -145,6 +145,14 @@ def _other_session(federation: Federation, message: Any) -> Any:
     return replace(message, session_id=ZEROS)
 
 
+def _told_otherwise(federation: Federation, keylist: Keylist) -> Keylist:
+    """A peer was told another result of attempt 3 than this site, and says so with its own signature."""
+    federation.journals[VICTIM].record_announcement(federation.order.plan_digest, 3, bytes([1]) * 32)
+    first, second, *rest = keylist.entries
+    other = forged_keys(federation, second, last_attempt=3, last_result=bytes([2]) * 32)
+    return replace(keylist, entries=(first, other, *rest))
+
+
 LISTS: dict[str, tuple[Kind, Check, Callable[[Federation, Any], Any]]] = {
     "keys for another order than this": (Kind.KEYLIST, Check.ANY_SESSION, lambda f, m: replace(m, order_digest=ZEROS)),
     "an unsorted key list": (Kind.KEYLIST, Check.R1_SORTED, _with("entries", lambda e: (*e[1:], e[0]))),
@@ -166,6 +174,7 @@ LISTS: dict[str, tuple[Kind, Check, Callable[[Federation, Any], Any]]] = {
         Check.R1_ORDER,
         _entry(1, lambda f, keys: forged_keys(f, keys, order_digest=ZEROS)),
     ),
+    "a peer that was told another result": (Kind.KEYLIST, Check.R1_RESULTS, _told_otherwise),
     "a peer's mask key replaced, signature kept": (
         Kind.KEYLIST,
         Check.R1_SIGNATURES,
@@ -180,6 +189,7 @@ LISTS: dict[str, tuple[Kind, Check, Callable[[Federation, Any], Any]]] = {
     "a peer's mask key of low order": (
         Kind.KEYLIST,
         Check.R1_LOW_ORDER,
+        Check.R1_RESULTS,
         _entry(3, lambda f, keys: forged_keys(f, keys, mask_key=ZEROS)),
     ),
     "shares of another session": (Kind.FORWARD, Check.ANY_SESSION, _other_session),
@@ -210,7 +220,14 @@ LISTS: dict[str, tuple[Kind, Check, Callable[[Federation, Any], Any]]] = {
     "witnesses that saw other survivors": (Kind.CERTIFICATE, Check.R4_SIGNATURES, _other_list),
     "a witness made by the coordinator": (Kind.CERTIFICATE, Check.R4_SIGNATURES, _signed_by_coordinator),
 }
-BLAMES = {Check.R1_ORDER, Check.R1_SIGNATURES, Check.R1_LOW_ORDER, Check.R2_OPENS, Check.R2_SHARE_RANGE}
+BLAMES = {
+    Check.R1_ORDER,
+    Check.R1_SIGNATURES,
+    Check.R1_LOW_ORDER,
+    Check.R1_RESULTS,
+    Check.R2_OPENS,
+    Check.R2_SHARE_RANGE,
+}
 
 
 def _give_list(federation: Federation, kind: Kind, forge: Callable[[Federation, Any], Any], checks: CheckSet) -> Any:

@@ -25,7 +25,7 @@ def test_fields_cut_elsewhere_differ() -> None:
 
 
 def test_labels_and_the_protocol_are_part_of_every_digest() -> None:
-    assert labelled("a", "b").startswith(b"\x00\x00\x00\x10fedward-secagg/1")
+    assert labelled("a", "b").startswith(b"\x00\x00\x00\x10fedward-secagg/2")
     assert len({digest("a", "b"), digest("b", "a"), digest("ab"), digest("a", "b", "")}) == 4
 
 

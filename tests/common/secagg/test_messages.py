@@ -22,6 +22,7 @@ SPECIAL: dict[str, Any] = {
     "site_id": "site-one",
     "about": "",
     "code": 127,
+    "last_attempt": 7,
     "divisor": 3.5,
     "dealers": ("aa", "bb"),
     "signature": bytes(64),
@@ -146,7 +147,7 @@ def test_bytes_are_refused_that_hold(sentence: str) -> None:
 OTHER_ENCODINGS = {
     "a long form for the list of three": b"\xdc\x00\x03" + encode(KEYS)[1:],
     "a long form for the version": b"\x93\xd9\x10" + encode(KEYS)[2:],
-    "a field twice": encode(KEYS).replace(b"\x87\xac", b"\x88\xa7site_id\xa8site-one\xac", 1),
+    "a field twice": encode(KEYS).replace(b"\x89\xac", b"\x8a\xa7site_id\xa8site-one\xac", 1),
     "a single-precision float": encode(EXAMPLES[Kind.RESULT]).replace(
         b"\xcb\x40\x0c\x00\x00\x00\x00\x00\x00", b"\xca\x40\x60\x00\x00"
     ),

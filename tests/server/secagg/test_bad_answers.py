@@ -148,7 +148,7 @@ def _enormous(federation, server, answers):
 
 
 def _other_protocol(federation, server, answers):
-    return Packet(answers[BAD].message.replace(b"fedward-secagg/1", b"fedward-secagg/0"))
+    return Packet(answers[BAD].message.replace(b"fedward-secagg/2", b"fedward-secagg/0"))
 
 
 BAD_ANSWERS = {

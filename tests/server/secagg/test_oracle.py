@@ -40,7 +40,7 @@ def encoded(*fields: Any) -> bytes:
 
 
 def labelled(label: str, *fields: Any) -> bytes:
-    return encoded("fedward-secagg/1", label, *fields)
+    return encoded("fedward-secagg/2", label, *fields)
 
 
 def derived(secret: bytes, salt: bytes, purpose: bytes) -> bytes:
@@ -131,7 +131,8 @@ def test_an_independent_implementation_finds_every_vector_digest_and_signature(f
         commitment = hashlib.sha256(labelled("b", ph, name, tap.secrets[name][1])).digest()
         assert keys[name].seed_commitment == commitment
         fields = (ph, name, keys[name].sealing_key, keys[name].mask_key, commitment, keys[name].ledger_head)
-        verified(federation, name, keys[name].signature, labelled("keys", *fields))
+        told = (struct.pack(">Q", keys[name].last_attempt), keys[name].last_result)
+        verified(federation, name, keys[name].signature, labelled("keys", *fields, *told))
         survivors.append(encoded(name, said.vector_digest))
     u3h = hashlib.sha256(labelled("u3", sid, u2h, survivors)).digest()
     for name in names:

@@ -1,0 +1,75 @@
+"""Different results for different hospitals, and hospitals that claim so: a fork shows when its halves meet."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from common.secagg.keys import sign
+from common.secagg.messages import Packet, Result, encode
+from common.secagg.refusals import Check
+from common.secagg.stages import SITE_SENDS, Kind
+from common.secagg.statements import keys_statement, result_statement
+from server.secagg.session import ServerSession
+from simulation.attacks.arena import COLLUDER, ZEROS, Arena, Attack, facts_of, read
+
+_NEW_MODEL = bytes([9]) * 32
+_OTHER: dict[str, dict[str, Any]] = {
+    "another model": {"model_digest": bytes([8]) * 32},
+    "another sum": {"sum_digest": bytes([8]) * 32},
+    "another divisor": {"divisor": 2.0},
+}
+_TOLD = {"one hospital": 1, "half of the hospitals": 2, "all but one": 3}
+
+
+def _announced(arena: Arena) -> tuple[ServerSession, dict[str, Packet]]:
+    """Play a whole honest attempt and return the server with its RESULT for each site."""
+    server, packets = arena.run_until(Kind.CERTIFICATE)
+    arena.federation.deliver(server, packets)
+    server.finish()
+    return server, server.announce(model_digest=_NEW_MODEL, divisor=1.0)
+
+
+def _forged(arena: Arena, packet: Packet, changes: dict[str, Any]) -> Packet:
+    result: Result = replace(read(packet), **changes)
+    return Packet(encode(replace(result, signature=sign(arena.federation.order_key, *result_statement(result)))))
+
+
+def _fork(changes: dict[str, Any], told: int) -> Callable[[Arena], None]:
+    """Some hospitals are told something else, well signed; then all of them are asked together."""
+
+    def play(arena: Arena) -> None:
+        _, results = _announced(arena)
+        for place, name in enumerate(arena.honest):
+            packet = results[name]
+            arena.tell(name, _forged(arena, packet, changes) if place < told else packet)
+        _, keylists = arena.run_until(Kind.KEYLIST)
+        for name in arena.honest:
+            arena.offer(name, keylists[name])
+
+    return play
+
+
+def _claim(changes: dict[str, Any]) -> Callable[[Arena], None]:
+    """A hospital claims in its KEYS that it was told something else, so that all the others refuse."""
+
+    def play(arena: Arena) -> None:
+        first, results = _announced(arena)
+        arena.federation.deliver(first, results)
+        told = {facts_of(first).order.attempt: first.announced_digest}
+        server, packets = arena.run_until(Kind.ORDER, announced=told)
+        keys = replace(read(arena.answers_to(packets)[COLLUDER], SITE_SENDS), **changes)
+        signature = sign(arena.federation.identities[COLLUDER], *keys_statement(keys))
+        arena.hand_in(server, Packet(encode(replace(keys, signature=signature))))
+
+    return play
+
+
+TWO_TRUTHS = [
+    *(
+        Attack(f"server tells {whom} {what}, then lets all meet", Check.R1_RESULTS, _fork(changes, told))
+        for what, changes in _OTHER.items()
+        for whom, told in _TOLD.items()
+    ),
+    Attack("site claims that it was told no model at all", Check.C_RESULT, _claim({"last_result": ZEROS})),
+    Attack("site claims that it was told another model", Check.C_RESULT, _claim({"last_result": _NEW_MODEL})),
+]
