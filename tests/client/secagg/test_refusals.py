@@ -189,7 +189,6 @@ LISTS: dict[str, tuple[Kind, Check, Callable[[Federation, Any], Any]]] = {
     "a peer's mask key of low order": (
         Kind.KEYLIST,
         Check.R1_LOW_ORDER,
-        Check.R1_RESULTS,
         _entry(3, lambda f, keys: forged_keys(f, keys, mask_key=ZEROS)),
     ),
     "shares of another session": (Kind.FORWARD, Check.ANY_SESSION, _other_session),
