@@ -1,12 +1,14 @@
 """What ``fedward-site status`` says: from the agent where one runs, and from the site's files in any case."""
 
 import os
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 from client.agent.control_client import ControlClient
 from client.agent.errors import AgentUnavailableError
+from client.final_model.own_scores import read_own_scores, why_worse
 from client.installation.audit_log import standing_approvals
 from client.installation.config import read_site_config
 from client.installation.folder import SiteFolder
@@ -23,7 +25,8 @@ class SiteStatus:
     ``agent``: "running" when one answers, else "away"; what follows ``processes`` is what it says. ``connection``: to
     the SuperNode (away, refused, up). ``studies``: plan digest -> name, of those that pass every check now; without an
     agent every standing approval of the audit log, unchecked and without its name. ``processes``: name -> process id,
-    of those that live.
+    of those that live. ``worse_models``: plan digest -> sentence, where its newest model does clearly worse on this
+    site's own held-out patients than an earlier one; it stays on this machine.
     """
 
     site: str
@@ -41,6 +44,7 @@ class SiteStatus:
     tasks: int = 0
     rejected: int = 0
     version: str = ""
+    worse_models: dict[str, str] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
         """Return the status as plain values."""
@@ -58,9 +62,16 @@ def site_status(folder: SiteFolder) -> SiteStatus:
     }
     try:
         with ControlClient(folder.control_socket) as control:
-            return SiteStatus(**known, **_from_agent(control.status()))
+            now = SiteStatus(**known, **_from_agent(control.status()))
     except AgentUnavailableError:
-        return SiteStatus(**known, agent=AWAY, studies=dict.fromkeys(sorted(standing_approvals(folder)), ""))
+        now = SiteStatus(**known, agent=AWAY, studies=dict.fromkeys(sorted(standing_approvals(folder)), ""))
+    return replace(now, worse_models=worse_models(folder, now.studies))
+
+
+def worse_models(folder: SiteFolder, plans: Iterable[str]) -> dict[str, str]:
+    """Return plan digest -> sentence of those plans whose newest model does clearly worse here than an earlier one."""
+    found = {digest: why_worse(read_own_scores(folder.own_scores(digest))) for digest in plans}
+    return {digest: sentence for digest, sentence in found.items() if sentence}
 
 
 def step_name(step: api.Step) -> str:

@@ -38,6 +38,7 @@ def _show(now: SiteStatus) -> None:
         lines.append(
             f"  approved: {name or 'plan'} {digest[:12]}…" + ("" if now.agent == RUNNING else " (not checked now)")
         )
+    lines += [f"  WORSE MODEL, {digest[:12]}…: {sentence}" for digest, sentence in now.worse_models.items()]
     lines += [f"  process {name}: {pid}" for name, pid in now.processes.items()]
     output.print("\n".join(lines), markup=False)
 

@@ -86,6 +86,10 @@ class SiteFolder:
         """Return the file of the teacher of a plan's present phase: a released model."""
         return self.path / "teachers" / f"{digest}.safetensors"
 
+    def own_scores(self, digest: str) -> Path:
+        """Return the file of a plan's models' scores on this site's own held-out patients: for staff alone."""
+        return self.path / "teachers" / f"{digest}.own-scores.jsonl"
+
     def public_images(self, digest: str) -> Path:
         """Return the file of public images that a plan names by SHA-256."""
         return self.path / "public" / f"{digest}.npz"

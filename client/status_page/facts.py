@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from client.agent.control_client import ControlClient
 from client.agent.errors import AgentUnavailableError
+from client.agent.site_status import worse_models
 from client.consent.approval import CheckedPlan, approved_plans
 from client.consent.policy import read_policy
 from client.installation.audit_log import AUDIT_NAME
@@ -103,7 +104,10 @@ class SiteReader:
             outbox=outbox.value,
             audit=audit.value,
             plans=plans.value,
-            troubles=tuple(f"{what}: {each.trouble}" for what, each in known.items() if each.trouble),
+            troubles=(
+                *(f"{what}: {each.trouble}" for what, each in known.items() if each.trouble),
+                *(f"model: {sentence}" for sentence in worse_models(folder, plans.value or ()).values()),
+            ),
         )
 
     def wait(self, timeout_s: float) -> None:

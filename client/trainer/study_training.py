@@ -13,6 +13,7 @@ from torch import nn
 
 from client.consent.open_studies import OpenStudy
 from client.dicom.cache import Cache
+from client.final_model.own_scores import note_own_score
 from client.installation.folder import SiteFolder
 from client.installation.public_images import read_public_images
 from client.learning.cached_patients import CachedPatients
@@ -42,7 +43,8 @@ class StudyTraining:
     """Training and scoring of one study at one site (``client.round_work.Training``).
 
     Models stay loaded between rounds; ``teacher``: the file that keeps a phase's teacher over restarts, None for
-    work that has none. The first model of a phase that reaches this site is its first teacher.
+    work that has none; ``own_scores``: the file of this site's own scores, for its staff. The first model of a phase
+    that reaches this site is its first teacher.
     ``counts_multiplier``: noise of one evaluation (``evaluation_noise_multiplier``); 0 for a plan without privacy.
     ``randomness``: noise; only tests pass another than the operating system's.
     """
@@ -57,10 +59,12 @@ class StudyTraining:
         public: PublicImages | None = None,
         speed: Speed | None = None,
         teacher: Path | None = None,
+        own_scores: Path | None = None,
         randomness: PrivacyRandomness | None = None,
     ) -> None:
         self._plan, self._site, self._patients, self._counts_multiplier = plan, site, patients, counts_multiplier
         self._public, self._speed, self._teacher = public, speed or Speed(), teacher
+        self._own_scores = own_scores
         self._randomness = randomness or PrivacyRandomness()
         self._counts = count_layout(plan)
         self._training: tuple[int, PhaseTraining] | None = None
@@ -82,6 +86,7 @@ class StudyTraining:
             public=_public_images(folder, plan),
             speed=speed,
             teacher=folder.teacher(plan.digest()),
+            own_scores=folder.own_scores(plan.digest()),
         )
 
     def contribute(self, assignment: Assignment, model: memoryview) -> Contribution:
@@ -105,7 +110,11 @@ class StudyTraining:
     def _score(self, network: nn.Module, assignment: Assignment) -> NDArray[np.int64]:
         """Return counts of the received model on the held-out patients, in 1 / 1024 patient; zeros if not scored."""
         scored = self._patients.held_out() if assignment.scored else []
-        return count_patients(network, (self._patients.read(key) for key in scored), self._counts)
+        counts = count_patients(network, (self._patients.read(key) for key in scored), self._counts)
+        if self._own_scores and assignment.scored:
+            where = {"phase": assignment.phase, "round_number": assignment.round_number}
+            note_own_score(self._own_scores, self._counts, counts, **where)
+        return counts
 
     def _noised(self, counts: NDArray[np.int64], assignment: Assignment) -> NDArray[np.int64]:
         """Return what rides along: counts with noise where the schedule has a score, scored or not, else zeros."""

@@ -107,7 +107,9 @@ def new_plan_text(
         c=c,
         t=(n + c) // 2 + 1,
         s_min=s_min,
-        coordinate_range=_coordinate_range(multiplier, s_min - c),
+        coordinate_range=_coordinate_range(
+            multiplier, s_min - c, largest_site=max(labelled for labelled, _ in counts.values())
+        ),
         rounds=rounds,
         attempts=attempts,
         layout_hash=layout_of(network).digest,
@@ -117,10 +119,15 @@ def new_plan_text(
     )
 
 
-def _coordinate_range(noise_multiplier: float, honest_survivors: int) -> float:
-    """Return 64, or the power of two that has room for a hospital's noise."""
+def _coordinate_range(noise_multiplier: float, honest_survivors: int, *, largest_site: int) -> float:
+    """Return what a hospital's noise and the most patients that its largest can sample need, in halves.
+
+    No more than 64, or what the noise alone needs: a coarser lattice would round away what a large hospital gains.
+    """
     least = least_range(noise_multiplier=noise_multiplier, clipping_norm=1.0, honest_survivors=honest_survivors)
-    return max(64.0, 2.0 ** math.ceil(math.log2(least)))
+    batch = SAMPLING_RATE * largest_site
+    derived = least + batch + 6 * math.sqrt(batch)
+    return min(math.ceil(2 * derived) / 2, max(64.0, 2.0 ** math.ceil(math.log2(least))))
 
 
 def _declared(patients: list[str], roster: Roster) -> dict[str, tuple[int, int]]:
