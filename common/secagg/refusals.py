@@ -191,7 +191,7 @@ TABLE: dict[Check, Row] = {
     Check.R1_SIGNATURES: Row(205, "substituted keys: an entry not signed by its site's pinned identity"),
     Check.R1_DISTINCT: Row(206, "one key used twice (mirrored keys cancel masks)"),
     Check.R1_LOW_ORDER: Row(207, "a key of low order, which makes the shared secret known"),
-    Check.R1_RESULTS: Row(208, "two truths: a hospital that was told another result of an earlier attempt (names it)"),
+    Check.R1_RESULTS: Row(209, "two truths: a hospital that was told another result of an earlier attempt (names it)"),
     Check.R2_SORTED: Row(300, "a list of dealers with repeated or unsorted names"),
     Check.R2_SELF: Row(301, "a list of dealers that leaves this site out"),
     Check.R2_SUBSET: Row(302, "dealers that had sent no keys"),

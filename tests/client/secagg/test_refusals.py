@@ -153,6 +153,14 @@ def _told_otherwise(federation: Federation, keylist: Keylist) -> Keylist:
     return replace(keylist, entries=(first, other, *rest))
 
 
+def _nobody_confirmed(federation: Federation, message: Any) -> Any:
+    """This site's staff confirmed nobody (any more): the list is as it should be."""
+    session = federation.sites[VICTIM]
+    policy = replace(session._site.policy, confirmed=frozenset({VICTIM}), minimum_confirmed=3)
+    session._site = replace(session._site, policy=policy)
+    return message
+
+
 LISTS: dict[str, tuple[Kind, Check, Callable[[Federation, Any], Any]]] = {
     "keys for another order than this": (Kind.KEYLIST, Check.ANY_SESSION, lambda f, m: replace(m, order_digest=ZEROS)),
     "an unsorted key list": (Kind.KEYLIST, Check.R1_SORTED, _with("entries", lambda e: (*e[1:], e[0]))),
@@ -174,6 +182,9 @@ LISTS: dict[str, tuple[Kind, Check, Callable[[Federation, Any], Any]]] = {
         Check.R1_ORDER,
         _entry(1, lambda f, keys: forged_keys(f, keys, order_digest=ZEROS)),
     ),
+    "keys of too few confirmed hospitals": (Kind.KEYLIST, Check.R1_CONFIRMED, _nobody_confirmed),
+    "too few confirmed hospitals among the dealers": (Kind.FORWARD, Check.R2_CONFIRMED, _nobody_confirmed),
+    "too few confirmed hospitals among the survivors": (Kind.SURVIVORS, Check.R3_CONFIRMED, _nobody_confirmed),
     "a peer that was told another result": (Kind.KEYLIST, Check.R1_RESULTS, _told_otherwise),
     "a peer's mask key replaced, signature kept": (
         Kind.KEYLIST,
