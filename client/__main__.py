@@ -1,5 +1,6 @@
 """fedward-site: what a hospital's staff run."""
 
+from common.processes.hardening import shut_process
 from common.terminal import new_application, run
 
 HELP = """Take part in a federated study without letting a scan leave the hospital.
@@ -36,6 +37,7 @@ app = new_application("fedward-site", HELP, COMMANDS)
 
 def main() -> None:
     """Entry point of the console script."""
+    shut_process()
     run(app)
 
 

@@ -8,6 +8,7 @@ This file has the table of codes and what every room needs; each room keeps its 
 ``docs/exit-codes.md`` has one heading for each member of ``ExitCode``; a test compares the two.
 """
 
+import errno
 from collections.abc import Iterator
 from enum import IntEnum, unique
 from typing import ClassVar
@@ -78,6 +79,10 @@ class ExitCode(IntEnum):
     # processes (90-99)
     ALREADY_RUNNING = 90
     AGENT_UNAVAILABLE = 91
+    PORT_TAKEN = 92
+    DISK_FULL = 93
+    RIGHT_MISSING = 94
+    RUNS_AS_ROOT = 95
 
 
 class FedwardError(Exception):
@@ -117,6 +122,43 @@ class OutputExistsError(FedwardError):
     """A file or folder to be written exists already; it was left alone."""
 
     exit_code = ExitCode.OUTPUT_EXISTS
+
+
+class PortTakenError(FedwardError):
+    """Another program listens on a port that is needed."""
+
+    exit_code = ExitCode.PORT_TAKEN
+
+
+class DiskFullError(FedwardError):
+    """The disk, or this user's part of it, is full; what was to be written was not."""
+
+    exit_code = ExitCode.DISK_FULL
+
+
+class RightMissingError(FedwardError):
+    """The system does not let this user read or write something."""
+
+    exit_code = ExitCode.RIGHT_MISSING
+
+
+def of_system(error: BaseException) -> FedwardError | None:
+    """Return the sentence for what the machine lacks (space, a right, a port); None for any other error.
+
+    Without a file's name, which may be a patient's; `--debug` shows it to whoever is at the keyboard.
+    """
+    number = error.errno if isinstance(error, OSError) else None
+    words = str(error) if type(error).__module__ == "sqlite3" else ""
+    if number in {errno.ENOSPC, errno.EDQUOT} or "disk is full" in words:
+        return DiskFullError("the disk is full: nothing more was written, what was there is whole; free some space")
+    if number in {errno.EACCES, errno.EPERM, errno.EROFS} or "readonly database" in words or "unable to open" in words:
+        return RightMissingError(
+            "the system does not let this user read or write a file that is needed; run as the user who owns the "
+            "folder, and see its rights (--debug before the command shows which file)"
+        )
+    if number == errno.EADDRINUSE:
+        return PortTakenError("a port that is needed is taken by another program; `ss -ltnp` shows who has it")
+    return None
 
 
 def error_of(code: int, sentence: str) -> FedwardError | None:

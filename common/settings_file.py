@@ -22,9 +22,9 @@ def read_settings(
     """
     try:
         return kind.model_validate(tomllib.loads(read_text(path, max_bytes)))
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise NotTomlError(f"{path}: not TOML: {str(error)[:200]}") from None
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         place = ".".join(map(str, problem["loc"]))
         raise refusal(f"{path}: {place}: {problem['msg'].lower()}; {advice}") from None
+    except (ValueError, RecursionError) as error:  # also of a number with thousands of digits
+        raise NotTomlError(f"{path}: not TOML: {str(error)[:200]}") from None

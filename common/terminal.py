@@ -6,6 +6,7 @@
 import json
 import sys
 import traceback
+import unicodedata
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, NoReturn
@@ -14,12 +15,12 @@ import typer
 from rich.console import Console
 
 from common.commands import Commands, lazy_group
-from common.errors import ExitCode, FedwardError
+from common.errors import ExitCode, FedwardError, of_system
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
-output = Console(highlight=False, soft_wrap=True)
-errors = Console(stderr=True, highlight=False, soft_wrap=True)
+output = Console(highlight=False, soft_wrap=True, emoji=False)
+errors = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 def fedward_version() -> str:
@@ -79,6 +80,9 @@ def run(app: Callable[[], object]) -> NoReturn:
     except KeyboardInterrupt:
         fail("stopped by the keyboard; nothing that was already written is lost", 130)
     except Exception as error:  # noqa: BLE001 (the last net: a person never sees a traceback unasked)
+        lacking = of_system(error)
+        if lacking is not None:
+            fail(str(lacking), lacking.exit_code)
         fail(f"unexpected {type(error).__name__}: this is a bug; run again with --debug first", ExitCode.INTERNAL)
     sys.exit(ExitCode.OK)
 
@@ -91,5 +95,24 @@ def fail(sentence: str, exit_code: int) -> NoReturn:
     sys.exit(int(exit_code))
 
 
-# A value quoted in a sentence may come from a file: no control character reaches the terminal, no markup is read.
-PRINTABLE = dict.fromkeys((*range(32), *range(127, 160)), "?") | {ord("["): r"\["}
+class _Printable(dict[int, str | int]):
+    """A table for ``str.translate`` that is filled as characters come."""
+
+    def __missing__(self, point: int) -> str | int:
+        self[point] = found = "?" if unicodedata.category(chr(point)) in _UNSEEN else point
+        return found
+
+
+# A value quoted in a sentence may come from a file or a plan: no control, format or bidirectional character reaches the
+# terminal (they hide text, or show it in another order), no line ends where the reader does not see it, no markup is
+# read. Emoji codes are none to our consoles.
+_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+PRINTABLE = _Printable({ord("["): r"\["})
+
+
+def visible(text: str) -> str:
+    """Return the text with a question mark in the place of each character that nobody sees."""
+    return text if text.isascii() and text.isprintable() else text.translate(_VISIBLE)
+
+
+_VISIBLE = _Printable({ord(character): ord(character) for character in "\t\n"})

@@ -1,5 +1,6 @@
 """fedward-server: what the coordinator of a study runs."""
 
+from common.processes.hardening import shut_process
 from common.terminal import new_application, run
 
 HELP = """Define a study, sign it, and run it over hospitals whose scans stay where they are.
@@ -31,6 +32,7 @@ app = new_application("fedward-server", HELP, COMMANDS)
 
 def main() -> None:
     """Entry point of the console script."""
+    shut_process()
     run(app)
 
 

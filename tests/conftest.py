@@ -1,5 +1,6 @@
 """Fixtures that several folders of tests share."""
 
+import os
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,9 @@ from server.study.plan_template import new_plan_text
 settings.register_profile("fedward", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("fedward")
 
+os.environ.setdefault(
+    "FEDWARD_ALLOW_ROOT", "1"
+)  # tests of the programs run in containers, where root is nobody outside
 REPOSITORY = Path(__file__).resolve().parent.parent
 PATIENTS = ["east=200,0", "north=100,900", "south=50,500", "west=0,1000"]
 

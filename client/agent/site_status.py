@@ -13,6 +13,7 @@ from client.installation.audit_log import standing_approvals
 from client.installation.config import read_site_config
 from client.installation.folder import SiteFolder
 from common.control import site_control_pb2 as api
+from common.processes.failing import failing
 
 RUNNING: Final = "running"
 AWAY: Final = "away"
@@ -26,7 +27,7 @@ class SiteStatus:
     the SuperNode (away, refused, up). ``studies``: plan digest -> name, of those that pass every check now; without an
     agent every standing approval of the audit log, unchecked and without its name. ``processes``: name -> process id,
     of those that live. ``worse_models``: plan digest -> sentence, where its newest model does clearly worse on this
-    site's own held-out patients than an earlier one; it stays on this machine.
+    site's own held-out patients than an earlier one; it stays on this machine. ``failing``: name -> why, of processes that keep ending.
     """
 
     site: str
@@ -36,6 +37,7 @@ class SiteStatus:
     studies: dict[str, str]
     processes: dict[str, int]
     connection: str = "unknown"
+    failing: dict[str, str] = field(default_factory=dict)
     step: str = "unknown"
     round_number: int = 0
     plan: str = ""
@@ -54,11 +56,13 @@ class SiteStatus:
 def site_status(folder: SiteFolder) -> SiteStatus:
     """Return the status of a site folder. Raises: NotEnrolledError, ChainBrokenError, SiteConfigInvalidError."""
     config = read_site_config(folder.config)
+    broken = failing(folder.state)
     known: dict[str, Any] = {
         "site": config.site.name,
         "folder": str(folder.path.resolve()),
         "paused": folder.paused.exists(),
-        "processes": _processes(folder.state),
+        "processes": {name: number for name, number in _processes(folder.state).items() if name not in broken},
+        "failing": broken,
     }
     try:
         with ControlClient(folder.control_socket) as control:

@@ -15,6 +15,7 @@ Changed in Flower's code while it runs here, all about time (one version of Flow
 # ruff: noqa: E402 (Flower reads its environment, and its version is checked, before it is imported)
 
 from common.flower.environment import require_flower, silence_flower
+from common.processes.hardening import shut_process
 
 silence_flower()
 require_flower()
@@ -143,4 +144,5 @@ def _end_with_thread(fault: threading.ExceptHookArgs) -> None:
 
 
 if __name__ == "__main__":
+    shut_process()
     run(main)

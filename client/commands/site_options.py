@@ -2,7 +2,7 @@
 
 import tomllib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
@@ -42,13 +42,20 @@ def settings_from(plan: Path) -> IngestSettings:
     Raises: NotTomlError, PlanInvalidError, FileUnreadableError, FileTooLargeError, NotUtf8Error.
     """
     try:
-        document = tomllib.loads(read_text(plan, MAX_PLAN_BYTES))
+        document = parsed_toml(plan)
         return settings_for(Task.model_validate(document["task"]), Image.model_validate(document["image"]))
-    except tomllib.TOMLDecodeError as error:
-        raise NotTomlError(f"{plan}: not valid TOML ({error})") from None
-    except KeyError as error:
-        raise PlanInvalidError(f"{plan}: has no section {error.args[0]}; [task] and [image] are needed") from None
+    except (KeyError, TypeError) as error:
+        raise PlanInvalidError(f"{plan}: has no section {error.args[0]!s:.60}; [task] and [image] are needed") from None
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise PlanInvalidError(f"{plan}: {place}: {first['msg']}") from None
+
+
+def parsed_toml(path: Path) -> dict[str, Any]:
+    """Return a TOML file as plain values. Raises: NotTomlError, and what reading raises."""
+    text = read_text(path, MAX_PLAN_BYTES)
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # also of a number with thousands of digits
+        raise NotTomlError(f"{path}: not valid TOML ({str(error)[:200]})") from None

@@ -9,6 +9,7 @@ import resource
 import time
 
 from common.plan.combinations import MOST_VOXELS
+from common.processes.hardening import shut_process
 
 MIB = 1 << 20
 
@@ -41,7 +42,7 @@ def fence_worker(extra_memory_bytes: int = 0) -> None:
     """
     memory = WORKER_MEMORY_BYTES + extra_memory_bytes
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    shut_process()
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_NOFILE, (WORKER_OPEN_FILES, WORKER_OPEN_FILES))
 

@@ -56,6 +56,7 @@ def _looks(
         yield "device", lambda: machine.device(config.speed)
         yield "fence", machine.fence
         yield "port", lambda: machine.ports(folder, config)
+    yield "processes", lambda: machine.processes(folder)
     yield "agent", lambda: machine.agent(folder)
     if config and kit and with_network:
         yield "proxy", lambda: connection.proxy(kit, config.network.https_proxy)

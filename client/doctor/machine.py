@@ -1,6 +1,5 @@
 """The machine: device of the training and its fence, ports on loopback."""
 
-import errno
 import os
 import socket
 from collections.abc import Iterator
@@ -12,6 +11,8 @@ from client.doctor.findings import Finding, advice, fine, stop
 from client.installation.config import SiteConfig, SpeedSection
 from client.installation.folder import SiteFolder
 from client.trainer.fence import can_refuse_calls, landlock_version
+from common.processes.failing import failing
+from common.processes.ports import is_free
 
 FULL_FENCE: Final = 6  # version of Landlock (``client.trainer.fence``)
 
@@ -49,7 +50,7 @@ def ports(folder: SiteFolder, config: SiteConfig) -> Iterator[Finding]:
     for what, port in wanted.items():
         if port == 0:
             continue
-        if _is_free(port):
+        if is_free("127.0.0.1", port):
             text = f"{port} on 127.0.0.1 is free for the {what}"
             yield fine("port", text)
         elif running:
@@ -57,6 +58,17 @@ def ports(folder: SiteFolder, config: SiteConfig) -> Iterator[Finding]:
         else:
             key = "runtime_port in [network]" if what == "SuperNode" else "port in [status_page]"
             yield stop("port", f"{port} on 127.0.0.1 is taken by another program", f"choose another {key} of site.toml")
+
+
+def processes(folder: SiteFolder) -> Finding:
+    """No process of the site is started again and again without doing its work."""
+    broken = failing(folder.state)
+    if not broken:
+        return fine("processes", "none keeps ending")
+    name, why = next(iter(broken.items()))
+    return stop(
+        "processes", f"{name} keeps ending: {why}", f"see logs/{name}.log, mend that; it is tried again by itself"
+    )
 
 
 def agent(folder: SiteFolder) -> Finding:
@@ -74,14 +86,4 @@ def is_running(folder: SiteFolder) -> bool:
             connection.connect(os.fspath(folder.control_socket))
         except OSError:  # also for a path that is too long, which is a finding of its own
             return False
-    return True
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(("127.0.0.1", port))
-        except OSError as error:
-            return error.errno != errno.EADDRINUSE
     return True

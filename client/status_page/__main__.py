@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from client.status_page.application import hospital_page
+from common.processes.hardening import shut_process
 from common.terminal import output, run
 from common.web.serving import HOST, serve_page
 
@@ -27,4 +28,5 @@ def serve(
 
 
 if __name__ == "__main__":
+    shut_process()
     run(app)

@@ -6,7 +6,6 @@ middle of training. It holds the cache's secret and no other key, opens no conne
 
 import logging
 import os
-import resource
 import select
 import signal
 import sys
@@ -26,6 +25,7 @@ from client.trainer.study_training import StudyTraining
 from common.errors import ExitCode, FedwardError
 from common.faults import fault_without_text
 from common.plan.plan import StudyPlan
+from common.processes.hardening import shut_process
 
 MAX_MODEL_BYTES: Final = 1 << 33  # the agent has compared the model's size with the plan's
 
@@ -104,7 +104,7 @@ def main() -> None:
     """Serve the agent that started this process."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the agent, which ends this process
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    shut_process()
     os.umask(0o077)
     end_with_the_agent()
     try:

@@ -33,6 +33,17 @@ GIVE_MEMORY_BACK = {
     "MALLOC_ARENA_MAX": "2",
 }
 
+# what a child may inherit; everything else stays with the parent
+ALLOWED = frozenset(
+    {
+        "PATH", "HOME", "USER", "LOGNAME", "SHELL", "TERM", "COLUMNS", "NO_COLOR", "TZ", "LANG", "LANGUAGE",
+        "TMPDIR", "TMP", "TEMP", "XDG_RUNTIME_DIR", "XDG_CACHE_HOME", "VIRTUAL_ENV", "PYTHONPATH", "LD_LIBRARY_PATH",
+        "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY",
+        "http_proxy", "https_proxy", "all_proxy", "no_proxy", "OMP_NUM_THREADS",
+    }
+)  # fmt: skip
+ALLOWED_PREFIXES = ("LC_", "FEDWARD_", "CUDA_", "NVIDIA_", "OMP_", "MKL_", "OPENBLAS_", "KMP_", "TORCH_", "MALLOC_")
+
 _SOURCES = Path(__file__).resolve().parents[2]  # the folder that holds the four packages
 
 
@@ -50,7 +61,7 @@ def require_flower() -> None:
 
 
 def child_environment(*, flower_home: Path | None = None, https_proxy: str = "", **more: str) -> dict[str, str]:
-    """Return the environment of a child process: this process's own, with the following changes.
+    """Return the environment of a child process: what is allowed of this process's own, with the following changes.
 
     Flower is silent; freed memory goes back to the system; loopback goes through no proxy; the commands of this
     Python's environment are found first (Flower starts its own by bare name); modules come from where this code comes
@@ -58,7 +69,7 @@ def child_environment(*, flower_home: Path | None = None, https_proxy: str = "",
     ``https_proxy``: instead of an inherited one.
     """
     python = {"PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
-    environment = {**os.environ, **SILENCE, **GIVE_MEMORY_BACK, **python, **more}
+    environment = {**allowed(os.environ), **SILENCE, **GIVE_MEMORY_BACK, **python, **more}
     environment["PATH"] = os.pathsep.join(_unique(Path(sys.executable).parent, environment.get("PATH", os.defpath)))
     if _SOURCES.name != "site-packages":  # an installed copy is found anyway, and must not go before Python's own
         environment["PYTHONPATH"] = os.pathsep.join(_unique(_SOURCES, environment.get("PYTHONPATH", "")))
@@ -67,6 +78,14 @@ def child_environment(*, flower_home: Path | None = None, https_proxy: str = "",
     if https_proxy:
         environment |= {"HTTPS_PROXY": https_proxy, "https_proxy": https_proxy}
     return environment | _no_proxy(environment)
+
+
+def allowed(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that a child may have: where things are, language, proxy, processors. Nothing else.
+
+    An administrator's shell holds passwords and tokens, and variables that load code (LD_PRELOAD, PYTHONSTARTUP).
+    """
+    return {name: value for name, value in environment.items() if name in ALLOWED or name.startswith(ALLOWED_PREFIXES)}
 
 
 def _unique(first: Path, rest: str) -> list[str]:

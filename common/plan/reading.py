@@ -28,7 +28,7 @@ def read_plan(path: Path) -> StudyPlan:
     text = read_text(path, MAX_PLAN_BYTES)
     try:
         document = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise NotTomlError(f"{path}: not TOML: {str(error)[:200]}") from None
     return parse_plan(document, str(path))
 

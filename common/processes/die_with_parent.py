@@ -9,6 +9,7 @@ parent included (Linux, prctl(2), PR_SET_PDEATHSIG). Elsewhere the command is st
 
 import ctypes
 import os
+import resource
 import sys
 
 PR_SET_PDEATHSIG = 1
@@ -17,6 +18,7 @@ NOT_FOUND = 127  # the shell's custom
 
 def main(parent: int, death_signal: int, command: list[str]) -> None:
     """Ask for the signal, see that the parent still lives, and become the command. Does not return."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # inherited: no child of ours leaves its memory in a file
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, death_signal, 0, 0, 0)
         if os.getppid() != parent:  # it ended before we asked

@@ -8,6 +8,7 @@ from typing import IO
 
 MAX_LOG_BYTES = 10 << 20  # of one file
 OLD_FILES = 5
+MAX_LAST_CHARS = 200
 MAX_LINE_CHARS = 1 << 16  # a longer line is cut in pieces: memory stays bounded
 
 
@@ -18,11 +19,13 @@ class RotatingLog(RotatingFileHandler):
     """
 
     def __init__(self, path: Path, *, max_bytes: int = MAX_LOG_BYTES, old_files: int = OLD_FILES) -> None:
+        self.last_line = ""  # kept in memory: on a full disk it is in no file
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         super().__init__(path, maxBytes=max_bytes, backupCount=old_files, encoding="utf-8", errors="replace")
 
     def write_line(self, line: str) -> None:
         """Append one line as it is."""
+        self.last_line = line.strip()[:MAX_LAST_CHARS] or self.last_line
         self.handle(logging.makeLogRecord({"msg": line.rstrip("\r\n")}))
 
     def copy_from(self, stream: IO[str]) -> None:

@@ -25,10 +25,14 @@ from types import FrameType
 from typing import Self
 
 from common.processes import die_with_parent
+from common.processes.failing import write_failing
 from common.processes.folder_lock import hold
+from common.processes.ports import is_free
 from common.processes.rotating_log import MAX_LOG_BYTES, OLD_FILES, RotatingLog
+from common.processes.sessions import left_in_sessions, note_session
 
 MARK = "FEDWARD_SUPERVISED"  # names the state folder in the environment of everything that a supervisor started
+FAILURES_TO_TELL = 3  # ends in a row before a process counts as one that does not work
 _WATCH_S = 0.1
 _log = logging.getLogger("fedward.supervisor")
 
@@ -38,6 +42,7 @@ class Child:
     """One program to keep alive.
 
     ``command``: looked up on the PATH of ``environment``, which is the whole environment. ``log``: both outputs.
+    ``ports``: host and port of each place where it listens.
     ``death_signal``: what the kernel sends the child when the supervisor is gone.
     """
 
@@ -45,6 +50,7 @@ class Child:
     command: tuple[str, ...]
     environment: Mapping[str, str]
     log: Path
+    ports: tuple[tuple[str, int], ...] = ()
     death_signal: signal.Signals = signal.SIGKILL
 
 
@@ -97,6 +103,7 @@ class _Kept:
     failures: int = 0  # in a row
     restarts: int = 0  # in all
     exit_status: int | None = None
+    why: str = ""  # it keeps ending
 
 
 @dataclass
@@ -133,6 +140,7 @@ class Supervisor:
             log = RotatingLog(child.log, max_bytes=self.max_log_bytes, old_files=self.old_logs)
             self._kept.append(_Kept(child, self.state / f"{child.name}.pid", log))
             self._launch(self._kept[-1])
+        self._say_failing()
 
     def run(self, tick: Callable[[], None] | None = None) -> None:
         """Watch until ``request_stop``, SIGTERM or SIGINT; then return. Ends no child: ``stop`` does."""
@@ -154,6 +162,9 @@ class Supervisor:
             elif kept.process is None and time.monotonic() >= kept.start_at:
                 kept.restarts += 1
                 self._launch(kept)
+            elif kept.why and kept.process is not None and self._is_steady(kept):
+                kept.why, kept.failures = "", 0
+                self._say_failing()
 
     def request_stop(self) -> None:
         """Let ``run`` return. Safe from any thread and from a signal."""
@@ -166,7 +177,8 @@ class Supervisor:
                 _end(kept.process, self.pauses.grace_s)
                 kept.exit_status, kept.process = kept.process.returncode, None
             kept.pid_file.unlink(missing_ok=True)
-            kept.start_at = float("inf")
+            kept.start_at, kept.why = float("inf"), ""
+        self._say_failing()
         if self._lock_descriptor >= 0:
             os.close(self._lock_descriptor)
             self._lock_descriptor = -1
@@ -184,6 +196,10 @@ class Supervisor:
 
     def _launch(self, kept: _Kept) -> None:
         child = kept.child
+        taken = [f"port {port} on {host}" for host, port in child.ports if not is_free(host, port)]
+        if taken:
+            self._wait(kept, f"{taken[0]} is taken by another program")
+            return
         launcher = (
             sys.executable,
             "-I",
@@ -204,7 +220,9 @@ class Supervisor:
             start_new_session=True,  # Ctrl-C reaches the supervisor alone, and the group can be ended as one
         )
         kept.started_at = time.monotonic()
-        kept.pid_file.write_text(f"{kept.process.pid}\n")
+        with contextlib.suppress(OSError):  # a full disk must not end what works
+            kept.pid_file.write_text(f"{kept.process.pid}\n")
+        note_session(self.state, child.name, kept.process.pid)
         threading.Thread(target=kept.log.copy_from, args=(kept.process.stdout,), daemon=True).start()
         _log.info("%s: started, process %d", child.name, kept.process.pid)
 
@@ -213,11 +231,25 @@ class Supervisor:
         _signal_group(kept.process.pid, signal.SIGKILL)  # nothing of the old one beside the new one
         kept.exit_status, kept.process = kept.process.returncode, None
         kept.pid_file.unlink(missing_ok=True)
-        steady = time.monotonic() - kept.started_at >= self.pauses.steady_s
-        kept.failures = 1 if steady else kept.failures + 1
+        if self._is_steady(kept):
+            kept.failures = 0
+        self._wait(kept, f"ended with {kept.exit_status}, last words: {kept.log.last_line or 'none'}")
+
+    def _is_steady(self, kept: _Kept) -> bool:
+        return time.monotonic() - kept.started_at >= self.pauses.steady_s
+
+    def _wait(self, kept: _Kept, why: str) -> None:
+        """Plan the next start, and say what keeps a child from its work."""
+        kept.failures += 1
         pause_s = self.pauses.before(kept.failures)
         kept.start_at = time.monotonic() + pause_s
-        _log.warning("%s: ended with %s; again in %.1f s", kept.child.name, kept.exit_status, pause_s)
+        if kept.failures >= FAILURES_TO_TELL or (kept.child.ports and "is taken" in why):
+            kept.why = f"{why} ({kept.failures} times in a row)"
+            self._say_failing()
+        _log.warning("%s: %s; again in %.1f s", kept.child.name, why, pause_s)
+
+    def _say_failing(self) -> None:
+        write_failing(self.state, {kept.child.name: kept.why for kept in self._kept if kept.why})
 
 
 def _condition(kept: _Kept) -> Condition:
@@ -244,13 +276,17 @@ def _signal_group(leader: int, number: signal.Signals) -> None:
 def _end_leftovers(state: Path, grace_s: float) -> None:
     """End what a killed supervisor of this folder has left; a SuperNode that may say goodbye can come back at once."""
     end = time.monotonic() + grace_s
-    for pid in _marked(state):
+    for pid in _left(state):
         _log.warning("process %d was left behind and is ended", pid)
         _signal(pid, signal.SIGTERM)
-    while (left := _marked(state)) and time.monotonic() < end:
+    while (left := _left(state)) and time.monotonic() < end:
         time.sleep(_WATCH_S)
     for pid in left:
         _signal(pid, signal.SIGKILL)
+
+
+def _left(state: Path) -> list[int]:
+    return sorted({*_marked(state), *left_in_sessions(state)} - {os.getpid()})
 
 
 def _marked(state: Path) -> list[int]:
@@ -267,5 +303,5 @@ def _marked(state: Path) -> list[int]:
 
 
 def _signal(pid: int, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError):
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(pid, number)

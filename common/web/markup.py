@@ -3,6 +3,8 @@
 from html import escape
 from typing import Final
 
+from common.terminal import visible
+
 _EMPTY: Final = frozenset({"meta", "link", "input", "br"})
 
 
@@ -21,7 +23,7 @@ def element(name: str, /, *children: Child, **attributes: str | float | bool | N
     A trailing ``_`` of an attribute's name is dropped (``class_``), ``_`` inside becomes ``-``.
     """
     shown = "".join(
-        f" {key.rstrip('_').replace('_', '-')}" + ("" if value is True else f'="{escape(str(value))}"')
+        f" {key.rstrip('_').replace('_', '-')}" + ("" if value is True else f'="{escape(visible(str(value)))}"')
         for key, value in attributes.items()
         if value is not None and value is not False
     )
@@ -38,5 +40,5 @@ def join(*children: Child) -> Markup:
         elif isinstance(child, Markup):
             parts.append(child)
         elif child is not None:
-            parts.append(escape(str(child)))
+            parts.append(escape(visible(str(child))))
     return Markup("".join(parts))

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from common.processes.ports import first_free
 from common.terminal import JsonOption, output, print_json
 from common.trust.identity import fingerprint, read_public_key
 from server.federation.config import SUPERLINK_PORT, coordinator_config_text
@@ -21,7 +22,9 @@ def init(
     gateway_port: Annotated[
         int | None, typer.Option(help="Port to listen on, where it is another than in --address.")
     ] = None,
-    superlink_port: Annotated[int, typer.Option(help="Port of the SuperLink on 127.0.0.1.")] = SUPERLINK_PORT,
+    superlink_port: Annotated[
+        int | None, typer.Option(help="Port of the SuperLink on 127.0.0.1; by default the first free one from 18000.")
+    ] = None,
     status_port: Annotated[int, typer.Option(help="Port of the status page on 127.0.0.1; 0: none.")] = 0,
     certificate: Annotated[
         Path | None, typer.Option(help="The gateway's certificate (PEM), if there is one already.")
@@ -40,7 +43,11 @@ def init(
             raise FederationInvalidError("give --certificate, --certificate-key and --authority together, or none")
         own = OwnCertificate(certificate, certificate_key, authority)
     text = coordinator_config_text(
-        federation, address, gateway_port=gateway_port, superlink_port=superlink_port, status_port=status_port
+        federation,
+        address,
+        gateway_port=gateway_port,
+        superlink_port=superlink_port or first_free("127.0.0.1", SUPERLINK_PORT),
+        status_port=status_port,
     )
     made = FederationFolder(folder)
     create_federation(made, text, own)

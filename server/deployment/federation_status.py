@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from common.errors import FedwardError
 from common.files import read_bounded
+from common.processes.failing import failing
 from server.deployment.endings import read_ending
 from server.federation.admission import admitted, current_roster
 from server.federation.certificates import days_left
@@ -24,11 +25,13 @@ def federation_status(folder: FederationFolder, config: CoordinatorConfig) -> di
     """Return the facts of a federation. Raises: what a damaged roster or enrolment raises."""
     roster = current_roster(folder)
     online = sites_online(folder)
+    broken = failing(folder.state)
     return {
         "federation": config.federation,
         "address": config.gateway.public_address,
         "up": process_of(folder, "supervisor") is not None,
-        "processes": {name: process_of(folder, name) for name in PROCESSES},
+        "processes": {name: None if name in broken else process_of(folder, name) for name in PROCESSES},
+        "failing": broken,
         "roster": {"epoch": roster.epoch, "digest": roster.digest()} if roster else None,
         "sites": {
             name: {"in_roster": bool(roster and name in roster.sites), "online": online.get(name)}

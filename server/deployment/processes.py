@@ -9,6 +9,7 @@ page        status page on 127.0.0.1, where the settings have one (``server.stat
 """
 
 import sys
+from dataclasses import dataclass
 
 from common.flower.environment import child_environment
 from common.processes.supervision import Child
@@ -28,15 +29,43 @@ def children(folder: FederationFolder, config: CoordinatorConfig) -> list[Child]
     if port := config.loopback.status_port:
         programs["page"] = (sys.executable, "-m", "server.status_page", "--folder", place, "--port", str(port))
     environment = child_environment(flower_home=folder.superlink)
+    places = {port.process: (port.place,) for port in wanted_ports(config)}
     return [
-        Child(name=name, command=command, environment=environment, log=folder.logs / f"{name}.log")
+        Child(
+            name=name,
+            command=command,
+            environment=environment,
+            log=folder.logs / f"{name}.log",
+            ports=places.get(name, ()),
+        )
         for name, command in programs.items()
     ]
 
 
+@dataclass(frozen=True)
+class WantedPort:
+    """Where one of the processes listens: its name, the setting of ``coordinator.toml``, host and port."""
+
+    process: str
+    setting: str
+    place: tuple[str, int]
+
+
+def wanted_ports(config: CoordinatorConfig) -> list[WantedPort]:
+    """Return every port that a federation takes on this machine."""
+    gateway, loopback = config.gateway, config.loopback
+    wanted = [
+        WantedPort("superlink", "superlink_port", ("127.0.0.1", loopback.superlink_port)),
+        WantedPort("gateway", "gateway_port", (gateway.bind_host, gateway.gateway_port)),
+    ]
+    if loopback.status_port:
+        wanted.append(WantedPort("page", "status_port", ("127.0.0.1", loopback.status_port)))
+    return wanted
+
+
 def _superlink(folder: FederationFolder, config: CoordinatorConfig) -> tuple[str, ...]:
     return (
-        "flower-superlink",
+        *(sys.executable, "-m", "server.deployment.superlink_process"),
         *("--host", "127.0.0.1", "--port", str(config.loopback.superlink_port)),
         *("--ssl-ca-certfile", str(loopback_authority(folder))),
         *("--ssl-certfile", str(loopback_certificate(folder)), "--ssl-keyfile", str(loopback_key(folder))),

@@ -10,8 +10,10 @@ from common.flower.environment import silence_flower
 
 silence_flower()  # before the import that loads Flower
 
+from common.processes.hardening import shut_process  # noqa: E402
 from server.deployment.study_task import main  # noqa: E402
 from server.federation.folder import FederationFolder  # noqa: E402
 
 if __name__ == "__main__":
+    shut_process()
     sys.exit(main(FederationFolder(Path(sys.argv[1])), sys.argv[2], sys.stdin))

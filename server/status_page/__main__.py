@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from common.processes.hardening import shut_process
 from common.terminal import output, run
 from common.web.serving import HOST, serve_page
 from server.status_page.application import coordinator_page
@@ -27,4 +28,5 @@ def serve(
 
 
 if __name__ == "__main__":
+    shut_process()
     run(app)

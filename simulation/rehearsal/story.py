@@ -5,6 +5,7 @@
 Every step is a method of ``Story``, in this order. What a command prints with ``--json`` is all that a step knows.
 """
 
+import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ PATIENTS: Final = 24
 SIZE_PX: Final = 32
 START_TIMEOUT_S: Final = 120.0
 ROUND_TIMEOUT_S: Final = 120.0
+_AS_ROOT: Final = ("--allow-root",) if os.geteuid() == 0 else ()  # whoever rehearses as root knows
 SPARE_ATTEMPTS: Final = 20  # that killed processes may cost
 
 
@@ -161,13 +163,13 @@ class Story:
 
     def start_coordinator(self) -> None:
         """SuperLink, executor, gateway."""
-        self.background.start("coordinator", "fedward-server", "up", *self._federation)
+        self.background.start("coordinator", "fedward-server", "up", *_AS_ROOT, *self._federation)
         self.background.wait_until(self._gateway_answers, what="the gateway answers", timeout_s=START_TIMEOUT_S)
 
     def start_hospitals(self) -> None:
         """SuperNode and agent of every hospital."""
         for name in self.cast.sites:
-            self.background.start(name, "fedward-site", "up", *self._site(name))
+            self.background.start(name, "fedward-site", "up", *_AS_ROOT, *self._site(name))
         self.background.wait_until(self._all_agents_run, what="every agent runs", timeout_s=START_TIMEOUT_S)
 
     def run_rounds(self) -> None:

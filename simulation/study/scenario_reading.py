@@ -45,7 +45,7 @@ def read_scenario(path: Path) -> Scenario:
     text = read_text(path, MAX_SCENARIO_BYTES)
     try:
         document = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise NotTomlError(f"{path}: not TOML: {str(error)[:200]}") from None
     return parse_scenario(document, str(path))
 

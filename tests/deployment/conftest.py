@@ -94,7 +94,7 @@ class Deployment:
         return self.programs[-1]
 
     def start_coordinator(self):
-        self.start("up", sys.executable, "-m", "server", "up", "--folder", str(self.folder.path))
+        self.start("up", sys.executable, "-m", "server", "up", "--allow-root", "--folder", str(self.folder.path))
         with self.superlink() as client:
             wait_until(lambda: answers(client.nodes), "the SuperLink answers")
 

@@ -1,0 +1,32 @@
+"""Processes that hold keys or scans are shut: nobody attaches to them, none leaves its memory in a file, none is root.
+
+Not dumpable (prctl(2), PR_SET_DUMPABLE): another process of the same user can neither trace it nor read its memory or
+environment under /proc, and the kernel writes no core file. A program that is started anew is dumpable again, so each
+of ours says it for itself; the limit of core files is inherited. Elsewhere than on Linux only that limit holds.
+"""
+
+import ctypes
+import os
+import resource
+import sys
+from typing import Final
+
+from common.processes.errors import RunsAsRootError
+
+PR_SET_DUMPABLE: Final = 4
+
+
+def shut_process() -> None:
+    """Let nobody look into this process from now on, and leave no core file."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def refuse_root(*, is_allowed: bool) -> None:
+    """Refuse to go on as root, who could undo every fence of the service files. Raises: RunsAsRootError."""
+    if os.geteuid() == 0 and not is_allowed:
+        raise RunsAsRootError(
+            "this runs as root, which no part of it needs: run it as a user of its own (docs/deploy/README.md); "
+            "in a container where root is nobody outside, say so with --allow-root"
+        )

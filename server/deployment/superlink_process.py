@@ -1,0 +1,16 @@
+"""``python -m server.deployment.superlink_process ...``: Flower's SuperLink, in a process that nobody looks into."""
+
+import sys
+
+from common.flower.environment import silence_flower
+
+silence_flower()  # before the import that loads Flower
+
+from flwr.superlink.cli import flower_superlink  # noqa: E402
+
+from common.processes.hardening import shut_process  # noqa: E402
+
+if __name__ == "__main__":
+    shut_process()
+    sys.argv[0] = "flower-superlink"
+    flower_superlink()
