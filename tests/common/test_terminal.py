@@ -1,0 +1,75 @@
+"""What others wrote reaches a terminal or a page as text that one sees; numbers of any size get a sentence."""
+
+import io
+
+import pytest
+from pydantic import BaseModel
+from rich.console import Console
+from rich.table import Table
+
+from client.commands.site_options import parsed_toml
+from common import terminal
+from common.errors import FedwardError, NotTomlError
+from common.plan.errors import PlanInvalidError
+from common.plan.reading import read_plan
+from common.settings_file import read_settings
+from common.terminal import PRINTABLE, visible
+from common.web.markup import element
+
+HIDDEN = [
+    "\u202e",
+    "\u2066",
+    "\u200b",
+    "\u200f",
+    "\ufeff",
+    "\u2028",
+    "\u0085",
+    "\x1b",
+    "\U000e0041",
+    "\ue000",
+    "\ud800",
+]
+
+
+@pytest.mark.parametrize("character", HIDDEN)
+def test_a_character_that_nobody_sees_is_shown_as_a_question_mark(character):
+    assert f"a{character}b".translate(PRINTABLE) == "a?b"
+    assert visible(f"a{character}b") == "a?b"
+    assert element("p", f"a{character}b", title=character) == '<p title="?">a?b</p>'
+
+
+def test_letters_of_all_languages_stay():
+    text = "Universitätsklinikum 大学病院 مستشفى – study"
+    assert text.translate(PRINTABLE) == visible(text) == text
+
+
+@pytest.mark.parametrize("name", ["output", "errors"])
+def test_an_emoji_code_in_a_plan_is_text(name):
+    shown = io.StringIO()
+    console: Console = getattr(terminal, name)
+    before, console.file = console.file, shown
+    try:
+        table = Table("x")
+        table.add_row(":warning: :skull:".translate(PRINTABLE))
+        console.print(table)
+        console.print(":skull:".translate(PRINTABLE))
+    finally:
+        console.file = before
+    assert ":warning: :skull:" in shown.getvalue()
+    assert shown.getvalue().count(":skull:") == 2
+
+
+class Settings(BaseModel):
+    port: int
+
+
+@pytest.mark.parametrize("value", ["9" * 5000, "-" + "9" * 5000, "[" * 5000, "1" + "_1" * 5000])
+def test_a_number_of_any_size_in_a_file_is_a_sentence(value, tmp_path):
+    file = tmp_path / "file.toml"
+    file.write_text(f"port = {value}\n")
+    with pytest.raises(NotTomlError):
+        parsed_toml(file)
+    for read in (read_plan, lambda path: read_settings(path, Settings, max_bytes=1 << 20, refusal=PlanInvalidError,
+                                                       advice="see there")):  # fmt: skip
+        with pytest.raises(FedwardError):
+            read(file)
