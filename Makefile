@@ -9,11 +9,12 @@ TORCH_INDEX ?=
 WHEELHOUSE ?=
 PIP_SOURCE := $(if $(WHEELHOUSE),--no-index --find-links $(WHEELHOUSE),$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX),))
 WORKERS ?= 2
+ADVISORIES ?=
 # A site without internet gets what runs; a developer also what checks and tests.
 WHAT := $(if $(WHEELHOUSE),fedward,--group dev -e .)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow check lint types imports coverage wheelhouse clean
+.PHONY: audit help install demo test test-slow check lint types imports coverage wheelhouse clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +53,9 @@ types: $(STAMP)
 
 imports: $(STAMP)
 	@$(BIN)/lint-imports
+
+audit: $(STAMP) ## compare versions with a local copy of advisories (ADVISORIES=folder or all.zip of OSV)
+	@$(BIN)/python .ci/audit.py $(ADVISORIES)
 
 coverage: $(STAMP) ## run the tests and report coverage
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --cov --cov-report=term
