@@ -27,7 +27,8 @@ class SiteStatus:
     the SuperNode (away, refused, up). ``studies``: plan digest -> name, of those that pass every check now; without an
     agent every standing approval of the audit log, unchecked and without its name. ``processes``: name -> process id,
     of those that live. ``worse_models``: plan digest -> sentence, where its newest model does clearly worse on this
-    site's own held-out patients than an earlier one; it stays on this machine. ``failing``: name -> why, of processes that keep ending.
+    site's own held-out patients than an earlier one; it stays on this machine. ``failing``: name -> why,
+    of processes that keep ending.
     """
 
     site: str
