@@ -2,72 +2,64 @@
 
     contribute   1. RESERVED in the ledger, durable, before any patient is read (before the first: the study's terms)
                  2. training: score the received model, where the schedule says so and scores are left, and train one
-                    round; both are noised
-                 3. both come back as integers, and leave this building only masked
+                    round
+                 3. both come back as clipped sums, are noised here, and leave this building only masked; a training
+                    that fails is noise alone, charged like any other, and told to the hospital's staff
     spend        SPENT, durable, before the masked vector leaves
     abandon      VOID, only when the session ended before that for a reason outside the site's data
 
 The training itself (``client.trainer.study_training``) is handed in: an agent has it done by a process of its own,
-which knows no key (``client.trainer``).
+which knows no key (``client.trainer``). The noise is added on this side (``client.learning.private_round``).
 Source: privacy.md sections 2 and 4, secure-aggregation.md section 6.0.
 """
 
 import logging
-import math
-from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Self
+
+import numpy as np
 
 from client.consent.open_studies import OpenStudy
 from client.consent.strata import StudyStrata
 from client.errors import TrainingStoppedError
 from client.installation.folder import SiteFolder
+from client.installation.training_faults import note_fault
+from client.learning.assignment import Assignment, Training
+from client.learning.release import StudyRelease
 from client.ledger.ledger import Ledger, Reservation
 from client.ledger.study_charges import StudyCharges
 from client.secagg.state import Contribution
+from common.networks.errors import WeightsInvalidError
 from common.plan.guarantee import evaluations
 from common.plan.plan import StudyPlan
 from common.plan.schedule import is_closing, is_evaluated, version_before
 from common.plan.sizes import largest_payload_bytes
 from common.secagg.order import Order
 
+BLOCK_BYTES = 1 << 22
+
 _log = logging.getLogger("fedward.site")
 
 
-@dataclass(frozen=True)
-class Assignment:
-    """What an order asks of the training.
-
-    ``evaluated``: noised counts ride along, as the plan's schedule says. ``scored``: held-out patients are read for
-    them; without it the counts are noise alone, because the plan's number of scores is used up.
-    ``deadline_unix_s``: when nobody waits any more.
-    """
-
-    phase: int
-    round_number: int
-    evaluated: bool
-    scored: bool
-    deadline_unix_s: float = math.inf
-
-
-class Training(Protocol):
-    """Whoever trains: sees patients, knows neither keys nor the ledger."""
-
-    def contribute(self, assignment: Assignment, model: memoryview) -> Contribution:
-        """Train on ``model`` (little-endian float32 bytes; may come back released) and return the noised integers.
-
-        Any exception refuses the order. Raises: TrainingStoppedError when the site's staff ended it.
-        """
-
-
 class StudyWork:
-    """Charging of one study, and its training (``client.secagg.context.RoundWork``).
+    """Charging of one study, its training and its noise (``client.secagg.context.RoundWork``).
 
     ``payload_bytes``: bytes of the largest masked vector of this study, which the outbox lets through.
+    ``folder``: where the staff find what became of a training.
     """
 
-    def __init__(self, plan: StudyPlan, charges: StudyCharges, training: Training, *, payload_bytes: int) -> None:
+    def __init__(
+        self,
+        plan: StudyPlan,
+        charges: StudyCharges,
+        training: Training,
+        release: StudyRelease,
+        *,
+        folder: SiteFolder,
+        payload_bytes: int,
+    ) -> None:
         self.payload_bytes = payload_bytes
         self._plan, self._charges, self._training = plan, charges, training
+        self._release, self._folder = release, folder
         self._reserved: Reservation | None = None
         self._has_begun = False
 
@@ -75,27 +67,36 @@ class StudyWork:
     def open(cls, folder: SiteFolder, study: OpenStudy, training: Training) -> Self:
         """Return the work of an approved study at this site, with its ledger open.
 
-        Raises: LedgerInvalidError; StrataChangedError, CacheInvalidError when the cache was made again since.
+        Raises: LedgerInvalidError; StrataChangedError, CacheInvalidError when the cache was made again since;
+        PlanWeakPrivacyError as ``StudyRelease.open``.
         """
         plan, shapes = study.checked.plan, study.checked.shapes
+        release = StudyRelease.open(folder, plan, shapes, site_id=study.checked.site_id)
         ledger = Ledger.open(folder.ledger, ceiling=study.policy.epsilon_ceiling)
         payload_bytes = largest_payload_bytes(plan, longest_body=max(shape.num_parameters for shape in shapes))
         strata = StudyStrata(folder, plan)
         strata.require_same()
-        return cls(plan, StudyCharges(plan, ledger, strata.terms), training, payload_bytes=payload_bytes)
+        charges = StudyCharges(plan, ledger, strata.terms)
+        return cls(plan, charges, training, release, folder=folder, payload_bytes=payload_bytes)
 
-    def contribute(self, order: Order, model: memoryview) -> Contribution:
-        """Work on one order; see the module's words.
+    def contribute(self, order: Order, model: memoryview, until_unix_s: float) -> Contribution:
+        """Work on one order until ``until_unix_s`` at most; see the module's words.
 
         Shapes: model, what travels in this phase as little-endian float32 bytes; may come back released.
-        Raises: BudgetExhaustedError before anything was read; whatever the training raises.
+        Raises: WeightsInvalidError (a model that is no model) and BudgetExhaustedError before anything was read;
+        TrainingStoppedError; without privacy whatever the training raises.
         """
-        assignment = self._reserve(order)
+        _require_finite(model)
+        assignment = self._reserve(order, until_unix_s)
+        work = self._release.round_of(order.phase)
         try:
-            return self._training.contribute(assignment, model)
+            counts, body = work.run(self._training, assignment, model)
         except TrainingStoppedError:
             self.abandon(order)  # by a person, whatever the scans are
             raise
+        if work.fault:
+            note_fault(self._folder, plan=self._plan.digest(), round_number=order.round_number, fault=work.fault)
+        return Contribution(counts.view(np.uint64), body)
 
     def spend(self, order: Order) -> None:
         """Make SPENT durable; the masked vector leaves next."""
@@ -118,7 +119,7 @@ class StudyWork:
         del order
         return self._charges.head
 
-    def _reserve(self, order: Order) -> Assignment:
+    def _reserve(self, order: Order, until_unix_s: float) -> Assignment:
         """Charge an order. Scores beyond the plan's number are neither charged nor made: noise goes in their place."""
         plan, phase = self._plan, self._plan.phases[order.phase]
         evaluated = is_evaluated(plan, version_before(plan, order.phase, order.round_number))
@@ -131,4 +132,11 @@ class StudyWork:
             )
         self._reserved = self._charges.reserve(phase, order.attempt, scored=scored)
         self._has_begun = True
-        return Assignment(order.phase, order.round_number, evaluated, scored, order.deadline_unix_s)
+        return Assignment(order.phase, order.round_number, evaluated, scored, until_unix_s)
+
+
+def _require_finite(model: memoryview) -> None:
+    """Refuse a model with a number that is none, before anything is reserved: no patient has to do with it."""
+    for start in range(0, len(model), BLOCK_BYTES):
+        if not bool(np.isfinite(np.frombuffer(model[start : start + BLOCK_BYTES], "<f4")).all()):
+            raise WeightsInvalidError("the received model has a value that is not finite; nothing was trained on it")

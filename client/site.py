@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -58,12 +58,20 @@ class _Running:
 class Site:
     """A site folder in use. Safe to call from several threads; messages are worked on one after the other.
 
+    ``holds_replies``: an answer to an order waits for the end of its slot; only simulated hospitals do not.
+
     Raises (on opening): NotEnrolledError, KeyExposedError, RosterBadSignatureError, PolicyInvalidError,
     ChainBrokenError: a site that is not in order does not start.
     """
 
     def __init__(
-        self, folder: SiteFolder, work_for: WorkMaker, *, threads: int = 1, shapes_of: ShapesOf = shapes_here
+        self,
+        folder: SiteFolder,
+        work_for: WorkMaker,
+        *,
+        threads: int = 1,
+        shapes_of: ShapesOf = shapes_here,
+        holds_replies: bool = True,
     ) -> None:
         folder.require()
         self.folder = folder
@@ -73,21 +81,22 @@ class Site:
         self._journal = SiteJournal(folder.journal)
         self._studies = OpenStudies(folder, shapes_of)
         self._studies.current()
-        self._work_for, self._threads = work_for, threads
+        self._work_for, self._threads, self._holds_replies = work_for, threads, holds_replies
         self._turn = threading.Lock()
         self._sessions: dict[bytes, _Running] = {}
         self._active: bytes | None = None
 
     @classmethod
-    def open(cls, path: Path, *, speed: Speed | None = None) -> "Site":
+    def open(cls, path: Path, *, speed: Speed | None = None, holds_replies: bool = True) -> "Site":
         """Open the site at ``path``, training in this process. ``speed``: settings that change nothing but time."""
-        from client.trainer.study_training import local_work  # noqa: PLC0415 (PyTorch: an agent leaves it to its trainer)
+        from client.trainer.local_work import local_work  # noqa: PLC0415 (PyTorch: an agent leaves it to its trainer)
 
         chosen = speed or Speed()
         return cls(
             SiteFolder(path),
             lambda folder, study: local_work(folder, study, chosen),
             threads=chosen.masking_threads,
+            holds_replies=holds_replies,
         )
 
     def hello(self) -> str:
@@ -101,14 +110,16 @@ class Site:
         ``payload``: comes back released where it was a model that is trained on: it may be large.
         Raises: OutboxRefusedError, ChainBrokenError, OSError when the answer cannot be recorded: nothing leaves then.
         """
+        came_s = time.time()  # what opening a study takes follows its patients too
         with self._turn:
             if kind is Kind.ORDER:
                 self._active = self._route(message)
             if self._active is None:
                 return self._release(self._refusal(Check.R0_PLAN), study="", most=0)
             running = self._sessions[self._active]
-            packet = running.session.receive(message, payload)
-            return self._release(packet, study=self._active.hex(), most=running.payload_bytes)
+            packet = running.session.receive(message, payload, came_s=came_s)
+            released = self._release(packet, study=self._active.hex(), most=running.payload_bytes)
+            return released if self._holds_replies else replace(released, delay_s=0.0)
 
     def expire(self) -> None:
         """Wipe sessions whose deadline has passed; the agent calls this now and then."""

@@ -10,7 +10,6 @@ from client.site import Site
 from client.trainer.process import TrainerProcess
 from client.trainer.remote_training import RemoteTraining
 from common.control.site_control_pb2 import Step
-from common.plan.guarantee import evaluation_noise_multiplier
 from common.plan.shape import ShapesOf
 from common.secagg.messages import Packet, Refusal, SignedOrder, decode
 from common.secagg.order import decode_order
@@ -52,10 +51,7 @@ class WatchedSite(Site):
 
     def _work(self, folder: SiteFolder, study: OpenStudy) -> StudyWork:
         plan, shapes = study.checked.plan, study.checked.shapes
-        multiplier = evaluation_noise_multiplier(plan)
-        training = RemoteTraining(
-            self._trainer, plan, shapes, site_id=study.checked.site_id, counts_multiplier=multiplier
-        )
+        training = RemoteTraining(self._trainer, plan, shapes, site_id=study.checked.site_id)
         return StudyWork.open(folder, study, training)
 
     def hello(self) -> str:

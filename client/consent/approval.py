@@ -29,6 +29,7 @@ from common.plan.fitting import check_fit
 from common.plan.guarantee import Guarantee, check_guarantee
 from common.plan.plan import StudyPlan
 from common.plan.reading import read_plan
+from common.plan.reply_slot import check_reply_slot
 from common.plan.settings_read import check_settings_are_read
 from common.plan.shape import Layouts, Shapes, ShapesOf, phase_layouts
 from common.plan.shapes_here import shapes_here
@@ -111,12 +112,14 @@ def approve(folder: SiteFolder, plan_file: Path, *, approver: str) -> ProposedPl
 
     The study's patients, strata and splits are frozen as they are in the cache now, or, where the study began here
     before the cache was made again, as they were then. Doing it again only adds a line to the audit log.
-    Raises: as ``check_for_approval``; PlanInvalidError for an empty or overlong name; CacheInvalidError;
-    StrataChangedError; what ``read_public_images`` raises when the plan names images that are not here.
+    Raises: as ``check_for_approval``; PlanInvalidError for an empty or overlong name; CacheInvalidError, also for a
+    cache that was made for another task or image format; StrataChangedError; what ``read_public_images`` raises when
+    the plan names images that are not here.
     """
     require_name(approver)
     checked = check_for_approval(folder, plan_file)
     digest = checked.plan.digest()
+    check_reply_slot(checked.plan, str(plan_file))
     read_public_images(folder, checked.plan)
     if folder.cache.exists():
         freeze_study(folder, checked.plan)

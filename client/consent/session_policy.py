@@ -7,6 +7,7 @@ from client.secagg.rules import PhaseRules, SecondAttempt, SitePolicy
 from common.plan.plan import StudyPlan
 from common.plan.privacy import NoisePlacement
 from common.plan.protocol import privacy_digest, task_digest
+from common.plan.reply_slot import reply_slot_s
 from common.plan.schedule import count_layout, last_round
 from common.plan.shape import Shapes
 from common.trust.canonical import decode_base64
@@ -64,7 +65,7 @@ def _phases(plan: StudyPlan, shapes: Shapes) -> tuple[PhaseRules, ...]:
                 minimum_guard_bits=plan.secure_aggregation.guard_bits,
                 second_attempt=SECOND_ATTEMPT[plan.privacy.noise],
                 cohort_maximum=plan.secure_aggregation.cohort_size,
-                reply_slot_s=plan.timing.reply_slot_s,
+                reply_slot_s=reply_slot_s(plan),
             )
         )
     return tuple(found)

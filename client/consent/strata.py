@@ -11,6 +11,7 @@ from typing import Any
 from client.dicom.cache import Cache
 from client.dicom.cache_folder import HEADER, open_folder
 from client.dicom.errors import CacheInvalidError
+from client.dicom.settings import require_made_for
 from client.dicom.studies import KeptManifests, StudyManifest, load_manifest
 from client.installation.audit_log import last_mark
 from client.installation.folder import SiteFolder
@@ -26,10 +27,11 @@ def freeze_study(folder: SiteFolder, plan: StudyPlan) -> None:
     """Fix the study's patients in the cache: as they were when it began here, or else as they are now.
 
     Raises: StrataChangedError, with nothing fixed, when the study began with others and its copy is lost too;
-    CacheInvalidError; LedgerInvalidError.
+    CacheInvalidError, also for a cache that was made for another task or image format; LedgerInvalidError.
     """
     secret, digest = read_secret_file(folder.secret), plan.digest()
     cache = Cache.open(folder.cache, secret)
+    require_made_for(cache.settings, plan)
     kept = KeptManifests(folder.studies, secret).load(digest)
     candidates = [each for each in (cache.manifest(digest), kept, cache.present()) if each is not None]
     opening = _opening(folder, digest)

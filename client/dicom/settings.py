@@ -6,7 +6,9 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
+from client.dicom.errors import CacheInvalidError
 from common.plan.part import PlanPart
+from common.plan.plan import StudyPlan
 from common.plan.task import Image, Intensity, Modality, Part, Presentation, Task, TaskKind
 from common.trust.canonical import canonical_bytes
 
@@ -76,6 +78,21 @@ class IngestSettings(PlanPart):
     def digest(self) -> bytes:
         """Return SHA-256 over the canonical settings: what a cache is bound to."""
         return hashlib.sha256(b"fedward ingest settings/1\0" + canonical_bytes(self.model_dump(mode="json"))).digest()
+
+
+def require_made_for(made: IngestSettings, plan: StudyPlan) -> None:
+    """Refuse a cache whose numbers or classes are not the plan's: compared whole, while a person looks on.
+
+    Raises: CacheInvalidError naming what differs.
+    """
+    wanted = settings_for(plan.task, plan.image)
+    compared = IngestSettings.model_fields.keys() - {"pipeline_version"}  # an older cache still opens
+    names = sorted(name for name in compared if getattr(made, name) != getattr(wanted, name))
+    if names:
+        differences = "; ".join(f"{name} is {getattr(made, name)!s}, not {getattr(wanted, name)!s}" for name in names)
+        raise CacheInvalidError(
+            f"the cache was made for another study ({differences}); make one for this plan with `fedward-site ingest`"
+        )
 
 
 def settings_for(task: Task, image: Image) -> IngestSettings:

@@ -13,6 +13,7 @@ from torch import Tensor
 from client.dicom.cache import Cache
 from client.dicom.errors import CacheInvalidError
 from client.dicom.record import RecordInfo, Split, Stratum
+from client.dicom.settings import require_made_for
 from client.learning.patients import UNKNOWN, PatientScans
 from common.plan.plan import StudyPlan
 from common.plan.task import TaskKind
@@ -25,8 +26,7 @@ class CachedPatients:
     """
 
     def __init__(self, cache: Cache, plan: StudyPlan) -> None:
-        if cache.settings.size_px != plan.image.size_px or cache.settings.kind is not plan.task.kind:
-            raise CacheInvalidError("the cache was made for another task or image size; ingest again for this plan")
+        require_made_for(cache.settings, plan)
         self._cache, self._plan = cache, plan
         self._records = cache.patients()
         self._held_out = [key for key in self._records if self._is_held_out(key)]

@@ -2,11 +2,10 @@
 
 A patient gives one vector of norm at most ``CountLayout.patient_norm`` (scans averaged first), rounded to the lattice
 of 1 / 1024 patient *before* it is added: integers add exactly, so what a patient adds is the same whoever else is
-there. The sum is noised like a gradient sum. Validation patients are patients: their budget is
+there. The agent noises the sum like a gradient sum. Validation patients are patients: their budget is
 ``plan.evaluation.epsilon``.
 """
 
-import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -31,15 +30,6 @@ def count_patients(network: nn.Module, patients: Iterable[PatientScans], counts:
         if vector is not None:
             total += np.rint(vector * UNITS_PER_PATIENT).astype(np.int64)
     return total
-
-
-def lattice_noise_stddev(counts: CountLayout, *, noise_multiplier: float, honest_survivors: int = 1) -> float:
-    """Return the standard deviation of one site's noise in lattice units: sigma norm 1024 / sqrt(h).
-
-    The norm is that of a patient plus what rounding to the lattice adds, at most sqrt(length) / 2 units.
-    """
-    norm = counts.patient_norm * UNITS_PER_PATIENT + math.sqrt(counts.length) / 2
-    return noise_multiplier * norm / math.sqrt(honest_survivors)
 
 
 def _patient_vector(network: nn.Module, patient: PatientScans, counts: CountLayout) -> Counts | None:

@@ -7,7 +7,8 @@ Gaussian noise is drawn on a lattice, so that no floating-point bit can tell dat
 
 Rounding an integer plus a real rounds the real: round(m + x) = m + round(x). So ``out`` is the exact Gaussian
 mechanism on the integer-valued query M, rounded afterwards (post-processing); its support is the same lattice
-whatever the data. Rounding adds at most g sqrt(d) / 2 to the sensitivity; whoever rounds charges it.
+whatever the data. Rounding adds at most g sqrt(d) / 2 to the sensitivity; whoever rounds charges it
+(``client.learning.mechanism``, which is where noise is added). No PyTorch here: the agent draws it, not the trainer.
 
 z comes from an AES-256-CTR keystream through Box and Muller in float64 with 53-bit uniforms: no rejection loop whose
 time could be measured, tails to 8.5 standard deviations (the rest has probability 1e-17).
@@ -20,17 +21,14 @@ from collections.abc import Callable
 from typing import Final
 
 import numpy as np
-import torch
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
-from torch import Tensor
 
 from client.learning.errors import NoiseError
 
 Entropy = Callable[[int], bytes]
 BLOCK: Final = 1 << 16  # values drawn at a time: they stay in the cache, and memory does not grow with the vector
 LARGEST_NORMAL: Final = math.sqrt(2 * 53 * math.log(2))  # 8.57: no draw of Box and Muller's is larger
-_LOW_53_BITS: Final = (1 << 53) - 1
 
 
 class PrivacyRandomness:
@@ -46,26 +44,24 @@ class PrivacyRandomness:
 
     def uniforms(self, count: int) -> NDArray[np.float64]:
         """Return ``count`` uniform multiples of 2^-53 in [0, 1), all exact in float64. Shape (count,)."""
-        uniforms: NDArray[np.float64] = self._uniforms(count).numpy()
-        return uniforms
-
-    def normals(self, count: int) -> NDArray[np.float64]:
-        """Return ``count`` standard normal numbers (float64). Shape (count,)."""
-        normals: NDArray[np.float64] = self._normals(count).numpy()
-        return normals
-
-    def _uniforms(self, count: int) -> Tensor:
         key, nonce = self._entropy(32), self._entropy(16)
         stream = Cipher(algorithms.AES(key), modes.CTR(nonce)).encryptor().update(bytes(8 * count))
-        words = torch.from_numpy(np.frombuffer(stream, dtype="<i8").copy())
-        return ((words >> 11) & _LOW_53_BITS).double().mul_(2.0**-53)
+        words: NDArray[np.uint64] = np.frombuffer(stream, "<u8") >> np.uint64(11)
+        return words.astype(np.float64) * 2.0**-53
 
-    def _normals(self, count: int) -> Tensor:
-        """Box and Muller 1958: sqrt(-2 ln(1 - u)) cos(2 pi v), and the same with sin. 1 - u is never 0."""
+    def normals(self, count: int) -> NDArray[np.float64]:
+        """Return ``count`` standard normal numbers (float64). Shape (count,).
+
+        Box and Muller 1958: sqrt(-2 ln(1 - u)) cos(2 pi v), and the same with sin. 1 - u is never 0.
+        """
         pairs = (count + 1) // 2
-        u, v = self._uniforms(2 * pairs).view(2, pairs)
-        radius, angle = u.neg_().log1p_().mul_(-2).sqrt_(), v.mul_(2 * math.pi)
-        return torch.cat([radius * angle.cos(), radius * angle.sin()])[:count]
+        u, v = self.uniforms(2 * pairs).reshape(2, pairs)
+        radius, angle = np.sqrt(-2 * np.log1p(-u)), 2 * math.pi * v
+        return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:count]
+
+    def integers(self, length: int, stddev: float) -> NDArray[np.int64]:
+        """Return round(stddev z) in units of the lattice: (length,) int64. Raises: as ``lattice_noise``."""
+        return self.lattice_noise(length, noise_stddev=stddev, step=1.0)
 
     def lattice_noise(self, count: int, *, noise_stddev: float, step: float) -> NDArray[np.int64]:
         """Return round(s / g z) as ``count`` integers in units of ``step``.
@@ -81,13 +77,5 @@ class PrivacyRandomness:
         noise = np.empty(count, dtype=np.int64)
         for start in range(0, count, BLOCK):
             block = noise[start : start + BLOCK]
-            block[:] = self._normals(len(block)).mul_(units).round_().long().numpy()
+            block[:] = np.rint(self.normals(len(block)) * units)
         return noise
-
-    def noised_counts(self, counts: NDArray[np.int64], *, noise_stddev: float) -> NDArray[np.int64]:
-        """Return integer counts plus rounded Gaussian noise: the lattice is the integers. Shape (n,).
-
-        For evaluation counts, whose sensitivity (norm of what one patient adds) is at least 1 in the counts' unit.
-        Raises: NoiseError if the noise is below half a count.
-        """
-        return self.lattice_noise(len(counts), noise_stddev=noise_stddev, step=1.0) + counts

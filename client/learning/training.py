@@ -1,64 +1,42 @@
-"""One round of private training at one site, read from top to bottom.
+"""One step of private training at one site, read from top to bottom.
 
     y = sum over strata a, over Poisson-sampled patients i of a:  round(g_i min(1, C_a / |g_i|) / step)    integers
-    distributed:  leaves  y + rounded N(0, s^2 / h)                      masked afterwards; one sum a round
-    local:        theta <- theta - eta (noised y / B + mu (theta - theta_0)), E times; leaves  theta - theta_0
 
-    One clip a patient, whatever the number of scans.
-    C_a clipping norm of the stratum   s = noise multiplier times C   h guaranteed honest survivors
-    B expected batch, a public constant, never the realised one   mu proximal weight, applied after clip and noise
+    One clip a patient, whatever the number of scans.     C_a clipping norm of the stratum
 
-What leaves depends on a patient only through y. Nothing else is returned: no loss, no count, no time, no exception of
-the data. The caller has reserved the step in the ledger before it calls (docs/privacy.md section 4).
-Source: Abadi et al. 2016 (clip, noise), Li et al. 2020 (proximal term), Sohn et al. 2020 (pseudo-labels on views).
+y is clipped and not yet noised: it goes to the agent, which adds the noise (``client.learning.mechanism``) and takes
+local steps (``client.learning.private_round``). What leaves depends on a patient only through y. Nothing else is
+returned: no loss, no count, no time, no exception of a patient's record, which adds 0 as a gradient that is NaN does.
+The agent has reserved the step in the ledger before it asks (docs/privacy.md section 4).
+Source: Abadi et al. 2016 (clip), Sohn et al. 2020 (pseudo-labels on views).
 """
 
-import math
+import logging
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from client.dicom.record import Stratum
+from client.errors import TrainerFailedError
 from client.learning.feature_moments import FeatureMoments
 from client.learning.lessons import Lesson, lesson_for
-from client.learning.noise import LARGEST_NORMAL
 from client.learning.patients import Patients
 from client.learning.round_randomness import PatientRandomness, RoundRandomness
 from client.learning.teacher import Teacher, good_enough
 from client.learning.training_settings import Method, Placement, TrainingSettings
-from client.private_gradients.clipping import LatticeSum, finest_step
+from client.private_gradients.clipping import LatticeSum
 from client.private_gradients.engine import PrivateGradient, patients_that_fit
+from client.private_gradients.lattice import finest_step
 from client.private_gradients.settings import SpeedSettings
 from client.private_gradients.stacks import PatientRows, PatientStack, stack_patients
+from common.faults import fault_without_text
+from common.networks.errors import NetworkUnsuitableError
 from common.networks.parameters import flatten, layout, load
-from common.plan.errors import PlanWeakPrivacyError
 
-NOISE_BLOCK: Final = 1 << 20  # values that are noised at a time: beside the sum there is no second vector
-
-
-class LatticeNoise(Protocol):
-    """Gaussian noise from a cryptographic source, rounded to integers."""
-
-    def integers(self, length: int, stddev: float) -> NDArray[np.int64]:
-        """Return round(stddev * z), z standard normal: (length,) int64."""
-
-
-@dataclass(frozen=True)
-class LatticeUpdate:
-    """What may leave: ``values`` (num_parameters,), each worth ``step``; int32 on the plan's lattice, else int64."""
-
-    values: NDArray[np.signedinteger]
-    step: float
-
-    @property
-    def vector(self) -> NDArray[np.float64]:
-        """Return the real numbers."""
-        return self.values.astype(np.float64) * self.step
+_log = logging.getLogger("fedward.trainer")
 
 
 @dataclass(frozen=True)
@@ -74,10 +52,9 @@ class PhaseTraining:
 
     ``network`` is trained where it lives (processor or GPU). ``lattice_step``: worth of one integer, from the plan's
     fixed point; None chooses the finest that privacy.md section 2 names (local placement, experiments).
-    ``lattice_limit``: the largest integer that a word of the plan takes.
     ``patients_at_once``: speed setting; fewer where the gradients of so many would not fit (``patients_that_fit``).
-    ``noise``: None only for placement ``none``. Memory, in vectors of the trained part: weights, the sum, one gradient
-    for each of ``patients_at_once``; a teacher and local steps take more.
+    Memory, in vectors of the trained part: weights, the sum, one gradient for each of ``patients_at_once``; a teacher
+    and local steps take more.
     """
 
     def __init__(
@@ -86,75 +63,114 @@ class PhaseTraining:
         patients: Patients,
         settings: TrainingSettings,
         *,
-        noise: LatticeNoise | None,
         lattice_step: float | None = None,
-        lattice_limit: int = 2**31 - 1,
         public: PublicImages | None = None,
         speed: SpeedSettings | None = None,
         patients_at_once: int = 16,
     ) -> None:
-        if noise is None and settings.placement is not Placement.NONE:
-            raise ValueError("a private phase needs a source of noise")
-        self.settings, self.patients, self.noise = settings, patients, noise
+        self.settings, self.patients = settings, patients
         self.network, self.order = network, layout(network, settings.trainable)
         self.teacher = Teacher(network, decay=settings.teacher_decay) if settings.pseudo_labels else None
         self.followed_round, self.public = 0, public or PublicImages()
         self.step_size = lattice_step or finest_step(settings.clipping_norm, self.order.num_parameters)
-        self.integers = np.int32 if lattice_step else np.int64
-        self.most = lattice_limit if lattice_step else 2**63 - 1
         moments = FeatureMoments(network) if settings.method is Method.STANDARDISE else None
         self.gradient = PrivateGradient(moments or network, moments.order if moments else self.order, speed)
         self.patients_at_once = min(patients_at_once, patients_that_fit(self.order.num_parameters, self._device))
         self.lessons = {stratum: lesson_for(stratum, settings, self.teacher) for stratum in Stratum}
+        self._strata: list[Stratum] = []
+        self._start, self._step = torch.empty(0), 0
+        self._randomness = RoundRandomness()
 
-    def train_round(
+    def begin_round(
         self, round_number: int, released: Tensor | None = None, *, randomness: RoundRandomness | None = None
-    ) -> LatticeUpdate:
-        """Train one round from the ``released`` model and return what may leave.
+    ) -> LatticeSum:
+        """Begin a round on the ``released`` model, and return the clipped sum of its first step.
 
         Shapes: released (num_parameters,) float32 in the layout's order; None: the network holds it already. The
         released model of a phase's first round is also its first teacher (decay 1).
-        Guarantee: docs/privacy.md section 2; one patient more or less moves the un-noised sum by at most its clipping
-        norm, and changes nothing else. ``randomness``: only tests pass it.
-        Raises: WeightsInvalidError for a released vector that does not fit.
+        Guarantee: docs/privacy.md section 2; one patient more or less moves the sum by at most its clipping norm and
+        rounding, and changes nothing else. ``randomness``: only tests pass it.
+        Raises: WeightsInvalidError for a released vector that does not fit; TrainerFailedError, NetworkUnsuitableError
+        for what depends on no patient.
         """
-        settings = self.settings
-        randomness = randomness or RoundRandomness()
-
         # 1. The released model becomes the network; the teacher follows released models only, each of them once.
         if released is not None:
             load(self.network, self.order, released)
         if self.teacher and round_number != self.followed_round:
             self.teacher.follow(self.order, self.network)
         self.followed_round = round_number
-        start = flatten(self.network, self.order) if settings.placement is Placement.LOCAL else torch.empty(0)
-        strata = self._taking_part(round_number)
+        if self.settings.placement is Placement.LOCAL:
+            self._start = flatten(self.network, self.order)
+        self._strata = self._taking_part(round_number)
+        self._randomness, self._step = randomness or RoundRandomness(), 0
+        return self._clipped_sum()
 
-        for step in range(settings.local_steps):
-            # 2. Sample patients, prepare their views and targets one by one, clip each patient's gradient, add up.
-            total = LatticeSum(self.order.num_parameters, step=self.step_size, device=self._device)
-            for stratum in strata:
-                sampled = randomness.sampled(
-                    self.patients.keys(stratum), sampling_rate=settings.sampling_rate(stratum), step=step
-                )
-                lesson, clipping_norm = self.lessons[stratum], settings.clipping_norm_of(stratum)
-                stacks = self._stacks(sampled, lesson, randomness, step)
-                self.gradient.clipped_sum(stacks, lesson.loss, clipping_norm=clipping_norm, total=total)
+    def go_on(self, difference: Tensor) -> LatticeSum:
+        """Take the round's next local step from the released model plus ``difference`` (num_parameters,) float.
 
-            # 3. Add this site's noise on the same lattice; an empty sample is noise alone.
-            update = self._noised(total)
-            del total
-            if settings.placement is not Placement.LOCAL:
-                return update
+        Returns and raises: as ``begin_round``.
+        """
+        load(self.network, self.order, (self._start + difference).float())
+        self._step += 1
+        return self._clipped_sum()
 
-            # 4. Local steps: the public divisor, the proximal term after clip and noise.
-            mean = torch.from_numpy(update.vector) / settings.expected_batch
-            here = flatten(self.network, self.order)
-            pull = settings.proximal_weight * (here - start)
-            load(self.network, self.order, (here - settings.local_learning_rate * (mean + pull)).float())
+    def _clipped_sum(self) -> LatticeSum:
+        """2. Sample patients, prepare their views and targets one by one, clip each patient's gradient, add up.
 
-        difference = (flatten(self.network, self.order) - start).numpy().astype(np.float64)
-        return LatticeUpdate(np.rint(difference / self.step_size).astype(np.int64), self.step_size)
+        A patient whose record raises adds 0: the sum is made again without it, so that nothing of it is in there.
+        """
+        total, raising = self._sum_without(frozenset())
+        if raising:
+            _log.warning("records that training cannot work with: %d; each adds nothing in this step", len(raising))
+            total, more = self._sum_without(raising)
+            if more:
+                raise TrainerFailedError("records raised that did not before; this processor does not repeat itself")
+        return total
+
+    def _sum_without(self, silent: AbstractSet[str]) -> tuple[LatticeSum, set[str]]:
+        """Return the sum without some patients, and those whose record raised; with any, the sum is not to be used."""
+        total, raising = self._empty_sum(), set[str]()
+        for stratum in self._strata:
+            keys = self.patients.keys(stratum)
+            rate = self.settings.sampling_rate(stratum)
+            sampled = self._randomness.sampled(keys, sampling_rate=rate, step=self._step)
+            for start in range(0, len(sampled), self.patients_at_once):
+                together = sampled[start : start + self.patients_at_once]
+                try:
+                    self._add(together, stratum, total, silent=silent)
+                except (TrainerFailedError, NetworkUnsuitableError):
+                    raise  # of the processor or the network, whoever the patients are
+                except Exception as error:
+                    alone = {key for key in together if key not in silent and self._raises(key, stratum)}
+                    if not alone:
+                        raise
+                    _log.warning("training met %s", fault_without_text(error))
+                    raising |= alone
+        return total, raising
+
+    def _add(
+        self,
+        patient_keys: Sequence[str],
+        stratum: Stratum,
+        total: LatticeSum,
+        *,
+        silent: AbstractSet[str] = frozenset(),
+    ) -> None:
+        """Add the clipped gradients of patients who fit beside one another."""
+        lesson, clipping_norm = self.lessons[stratum], self.settings.clipping_norm_of(stratum)
+        stacks = self._stacks(patient_keys, lesson, silent)
+        self.gradient.clipped_sum(stacks, lesson.loss, clipping_norm=clipping_norm, total=total)
+
+    def _raises(self, patient_key: str, stratum: Stratum) -> bool:
+        """Tell whether a patient's record raises also when nobody is beside it."""
+        try:
+            self._add([patient_key], stratum, self._empty_sum())
+        except Exception:  # noqa: BLE001 (whatever it is, it is this record's)
+            return True
+        return False
+
+    def _empty_sum(self) -> LatticeSum:
+        return LatticeSum(self.order.num_parameters, step=self.step_size, device=self._device)
 
     def _taking_part(self, round_number: int) -> list[Stratum]:
         """Return the strata that teach in this round: a function of the plan, the round and the released model."""
@@ -176,14 +192,18 @@ class PhaseTraining:
             return strata
         return [stratum for stratum in strata if stratum is Stratum.LABELLED]
 
-    def _stacks(
-        self, sampled: Sequence[str], lesson: Lesson, randomness: RoundRandomness, step: int
-    ) -> Iterator[PatientStack]:
-        """Yield stacks of fixed shape; patients are read, augmented and labelled when their stack is due."""
+    def _stacks(self, patient_keys: Sequence[str], lesson: Lesson, silent: AbstractSet[str]) -> Iterator[PatientStack]:
+        """Yield the one stack of patients who fit into one; they are read, augmented and labelled when it is due.
+
+        A silent patient keeps an empty place, so that nobody else's moves.
+        """
         rows_per_patient = self.settings.most_scans * self.settings.views_per_scan
-        for start in range(0, len(sampled), self.patients_at_once):
-            together = sampled[start : start + self.patients_at_once]
-            rows = [self._rows(key, lesson, randomness.of_patient(key, step=step)) for key in together]
+        randomness, step = self._randomness, self._step
+        rows = [
+            None if key in silent else self._rows(key, lesson, randomness.of_patient(key, step=step))
+            for key in patient_keys
+        ]
+        if any(row is not None for row in rows):
             yield from stack_patients(rows, patients_per_stack=self.patients_at_once, rows_per_patient=rows_per_patient)
 
     def _rows(self, patient_key: str, lesson: Lesson, randomness: PatientRandomness) -> PatientRows | None:
@@ -198,41 +218,3 @@ class PhaseTraining:
     def _device(self) -> torch.device:
         """Where the network lives."""
         return next(self.network.parameters()).device
-
-    def _noised(self, total: LatticeSum) -> LatticeUpdate:
-        """Return the sum plus this site's share of the noise, in the sum's own memory where that has the right type.
-
-        Rounding to the lattice moves the sum by at most step sqrt(d) more for a patient; the noise is scaled up for it
-        (by at most one per cent, or the plan is refused).
-        """
-        settings, sums = self.settings, total.values.cpu().numpy()
-        values: NDArray[Any] = sums if sums.dtype == self.integers else np.empty(len(sums), self.integers)
-        stddev = settings.noise_stddev * (1 + self._rounding_share()) / self.step_size
-        room = self._room(stddev)
-        for start in range(0, len(sums), NOISE_BLOCK):
-            block = sums[start : start + NOISE_BLOCK].astype(np.int64)
-            np.clip(block, -room, room, out=block)
-            if self.noise is not None and settings.placement is not Placement.NONE:
-                block += self.noise.integers(len(block), stddev)
-            values[start : start + NOISE_BLOCK] = np.clip(block, -self.most, self.most, out=block)
-        return LatticeUpdate(values, self.step_size)
-
-    def _room(self, stddev: float) -> int:
-        """Return where a coordinate of the sum is cut before noise is added, so that with it it fits into a word.
-
-        A cut before the noise brings two sums no further apart. A cut after a site's *share* of the noise would be no
-        post-processing of what leaves, the sum of all sites: it takes the share away where it bites, and a patient
-        would be hidden by the own hospital's share alone. Plans without room for a share and a patient are refused.
-        """
-        if self.settings.placement is not Placement.DISTRIBUTED:
-            return self.most
-        room = self.most - math.ceil(LARGEST_NORMAL * stddev) - 1
-        if room * self.step_size < self.settings.clipping_norm:
-            raise PlanWeakPrivacyError("the plan's coordinate_range has no room for the noise beside one patient")
-        return room
-
-    def _rounding_share(self) -> float:
-        """Return step sqrt(d) over the smallest clipping norm in use."""
-        settings = self.settings
-        ratio = settings.unlabelled_clip_ratio if settings.unlabelled_sampling_rate > 0 else 1.0
-        return self.step_size * math.sqrt(self.order.num_parameters) / (settings.clipping_norm * ratio)

@@ -23,22 +23,13 @@ import torch
 from torch import Tensor
 
 from client.errors import TrainerFailedError
+from client.private_gradients.lattice import require_clipping_norm
 
 MARGIN: Final = 1e-4
 BLOCK: Final = 4096  # values whose squares are added in float32
 CPU_COLUMNS: Final = 1 << 16  # scaled, rounded and added while they are in the cache
 GPU_COLUMNS: Final = 1 << 24
-FINEST_BITS: Final = 20
 _ROOM: Final = float(2**31 - 1)
-
-
-def finest_step(clipping_norm: float, num_parameters: int) -> float:
-    """Return the power of two 2^floor(log2(C 2^-20 / sqrt(d))): rounding then adds less than 2^-20 C.
-
-    Raises: ValueError unless 0 < clipping_norm < inf.
-    """
-    _require(clipping_norm)
-    return float(2.0 ** math.floor(math.log2(clipping_norm * 2.0**-FINEST_BITS / math.sqrt(max(1, num_parameters)))))
 
 
 @dataclass(frozen=True)
@@ -85,7 +76,7 @@ class LatticeSum:
         ``gradients`` is overwritten: another matrix of this size would cost more than the clip itself.
         Raises: ValueError unless 0 < clipping_norm < inf.
         """
-        _require(clipping_norm)
+        require_clipping_norm(clipping_norm)
         factors, finite = _factors(patient_norms(gradients), clipping_norm * (1 - MARGIN))
         if not bool(finite.all()):  # 0 * NaN is NaN: such rows must go, not only be scaled by 0
             gradients[~finite] = 0
@@ -100,7 +91,7 @@ class LatticeSum:
         Raises: ValueError unless 0 < clipping_norm < inf; TrainerFailedError if a part has another norm the second
         time (a processor that does not repeat itself): the sum is then incomplete and must not be used.
         """
-        _require(clipping_norm)
+        require_clipping_norm(clipping_norm)
         norms = [[_norm(part) for part in piece.parts()] for piece in pieces]
         norm = math.hypot(*(part for parts in norms for part in parts))
         factors, finite = _factors(torch.tensor([norm], dtype=torch.float64), clipping_norm * (1 - MARGIN))
@@ -143,11 +134,6 @@ def _factors(norms: Tensor, bound: float) -> tuple[Tensor, Tensor]:
     """Return (factors, finite), both (patients,), float64 and bool: min(1, bound / norm), and whether it is finite."""
     finite = torch.isfinite(norms)
     return torch.where(finite, (bound / norms).clamp(max=1.0), 0.0), finite
-
-
-def _require(clipping_norm: float) -> None:
-    if not 0 < clipping_norm < float("inf"):
-        raise ValueError(f"clipping norm is {clipping_norm!r}; a positive finite number is needed")
 
 
 def patient_norms(gradients: Tensor) -> Tensor:

@@ -9,8 +9,9 @@ from torch import nn
 
 from client.private_gradients.book_keeping import book_keeping_gradients, unsupported_layers
 from client.private_gradients.choice import Way, choose
-from client.private_gradients.clipping import LatticeSum, finest_step
+from client.private_gradients.clipping import LatticeSum
 from client.private_gradients.compiled import COMPILED, CompiledGradients
+from client.private_gradients.lattice import finest_step
 from client.private_gradients.layer_by_layer import LayerByLayer
 from client.private_gradients.loop import loop_gradients
 from client.private_gradients.problem import Criterion, Engine, Problem

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from client.secagg.journal import SiteJournal
 from client.secagg.rules import PhaseRules, SecondAttempt, SitePolicy
+from client.secagg.slots import ReplySlots
 from client.secagg.state import ConsistentState, KeyedState, MaskedState, SharedState
 from common.secagg.errors import VectorRefusedError
 from common.secagg.keys import is_signed
@@ -57,7 +58,10 @@ def check_plan(checks: CheckSet, policy: SitePolicy, order: Order, now_s: float)
     checks.demand(Check.R0_LAYOUT, lambda: order.layout_digest == phase.layout_digest)
     checks.demand(Check.R0_TASK, lambda: order.task_digest == phase.task_digest)
     checks.demand(Check.R0_PRIVACY, lambda: order.privacy_digest == phase.privacy_digest)
-    checks.demand(Check.R0_DEADLINE, lambda: now_s < order.deadline_unix_s <= now_s + policy.maximum_session_s)
+    slots = ReplySlots(now_s, phase.reply_slot_s, order.deadline_unix_s)
+    checks.demand(
+        Check.R0_DEADLINE, lambda: slots.has_one and order.deadline_unix_s <= now_s + policy.maximum_session_s
+    )
     return phase
 
 

@@ -16,8 +16,10 @@ from common.secagg.refusals import CheckSet
 class RoundWork(Protocol):
     """What the protocol asks of the rest of the site: the training and the privacy ledger."""
 
-    def contribute(self, order: Order, model: memoryview) -> Contribution:
+    def contribute(self, order: Order, model: memoryview, until_unix_s: float) -> Contribution:
         """Train on the received model (valid during this call only; may be released) and return the noised vector.
+
+        ``until_unix_s``: training that is not done by then is not waited for.
 
         The ledger's RESERVED must be durable before the first gradient. Sampling and noise must be fresh each time.
         Any exception refuses the order with one fixed code.

@@ -93,18 +93,22 @@ class SiteSession:
         """Where the session stands."""
         return self._stage
 
-    def receive(self, message: bytes | memoryview, payload: bytes | memoryview = b"") -> Packet:
+    def receive(
+        self, message: bytes | memoryview, payload: bytes | memoryview = b"", *, came_s: float | None = None
+    ) -> Packet:
         """Answer one message of the server; a refusal is an answer too (``Kind.REFUSAL``).
 
         Args: payload, the buffer beside the message: the model for an ORDER, empty for every other kind. It is not
         kept, and a view may come back released. The answer's payload is the masked vector for MASKED, empty otherwise.
+        came_s, when the message came to this site, on the session's clock; None: now.
         """
         if not self._turn.acquire(blocking=False):
             return self._refusal(RefusedError(Check.ANY_BUSY), bytes(32))
         try:
             # one view from here on: the work under way lets go of the model by releasing it
             model = payload if isinstance(payload, memoryview) else memoryview(payload)
-            return self._answer(bytes(message[: MAX_MESSAGE_BYTES + 1]), model)
+            came_s = self._site.clock() if came_s is None else came_s
+            return self._answer(bytes(message[: MAX_MESSAGE_BYTES + 1]), model, came_s)
         finally:
             self._turn.release()
 
@@ -124,13 +128,13 @@ class SiteSession:
         with self._turn:
             self._die(Check.ANY_STAGE)
 
-    def _answer(self, message: bytes, payload: memoryview) -> Packet:
+    def _answer(self, message: bytes, payload: memoryview, came_s: float) -> Packet:
         if message == self._last_message and message and not self._is_late():
             return self._last_answer
         stage, self._stage = self._stage, SiteStage.DEAD
         self._reference, fault = reference_of(self._state), RefusedError(Check.ANY_INTERNAL)
         try:
-            next_stage, self._state, packet = self._step(stage, message, payload)
+            next_stage, self._state, packet = self._step(stage, message, payload, came_s)
             self._stage, self._last_message, self._last_answer = next_stage, message, packet
         except RefusedError as refused:
             fault = refused
@@ -146,14 +150,16 @@ class SiteSession:
             return self._refusal(fault, self._reference)
         return packet
 
-    def _step(self, stage: SiteStage, octets: bytes, payload: memoryview) -> tuple[SiteStage, SiteState, Packet]:
+    def _step(
+        self, stage: SiteStage, octets: bytes, payload: memoryview, came_s: float
+    ) -> tuple[SiteStage, SiteState, Packet]:
         kind, message = decode(octets, SITE_RECEIVES, self._site.checks)
         transition = site_transition(stage, kind)
         self._site.checks.demand(Check.ANY_STAGE, lambda: transition is not None)
         if kind is Kind.ORDER:
             self._die(Check.ANY_STAGE)
             self._reference = order_digest(message.order)
-            answer: tuple[SiteState, Packet] = answer_order(self._site, message, _flat(payload))
+            answer: tuple[SiteState, Packet] = answer_order(self._site, message, _flat(payload), came_s=came_s)
         else:
             self._check_session(kind, message, payload)
             answer = self._continue(kind, message)

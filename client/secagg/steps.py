@@ -6,7 +6,6 @@ session.
 """
 
 import hashlib
-import math
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -27,6 +26,7 @@ from client.secagg.checks import (
 )
 from client.secagg.context import SiteContext
 from client.secagg.rules import PhaseRules
+from client.secagg.slots import ReplySlots
 from client.secagg.state import (
     ConsistentState,
     Contribution,
@@ -93,31 +93,38 @@ _UNSIGNED = bytes(64)
 _FINGERPRINT_BYTES = 1 << 20
 
 
-def answer_order(site: SiteContext, message: SignedOrder, model: memoryview) -> tuple[KeyedState, Packet]:
-    """R0: check the order, journal its attempt, train, and answer with fresh keys."""
-    started_s = site.clock()
+def answer_order(
+    site: SiteContext, message: SignedOrder, model: memoryview, *, came_s: float
+) -> tuple[KeyedState, Packet]:
+    """R0: check the order, journal its attempt, train, and answer with fresh keys at the end of a reply slot.
+
+    ``came_s``: when the order came, on the site's clock.
+    """
     order = read_order(site.checks, site.policy, message)
-    phase = check_plan(site.checks, site.policy, order, started_s)
+    phase = check_plan(site.checks, site.policy, order, came_s)
     check_cohort(site.checks, site.policy, order, phase=phase)
     check_vector(site.checks, phase, order)
     check_model(site.checks, phase, order, model)
     check_history(site.checks, phase, site.journal, order)
+    slots = ReplySlots(came_s, phase.reply_slot_s, order.deadline_unix_s)
     try:
-        contribution = _contribute(site, phase, order, model)
-        site.checks.demand(Check.ANY_DEADLINE, lambda: site.clock() < order.deadline_unix_s)
+        contribution = _contribute(site, phase, order, model, until_unix_s=slots.train_until_s)
+        site.checks.demand(Check.ANY_DEADLINE, lambda: slots.leaves_at_s(site.clock()) < order.deadline_unix_s)
     except RefusedError as refused:
-        refused.delay_s = _slot_remainder(site.clock() - started_s, phase.reply_slot_s)
+        refused.delay_s = _delay_s(site, slots)
         raise
     # Keys come after training: what a crash or a theft of memory during hours of training finds is no key.
     secrets = OwnSecrets(*(bytearray(site.entropy(KEY_BYTES)) for _ in range(3)))
     keys = _signed_keys(site, order, order_digest(message.order), secrets)
-    delay_s = _slot_remainder(site.clock() - started_s, phase.reply_slot_s)
-    return KeyedState(order, keys.order_digest, keys, secrets, contribution), Packet(encode(keys), delay_s=delay_s)
+    state = KeyedState(order, keys.order_digest, keys, secrets, contribution)
+    return state, Packet(encode(keys), delay_s=_delay_s(site, slots))
 
 
-def _contribute(site: SiteContext, phase: PhaseRules, order: Order, model: memoryview) -> Contribution:
+def _contribute(
+    site: SiteContext, phase: PhaseRules, order: Order, model: memoryview, *, until_unix_s: float
+) -> Contribution:
     try:
-        contribution = site.work.contribute(order, model)
+        contribution = site.work.contribute(order, model, until_unix_s)
         fingerprint = _fingerprint(order, contribution)
     except Exception as error:
         raise RefusedError(Check.R0_CONTRIBUTION) from error
@@ -134,8 +141,9 @@ def _fingerprint(order: Order, contribution: Contribution) -> bytes:
     return hashlib.sha256(contribution.meta.tobytes() + body).digest()
 
 
-def _slot_remainder(elapsed_s: float, slot_s: float) -> float:
-    return math.ceil(elapsed_s / slot_s) * slot_s - elapsed_s if slot_s > 0 else 0.0
+def _delay_s(site: SiteContext, slots: ReplySlots) -> float:
+    now_s = site.clock()
+    return slots.leaves_at_s(now_s) - now_s
 
 
 def _signed_keys(site: SiteContext, order: Order, ph: bytes, secrets: OwnSecrets) -> Keys:

@@ -15,12 +15,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from client.installation.config import SpeedSection
 from client.installation.folder import SiteFolder
+from client.learning.assignment import Assignment, Sums
 from client.learning.speed import Speed, speed_of
 from client.processes.frames import ChannelClosedError, receive, send
-from client.round_work import Assignment
-from client.secagg.state import Contribution
 from client.trainer.study_training import StudyTraining
 from common.errors import ExitCode, FedwardError
 from common.faults import fault_without_text
@@ -46,14 +47,17 @@ class Trainer:
             self._folder,
             plan,
             site_id=question["site"],
-            counts_multiplier=question["counts_multiplier"],
             speed=self._speed,
         )
 
-    def contribute(self, question: dict[str, Any], model: memoryview) -> Contribution:
-        """Train one round. Raises: as ``StudyTraining.contribute``."""
+    def begin(self, question: dict[str, Any], model: memoryview) -> tuple[Sums, Sums]:
+        """Begin one round. Raises: as ``StudyTraining.begin``."""
         assignment = Assignment(question["phase"], question["round"], question["evaluated"], question["scored"])
-        return self._studies[question["plan"]].contribute(assignment, model)
+        return self._studies[question["plan"]].begin(assignment, model)
+
+    def go_on(self, question: dict[str, Any], difference: memoryview) -> Sums:
+        """Take the next local step. Raises: as ``StudyTraining.go_on``."""
+        return self._studies[question["plan"]].go_on(np.frombuffer(difference, "<f4"))
 
 
 def serve(trainer: Trainer, replies: int) -> None:
@@ -71,8 +75,8 @@ def _work(trainer: Trainer, question: dict[str, Any], model: memoryview) -> list
     if question["do"] == "open":
         trainer.open(question)
         return []
-    found = trainer.contribute(question, model)
-    return [found.meta.data.cast("B"), found.body.data.cast("B")]
+    found = trainer.begin(question, model) if question["do"] == "begin" else [trainer.go_on(question, model)]
+    return [each.data.cast("B") for each in found]
 
 
 def _answer(replies: int, work: Callable[[], list[memoryview]]) -> None:

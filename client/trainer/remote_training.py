@@ -1,12 +1,12 @@
-"""``Training`` that is done by the trainer: assignments go out, noised integers come back."""
+"""``Training`` that is done by the trainer: assignments go out, clipped sums come back; only their size is believed."""
 
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from client.errors import TrainerFailedError, TrainingStoppedError
-from client.round_work import Assignment
-from client.secagg.state import Contribution
+from client.learning.assignment import Assignment, Sums
 from client.trainer.process import TrainerProcess
 from common.errors import FedwardError
 from common.plan.plan import StudyPlan
@@ -15,52 +15,57 @@ from common.plan.schedule import count_layout
 from common.plan.shape import Shapes
 
 WORD_BYTES: Final = 8
-VALUE_BYTES: Final = 4
 
 
 class RemoteTraining:
-    """The training of one study, in the process of ``trainer`` (``client.round_work.Training``).
+    """The training of one study, in the process of ``trainer`` (``client.learning.assignment.Training``).
 
     Raises (on opening): what ``client.trainer.study_training.StudyTraining.open`` raises, and as
     ``TrainerProcess.ask``.
     """
 
-    def __init__(
-        self, trainer: TrainerProcess, plan: StudyPlan, shapes: Shapes, *, site_id: str, counts_multiplier: float
-    ) -> None:
+    def __init__(self, trainer: TrainerProcess, plan: StudyPlan, shapes: Shapes, *, site_id: str) -> None:
         self._trainer, self._shapes = trainer, shapes
         self._plan = plan.digest()
-        self._meta_words = count_layout(plan).length
-        self._type = np.float32 if plan.privacy.noise is NoisePlacement.LOCAL else np.int32
-        self._opening: dict[str, Any] = {
-            "do": "open",
-            "plan": plan.canonical(),
-            "site": site_id,
-            "counts_multiplier": counts_multiplier,
-        }
+        self._count_words = count_layout(plan).length
+        self._type = np.dtype(np.int64 if plan.privacy.noise is NoisePlacement.LOCAL else np.int32)
+        self._assignment = Assignment(0, 0, evaluated=False, scored=False)
+        self._opening: dict[str, Any] = {"do": "open", "plan": plan.canonical(), "site": site_id}
         self._opened_in = 0  # which start of the trainer knows the study
         self._open()
 
-    def contribute(self, assignment: Assignment, model: memoryview) -> Contribution:
-        """Have one round trained. ``model`` comes back released. Raises: as ``TrainerProcess.ask``."""
+    def begin(self, assignment: Assignment, model: memoryview) -> tuple[Sums, Sums]:
+        """Have a round begun. ``model`` comes back released. Raises: as ``TrainerProcess.ask``."""
         self._open()
-        length = self._shapes[assignment.phase].num_parameters
-        expected = WORD_BYTES * self._meta_words + VALUE_BYTES * length
+        self._assignment = assignment
         question = {
-            "do": "contribute",
+            "do": "begin",
             "plan": self._plan,
             "phase": assignment.phase,
             "round": assignment.round_number,
             "evaluated": assignment.evaluated,
             "scored": assignment.scored,
         }
-        _, found = self._trainer.ask(
-            question, model, max_body_bytes=expected, deadline_unix_s=assignment.deadline_unix_s
-        )
+        found = self._asked(question, model, WORD_BYTES * self._count_words)
+        counts = np.frombuffer(found, np.int64, self._count_words)
+        return counts, np.frombuffer(found, self._type, offset=WORD_BYTES * self._count_words)
+
+    def go_on(self, difference: NDArray[np.float32]) -> Sums:
+        """Have the next local step taken, by the very process that began the round. Raises: as ``begin``."""
+        if self._opened_in != self._trainer.starts:
+            raise TrainerFailedError("the process that trains ended in the middle of a round")
+        found = self._asked({"do": "go_on", "plan": self._plan}, difference.data.cast("B"), 0)
+        return np.frombuffer(found, self._type)
+
+    def _asked(self, question: dict[str, Any], body: memoryview, counts_bytes: int) -> bytearray:
+        """Return an answer of exactly the size that the plan gives it."""
+        length = self._shapes[self._assignment.phase].num_parameters
+        expected = counts_bytes + self._type.itemsize * length
+        until_s = self._assignment.until_unix_s
+        _, found = self._trainer.ask(question, body, max_body_bytes=expected, deadline_unix_s=until_s)
         if len(found) != expected:
             raise TrainerFailedError(f"the trainer gave {len(found)} bytes; {expected} were expected")
-        meta = np.frombuffer(found, np.uint64, self._meta_words)
-        return Contribution(meta, np.frombuffer(found, self._type, length, WORD_BYTES * self._meta_words))
+        return found
 
     def _open(self) -> None:
         """Tell the trainer of the study, unless it knows; one that was started since then does not."""

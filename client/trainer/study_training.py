@@ -1,52 +1,49 @@
-"""What one order asks of scans and network: score the received model, train on it, hand back noised integers.
+"""What one order asks of scans and network: score the received model, train on it, hand back clipped sums.
 
-This half of a round sees patients and neither keys, nor the ledger, nor the network of the federation. In a hospital it
-runs in a process of its own (``client.trainer``), in a simulation beside the rest (``client.round_work``).
+This half of a round sees patients and neither keys, nor the ledger, nor the network of the federation; nor has it the
+noise, which the agent adds (``client.learning.private_round``). In a hospital it runs in a process of its own
+(``client.trainer``), in a simulation beside the rest (``client.trainer.local_work``).
 """
 
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from client.consent.open_studies import OpenStudy
 from client.dicom.cache import Cache
 from client.final_model.own_scores import note_own_score
 from client.installation.folder import SiteFolder
 from client.installation.public_images import read_public_images
+from client.learning.assignment import Assignment, Sums
 from client.learning.cached_patients import CachedPatients
-from client.learning.evaluation import count_patients, lattice_noise_stddev
-from client.learning.noise import PrivacyRandomness
+from client.learning.evaluation import count_patients
 from client.learning.phase_settings import phase_settings
 from client.learning.speed import Speed
 from client.learning.teacher_file import keep_teacher, recall_teacher
-from client.learning.training import LatticeUpdate, PhaseTraining, PublicImages
-from client.round_work import Assignment, StudyWork
-from client.secagg.state import Contribution
+from client.learning.training import PhaseTraining, PublicImages
+from client.private_gradients.clipping import LatticeSum
 from common.networks.parameters import load
-from common.plan.fitting import lattice_limit, lattice_step
-from common.plan.guarantee import evaluation_noise_multiplier
+from common.plan.fitting import lattice_step
 from common.plan.network import travelling_layout
-from common.plan.phases import Phase
 from common.plan.plan import Site, StudyPlan
 from common.plan.privacy import NoisePlacement
-from common.plan.protocol import site_weight
 from common.plan.schedule import count_layout
 from common.plan.start import start_network
 from common.processes.freed_memory import give_back
 from common.trust.identity import read_secret_file
 
+WORD: Final = 2**31 - 1  # what leaves this process in 32 bits; the agent's own cut is narrower
+
 
 class StudyTraining:
-    """Training and scoring of one study at one site (``client.round_work.Training``).
+    """Training and scoring of one study at one site (``client.learning.assignment.Training``).
 
     Models stay loaded between rounds; ``teacher``: the file that keeps a phase's teacher over restarts, None for
     work that has none; ``own_scores``: the file of this site's own scores, for its staff. The first model of a phase
     that reaches this site is its first teacher.
-    ``counts_multiplier``: noise of one evaluation (``evaluation_noise_multiplier``); 0 for a plan without privacy.
-    ``randomness``: noise; only tests pass another than the operating system's.
     """
 
     def __init__(
@@ -55,24 +52,19 @@ class StudyTraining:
         site: Site,
         patients: CachedPatients,
         *,
-        counts_multiplier: float,
         public: PublicImages | None = None,
         speed: Speed | None = None,
         teacher: Path | None = None,
         own_scores: Path | None = None,
-        randomness: PrivacyRandomness | None = None,
     ) -> None:
-        self._plan, self._site, self._patients, self._counts_multiplier = plan, site, patients, counts_multiplier
+        self._plan, self._site, self._patients = plan, site, patients
         self._public, self._speed, self._teacher = public, speed or Speed(), teacher
         self._own_scores = own_scores
-        self._randomness = randomness or PrivacyRandomness()
         self._counts = count_layout(plan)
         self._training: tuple[int, PhaseTraining] | None = None
 
     @classmethod
-    def open(
-        cls, folder: SiteFolder, plan: StudyPlan, *, site_id: str, counts_multiplier: float, speed: Speed | None = None
-    ) -> "StudyTraining":
+    def open(cls, folder: SiteFolder, plan: StudyPlan, *, site_id: str, speed: Speed | None = None) -> "StudyTraining":
         """Open cache and public images of an approved study at this site.
 
         Raises: CacheInvalidError, KeyExposedError, and for public images what ``read_public_images`` raises.
@@ -82,30 +74,34 @@ class StudyTraining:
             plan,
             next(site for site in plan.sites if site.name == site_id),
             CachedPatients(cache, plan),
-            counts_multiplier=counts_multiplier,
             public=_public_images(folder, plan),
             speed=speed,
             teacher=folder.teacher(plan.digest()),
             own_scores=folder.own_scores(plan.digest()),
         )
 
-    def contribute(self, assignment: Assignment, model: memoryview) -> Contribution:
-        """Score the model where the assignment says so, and train one round on it.
+    def begin(self, assignment: Assignment, model: memoryview) -> tuple[Sums, Sums]:
+        """Score the model where the assignment says so, and take one private step on it.
 
         Shapes: model, what travels in this phase (``travelling_layout``) as little-endian float32 bytes; released once
-        it was loaded.
+        it was loaded. Result: counts int64, and the clipped sum, int32 (int64 with local noise).
         Raises: WeightsInvalidError for a model that does not fit; whatever training raises.
         """
         held_bytes = model.nbytes
         training = self._phase_training(assignment.phase, model)
-        meta = self._noised(self._score(training.network, assignment), assignment)
+        counts = self._score(training.network, assignment)
         give_back(held_bytes)  # what scoring took
-        update = training.train_round(assignment.round_number)
+        sums = self._handed_over(training.begin_round(assignment.round_number))
         if self._teacher:
             keep_teacher(self._teacher, training, assignment.phase)
-        contribution = Contribution(meta.view(np.uint64), self._body(self._plan.phases[assignment.phase], update))
         give_back(held_bytes)
-        return contribution
+        return counts, sums
+
+    def go_on(self, difference: NDArray[np.float32]) -> Sums:
+        """Take the next local step of the round that was begun. Raises: RuntimeError before any; as training does."""
+        if self._training is None:
+            raise RuntimeError("no round was begun")
+        return self._handed_over(self._training[1].go_on(torch.from_numpy(difference)))
 
     def _score(self, network: nn.Module, assignment: Assignment) -> NDArray[np.int64]:
         """Return counts of the received model on the held-out patients, in 1 / 1024 patient; zeros if not scored."""
@@ -116,24 +112,12 @@ class StudyTraining:
             note_own_score(self._own_scores, self._counts, counts, **where)
         return counts
 
-    def _noised(self, counts: NDArray[np.int64], assignment: Assignment) -> NDArray[np.int64]:
-        """Return what rides along: counts with noise where the schedule has a score, scored or not, else zeros."""
-        if self._counts_multiplier == 0 or not assignment.evaluated:
-            return counts
-        distributed = self._plan.privacy.noise is NoisePlacement.DISTRIBUTED
-        honest = self._plan.secure_aggregation.honest_survivors if distributed else 1
-        stddev = lattice_noise_stddev(self._counts, noise_multiplier=self._counts_multiplier, honest_survivors=honest)
-        return self._randomness.noised_counts(counts, noise_stddev=stddev)
-
-    def _body(self, phase: Phase, update: LatticeUpdate) -> NDArray[np.generic]:
-        """Return what is masked: lattice integers within the word's range, or the weighted difference of weights.
-
-        The training has cut the sum so that it stays within the range with its noise.
-        """
+    def _handed_over(self, total: LatticeSum) -> Sums:
+        """Return the integers of a sum, in as many bits as the agent expects."""
+        values: Sums = total.values.cpu().numpy()
         if self._plan.privacy.noise is NoisePlacement.LOCAL:
-            return (update.vector * site_weight(self._plan, phase, self._site)).astype(np.float32)
-        limit, values = lattice_limit(self._plan), update.values
-        return np.clip(values, -limit, limit, out=values).astype(np.int32, copy=False)
+            return values.astype(np.int64, copy=False)
+        return np.clip(values, -WORD, WORD, out=values).astype(np.int32, copy=False)
 
     def _phase_training(self, index: int, model: memoryview) -> PhaseTraining:
         """Return the training of a phase with the received model in it; the phase before is forgotten.
@@ -152,9 +136,7 @@ class StudyTraining:
             network,
             self._patients,
             phase_settings(plan, phase, self._site),
-            noise=None if plan.privacy.noise is NoisePlacement.NONE else _LatticeUnits(self._randomness),
             lattice_step=None if local else lattice_step(plan),
-            lattice_limit=lattice_limit(plan),
             public=self._public,
             speed=self._speed.gradients,
             patients_at_once=self._speed.patients_at_once,
@@ -165,36 +147,9 @@ class StudyTraining:
         return training
 
 
-class _LatticeUnits:
-    """The noise of ``client.learning.noise`` in units of the lattice, as the training asks for it."""
-
-    def __init__(self, randomness: PrivacyRandomness) -> None:
-        self._randomness = randomness
-
-    def integers(self, length: int, stddev: float) -> NDArray[np.int64]:
-        """Return round(stddev * z), z standard normal: (length,) int64."""
-        return self._randomness.lattice_noise(length, noise_stddev=stddev, step=1.0)
-
-
 def _public_images(folder: SiteFolder, plan: StudyPlan) -> PublicImages | None:
     found = read_public_images(folder, plan)
     if found is None:
         return None
     images, classes = found
     return PublicImages(torch.from_numpy(images).unsqueeze(1), torch.from_numpy(classes))
-
-
-def local_work(folder: SiteFolder, study: OpenStudy, speed: Speed) -> StudyWork:
-    """Return the work of a study that is trained in this process.
-
-    Raises: as ``StudyTraining.open`` and ``StudyWork.open``.
-    """
-    plan = study.checked.plan
-    training = StudyTraining.open(
-        folder,
-        plan,
-        site_id=study.checked.site_id,
-        counts_multiplier=evaluation_noise_multiplier(plan),
-        speed=speed,
-    )
-    return StudyWork.open(folder, study, training)

@@ -69,7 +69,8 @@ class Aggregation(PlanPart):
 class Timing(PlanPart):
     """Public times. A reply of the training stage is held until the next multiple of ``reply_slot_s``.
 
-    Training time follows the private batch; the slot keeps it from leaving the site.
+    Training time follows the private batch; the slot keeps it from leaving the site. 0 is for plans without privacy,
+    and in a plan of before stands for the default (``common.plan.reply_slot``).
     """
 
     training_timeout_s: Annotated[float, Field(gt=0, le=172_800)] = 3600.0

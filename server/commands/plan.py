@@ -15,6 +15,7 @@ from common.plan.fitting import check_fit
 from common.plan.guarantee import check_guarantee
 from common.plan.plan import StudyPlan
 from common.plan.reading import read_plan
+from common.plan.reply_slot import check_reply_slot
 from common.plan.selection import check_selection
 from common.plan.settings_read import check_settings_are_read
 from common.plan.shape import phase_layouts
@@ -107,6 +108,7 @@ def checked_summary(plan: StudyPlan, source: str) -> dict[str, Any]:
     check_combinations(plan, source)
     fits = check_fit(plan, phase_layouts(plan), source)
     check_settings_are_read(plan, source)
+    check_reply_slot(plan, source)
     with figures_in(own_folder()):
         bought = check_guarantee(plan, source)
         check_selection(plan, source)

@@ -13,6 +13,7 @@ from common.errors import OutputExistsError
 from common.files import read_bounded, replace_atomically, write_new
 from common.plan.plan import StudyPlan
 from common.plan.reading import read_plan
+from common.plan.reply_slot import check_reply_slot
 from common.plan.signing import sign_plan
 from common.trust.canonical import decode_base64, encode_base64
 from common.trust.identity import create_signing_key, public_bytes, read_signing_key
@@ -61,6 +62,7 @@ def sign_study(folder: FederationFolder, name: str) -> Study:
             f"{study.path}: this study has begun, so its plan stays as it is; make a new study for a changed plan"
         )
     plan = read_plan(study.plan)
+    check_reply_slot(plan, str(study.plan))
     order_key = read_signing_key(study.order_key).public_key()
     if public_bytes(order_key) != decode_base64(plan.study.order_key):
         raise StudyFolderInvalidError(f"{study.plan}: study.order_key must be {encode_base64(public_bytes(order_key))}")

@@ -1,13 +1,18 @@
 """The plan that `fedward-server plan new` writes: every choice commented, every number derived from the sites."""
 
 import math
+import tomllib
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from common.networks.layouts import layout_of
 from common.networks.shapes import network_parameters
+from common.plan.aggregation import Timing
 from common.plan.errors import PlanInvalidError
 from common.plan.fitting import least_range
+from common.plan.reading import parse_plan
+from common.plan.reply_slot import default_reply_slot_s
 from common.privacy.accounting import noise_multiplier_for
 from common.trust.canonical import encode_base64
 from common.trust.identity import public_bytes
@@ -15,6 +20,7 @@ from common.trust.roster import Roster
 
 LARGEST_COUNT = 10_000_000
 SAMPLING_RATE = 0.2  # private-training.md section 4.1: at epsilon 8 it keeps nearly all of the full batch's signal
+PATIENCE = 4  # reply slots that the coordinator waits at least
 SPARE_ATTEMPTS = 1.1  # noise is computed for attempts, so that a few aborted rounds do not end the study early
 
 TEMPLATE = """\
@@ -55,6 +61,10 @@ assumed_colluders = {c}          # hospitals that may work together with the coo
 threshold = {t}                  # 2 t > cohort_size + colluders
 minimum_survivors = {s_min}
 coordinate_range = {coordinate_range}  # of a hospital's sum: room for its noise; a larger one is rounded more coarsely
+
+[timing]
+reply_slot_s = {reply_slot_s:.1f}  # answers leave at multiples of it: what the largest sample takes on one thread
+training_timeout_s = {training_timeout_s:.1f}
 
 [evaluation]
 every_rounds = 10
@@ -97,26 +107,30 @@ def new_plan_text(
     attempts, s_min = int(rounds * SPARE_ATTEMPTS) + 1, max(3, n - n // 4)
     multiplier = noise_multiplier_for(epsilon=epsilon, delta=delta, sampling_rate=SAMPLING_RATE, steps=attempts)
     network = network_parameters("small_cnn", dimensions=2, classes=2, width=16)
-    return TEMPLATE.format(
-        name=name,
-        roster_digest=roster.digest(),
-        order_key=encode_base64(public_bytes(order_key)),
-        epsilon=epsilon,
-        delta=delta,
-        n=n,
-        c=c,
-        t=(n + c) // 2 + 1,
-        s_min=s_min,
-        coordinate_range=_coordinate_range(
+    facts: dict[str, Any] = {
+        "name": name,
+        "roster_digest": roster.digest(),
+        "order_key": encode_base64(public_bytes(order_key)),
+        "epsilon": epsilon,
+        "delta": delta,
+        "n": n,
+        "c": c,
+        "t": (n + c) // 2 + 1,
+        "s_min": s_min,
+        "coordinate_range": _coordinate_range(
             multiplier, s_min - c, largest_site=max(labelled for labelled, _ in counts.values())
         ),
-        rounds=rounds,
-        attempts=attempts,
-        layout_hash=layout_of(network).digest,
-        sampling_rate=SAMPLING_RATE,
-        noise_multiplier=multiplier,
-        sites="\n".join(SITE.format(name=site, labelled=a, unlabelled=b) for site, (a, b) in counts.items()),
-    )
+        "rounds": rounds,
+        "attempts": attempts,
+        "layout_hash": layout_of(network).digest,
+        "sampling_rate": SAMPLING_RATE,
+        "noise_multiplier": multiplier,
+        "sites": "\n".join(SITE.format(name=site, labelled=a, unlabelled=b) for site, (a, b) in counts.items()),
+    }
+    waiting = Timing().training_timeout_s
+    draft = parse_plan(tomllib.loads(TEMPLATE.format(**facts, reply_slot_s=0.0, training_timeout_s=waiting)), name)
+    slot_s = default_reply_slot_s(draft)
+    return TEMPLATE.format(**facts, reply_slot_s=slot_s, training_timeout_s=max(waiting, PATIENCE * slot_s))
 
 
 def _coordinate_range(noise_multiplier: float, honest_survivors: int, *, largest_site: int) -> float:

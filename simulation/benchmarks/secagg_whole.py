@@ -59,9 +59,9 @@ class ReadyUpdate:
         self._spec, self._site = spec, site
         self._kept = benchmark_body(spec, site) if kept else None
 
-    def contribute(self, order: Order, model: memoryview) -> Contribution:
+    def contribute(self, order: Order, model: memoryview, until_unix_s: float) -> Contribution:
         """Return the update; only a site whose time is measured keeps it in memory."""
-        del order, model
+        del order, model, until_unix_s
         return Contribution(NO_META, benchmark_body(self._spec, self._site) if self._kept is None else self._kept)
 
     def spend(self, order: Order) -> None:

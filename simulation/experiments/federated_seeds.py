@@ -27,7 +27,7 @@ from common.plan.reading import read_plan
 from common.plan.start import start_network
 from common.terminal import errors, print_json
 from simulation.commands.run import summary
-from simulation.experiments.pooled import SystemNoise, run_phase
+from simulation.experiments.pooled import run_phase
 from simulation.experiments.pooled_phases import PhaseMaker, semi_supervised
 from simulation.study.comparisons import site_patients
 from simulation.study.plain_training import UnitedPatients
@@ -69,7 +69,7 @@ def pooled_experiment(folder: RunFolder) -> float:
     people = UnitedPatients({site.name: site_patients(folder.site(site.name), plan) for site in plan.sites})
     network = start_network(plan)
     for phase in semi_supervised(_maker(plan, people), standardise_rounds=2):
-        run_phase(network, people, phase, noise=SystemNoise(PrivacyRandomness()))
+        run_phase(network, people, phase, noise=PrivacyRandomness())
     return load_test_set(folder.test_set, plan).judge(network).estimate.value
 
 

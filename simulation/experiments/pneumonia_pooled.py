@@ -30,7 +30,7 @@ from common.networks.initialisation import available, load_initialisation
 from common.networks.registry import build_network
 from common.privacy.accounting import SampledGaussian, epsilon
 from simulation.experiments.pneumonia import DEFAULT_FILE, Pneumonia
-from simulation.experiments.pooled import PooledPhase, SystemNoise, run_phase, train_openly, without_privacy
+from simulation.experiments.pooled import PooledPhase, run_phase, train_openly, without_privacy
 from simulation.experiments.pooled_phases import PhaseMaker, semi_supervised
 
 EPSILON, DELTA = 8.0, 1e-5
@@ -103,7 +103,7 @@ class Arms:
         _check_budget(phases)
         network = self._start()
         for phase in phases:
-            run_phase(network, patients, phase, noise=SystemNoise(PrivacyRandomness()))
+            run_phase(network, patients, phase, noise=PrivacyRandomness())
         return network
 
 

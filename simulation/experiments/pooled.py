@@ -7,31 +7,18 @@ server does with a sum: divide by the public expected batch, take a step, averag
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from client.dicom.record import Stratum
-from client.learning.noise import PrivacyRandomness
+from client.learning.mechanism import LatticeNoise
 from client.learning.patients import Patients
-from client.learning.training import LatticeNoise, PhaseTraining
+from client.learning.private_training import PrivateTraining
 from client.learning.training_settings import Method, Placement, TrainingSettings
 from client.learning.views import WEAK, draw_views, view
 from common.networks.parameters import flatten, load
 from common.networks.standardisation import standardised
-
-
-class SystemNoise:
-    """Production noise in units of the lattice (``client.learning.training.LatticeNoise``)."""
-
-    def __init__(self, randomness: PrivacyRandomness) -> None:
-        self._randomness = randomness
-
-    def integers(self, length: int, stddev: float) -> NDArray[np.int64]:
-        """Return rounded Gaussian noise: (length,) int64."""
-        return self._randomness.lattice_noise(length, noise_stddev=stddev, step=1.0)
 
 
 @dataclass(frozen=True)
@@ -57,7 +44,7 @@ def run_phase(
     after_round: Callable[[int, Tensor], None] | None = None,
 ) -> None:
     """Train ``network`` in place through one phase; the result is the averaged model."""
-    training = PhaseTraining(network, patients, phase.settings, noise=noise, patients_at_once=16)
+    training = PrivateTraining(network, patients, phase.settings, noise=noise, patients_at_once=16)
     model = flatten(network, training.order)
     velocity, average, averaged = torch.zeros_like(model), torch.zeros_like(model), 0
     for round_number in range(1, phase.rounds + 1):

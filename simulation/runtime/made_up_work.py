@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from client.consent.open_studies import OpenStudy
 from client.installation.folder import SiteFolder
-from client.round_work import StudyWork, Training
+from client.learning.assignment import Training
+from client.round_work import StudyWork
 from client.secagg.state import Contribution
 from client.site import Site
 from common.secagg.order import Order
@@ -39,16 +40,20 @@ class MadeUpWork(StudyWork):
         work.site, work.draw = study.checked.site_id, draw
         return work
 
-    def contribute(self, order: Order, model: memoryview) -> Contribution:
+    def contribute(self, order: Order, model: memoryview, until_unix_s: float) -> Contribution:
         """Reserve as real work does, then return what was made up."""
         del model
-        self._reserve(order)
+        self._reserve(order, until_unix_s)
         return Contribution(np.zeros(order.meta_words, np.uint64), self.draw(self.site, order))
 
 
 def made_up_site(folder: Path, draw: Draw) -> Site:
     """Return a site like ``Site.open``, whose work is made up."""
-    return Site(SiteFolder(folder), lambda site_folder, study: MadeUpWork.drawing(site_folder, study, draw))
+    return Site(
+        SiteFolder(folder),
+        lambda site_folder, study: MadeUpWork.drawing(site_folder, study, draw),
+        holds_replies=False,
+    )
 
 
 def empty_update(site: str, order: Order) -> NDArray[np.int32]:

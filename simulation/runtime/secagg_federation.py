@@ -48,8 +48,9 @@ class MadeUpWork:
     draw: Callable[[int], Contribution]
     events: list[str] = field(default_factory=list)
 
-    def contribute(self, order: Order, model: memoryview) -> Contribution:
+    def contribute(self, order: Order, model: memoryview, until_unix_s: float) -> Contribution:
         """Return the vector of this attempt."""
+        del until_unix_s
         self.events.append(f"reserved {order.attempt} for {len(model)} bytes")
         return self.draw(order.attempt)
 

@@ -1,7 +1,8 @@
 """A study trained without the protocol: the sites' noised sums are added in the clear, in one process.
 
-Training (``client.learning.training``), noise and the server's step (``server.model.state``) are the production code;
-only keys, masks and ledger are left out. For comparisons on simulated hospitals, never with anybody's scans.
+Training (``client.learning.training``), noise (``client.learning.mechanism``) and the server's step
+(``server.model.state``) are the production code; only keys, masks and ledger are left out. For comparisons on
+simulated hospitals, never with anybody's scans.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,10 +14,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from client.dicom.record import Stratum
+from client.learning.mechanism import WIDEST, LatticeNoise
 from client.learning.noise import PrivacyRandomness
 from client.learning.patients import Patients, PatientScans
 from client.learning.phase_settings import phase_settings
-from client.learning.training import LatticeNoise, PhaseTraining
+from client.learning.private_training import PrivateTraining
 from common.networks.parameters import load
 from common.plan.fitting import lattice_limit, lattice_step
 from common.plan.plan import StudyPlan
@@ -28,17 +30,6 @@ from server.model.phase_facts import StudyNetwork, study_network
 from server.model.state import ModelState, apply_sum, start_state
 
 Progress = Callable[[int], None]
-
-
-class LatticeUnits:
-    """Noise from the operating system's generator, in units of the lattice."""
-
-    def __init__(self) -> None:
-        self._randomness = PrivacyRandomness()
-
-    def integers(self, length: int, stddev: float) -> NDArray[np.int64]:
-        """Return round(stddev * z), z standard normal: (length,) int64."""
-        return self._randomness.lattice_noise(length, noise_stddev=stddev, step=1.0)
 
 
 class NoNoise:
@@ -121,19 +112,19 @@ def _trainings(
     patients_at_once: int,
     *,
     with_noise: bool,
-) -> dict[str, PhaseTraining]:
+) -> dict[str, PrivateTraining]:
     """Begin the state's phase at each site, each with a network of its own that holds the present model."""
-    noise: LatticeNoise | None = LatticeUnits() if with_noise else NoNoise()
+    noise: LatticeNoise | None = PrivacyRandomness() if with_noise else NoNoise()
     local = plan.privacy.noise is NoisePlacement.LOCAL
     sites = {site.name: site for site in plan.sites}
     return {
-        name: PhaseTraining(
+        name: PrivateTraining(
             _network_of(plan, network, state),
             held,
             phase_settings(plan, plan.phases[state.phase], sites[name]),
             noise=None if plan.privacy.noise is NoisePlacement.NONE else noise,
             lattice_step=None if local else lattice_step(plan),
-            lattice_limit=lattice_limit(plan),
+            lattice_limit=WIDEST if local else lattice_limit(plan),
             patients_at_once=patients_at_once,
         )
         for name, held in patients.items()
@@ -141,7 +132,7 @@ def _trainings(
 
 
 def _one_round(
-    plan: StudyPlan, network: StudyNetwork, state: ModelState, attempt: int, trainings: Mapping[str, PhaseTraining]
+    plan: StudyPlan, network: StudyNetwork, state: ModelState, attempt: int, trainings: Mapping[str, PrivateTraining]
 ) -> ModelState:
     facts = network.phases[state.phase]
     released = torch.from_numpy(state.parameters[facts.trained])

@@ -135,7 +135,7 @@ def run_rounds_over_loopback(
     folders = {site.name: folder.site(site.name) for site in plan.sites}
     speed = Speed(patients_at_once=scenario.running.patients_at_once)
     for path in folders.values():
-        keep_open(open_site(path) if open_site else Site.open(path, speed=speed))
+        keep_open(open_site(path) if open_site else Site.open(path, speed=speed, holds_replies=False))
     troubles = [draft.fault() for draft in scenario.faults] + list(faults)
     grid = _grid(folder, scenario, folders, faults=troubles, tap=tap)
     set_options(folder.study.path, replace(options, events=AllEvents([options.events, ending])))

@@ -34,7 +34,7 @@ from server.study.status import read_journal, study_status
 
 SITES = ("hospital-1", "hospital-2", "hospital-3")
 STUDY = "lungs"
-TIMING = "\n[timing]\ntraining_timeout_s = 180.0\nstage_timeout_s = 120.0\n"
+WAITING = ("training_timeout_s = 3600.0", "training_timeout_s = 180.0\nstage_timeout_s = 120.0")
 PATIENCE_S = 600.0  # machines are shared: a round takes three seconds, or a minute
 
 
@@ -138,7 +138,7 @@ class Deployment:
         counts = [f"{site}=100,100" for site in self.sites]
         study = new_study(self.folder, name, counts, epsilon=8.0, rounds=2 * rounds)  # noise for attempts that are lost
         text = study.plan.read_text().replace(f"\nrounds = {2 * rounds}\n", f"\nrounds = {rounds}\n")
-        study.plan.write_text(text.replace("\n[evaluation]", f"{TIMING}\n[evaluation]"))
+        study.plan.write_text(text.replace(*WAITING))
         sign_study(self.folder, name)
         for site in self.sites.values() if approved else ():
             approve(site, study.plan, approver="Data Protection Officer")

@@ -18,7 +18,7 @@ from client.ledger.ledger import Ledger
 from client.round_work import StudyWork
 from client.secagg.state import Contribution
 from client.site import Site
-from client.trainer.study_training import local_work
+from client.trainer.local_work import local_work
 from common.plan.plan import StudyPlan
 from common.plan.reading import read_plan
 from server.attempts.retries import RetryRules
@@ -222,8 +222,8 @@ def real_run(tmp_path_factory: pytest.TempPathFactory) -> RealRun:
         work = local_work(where, study, Speed())
         contribute = work.contribute
 
-        def recording(order, model):
-            found = contribute(order, model)
+        def recording(order, model, until_unix_s):
+            found = contribute(order, model, until_unix_s)
             contributions[study.checked.site_id, order.attempt] = found
             return found
 
@@ -231,7 +231,7 @@ def real_run(tmp_path_factory: pytest.TempPathFactory) -> RealRun:
         return work
 
     def open_site(site_path: Path) -> Site:
-        return Site(SiteFolder(site_path), recorded)
+        return Site(SiteFolder(site_path), recorded, holds_replies=False)
 
     console = Console(file=StringIO())
     finished = run_built(folder, scenario, console=console, quiet=True, tap=sent.append, open_site=open_site)

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
+import client.learning.release
 import client.learning.training
-import client.trainer.study_training
 import common.files
 import simulation.study.running
 import simulation.study.site_building
@@ -68,12 +68,12 @@ def steady_sampling():
 def inject():
     whole = StudyWork.contribute
 
-    def contribute(self, order, model):
+    def contribute(self, order, model, until_unix_s):
         now.update(site=self._training._site.name, phase=order.phase, round=order.round_number, attempt=order.attempt)
-        return whole(self, order, model)
+        return whole(self, order, model, until_unix_s)
 
     StudyWork.contribute = contribute
-    client.trainer.study_training.PrivacyRandomness = SteadyNoise
+    client.learning.release.PrivacyRandomness = SteadyNoise
     client.learning.training.RoundRandomness = steady_sampling
     # the engine is otherwise chosen by timing it, and another one rounds otherwise
     one_engine = SpeedSettings(engine=EngineName.LOOP)

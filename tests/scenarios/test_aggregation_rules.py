@@ -82,7 +82,7 @@ class Study:
             parse_scenario(SCENARIO, "rules"),
             self.plan,
             options,
-            open_site=lambda path: Site.open(path, speed=speed),
+            open_site=lambda path: Site.open(path, speed=speed, holds_replies=False),
         )
 
 

@@ -127,7 +127,7 @@ class SmallWork:
         tables["confidence"][:, 6] = [20 - 2 * right, 2 * right]
         return counts * UNITS_PER_PATIENT
 
-    def contribute(self, order: Any, model: memoryview) -> Contribution:
+    def contribute(self, order: Any, model: memoryview, until_unix_s: float) -> Contribution:
         self.models.append((order.phase, order.round_number, bytes(model)))
         version = version_before(self.plan, order.phase, order.round_number)
         due = is_evaluated(self.plan, version)

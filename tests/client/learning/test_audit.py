@@ -21,7 +21,7 @@ from torch import nn
 
 from client.learning.noise import PrivacyRandomness
 from client.learning.patients import ArrayPatients
-from client.learning.training import PhaseTraining
+from client.learning.private_training import PrivateTraining
 from client.learning.training_settings import Task, TrainingSettings
 from client.private_gradients.clipping import LatticeSum
 from client.private_gradients.settings import SpeedSettings
@@ -96,7 +96,7 @@ def training(*, present, noise, patients_class=ArrayPatients):
         noise_multiplier=NOISE_MULTIPLIER,
         most_scans=SCANS,
     )
-    return PhaseTraining(TwoWeights(), people, settings, noise=noise, speed=SpeedSettings(engine="loop"))
+    return PrivateTraining(TwoWeights(), people, settings, noise=noise, speed=SpeedSettings(engine="loop"))
 
 
 def statistics(*, present, noise, rounds=ROUNDS, **how):

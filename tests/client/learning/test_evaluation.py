@@ -8,8 +8,7 @@ import torch
 from sklearn.metrics import confusion_matrix, roc_auc_score
 from torch import nn
 
-from client.learning.evaluation import count_patients, lattice_noise_stddev
-from client.learning.noise import PrivacyRandomness
+from client.learning.evaluation import count_patients
 from client.learning.patients import UNKNOWN, PatientScans
 from common.privacy.metrics import UNITS_PER_PATIENT, CountKind, CountLayout, area_under_curve, mean_dice
 
@@ -129,15 +128,6 @@ def test_no_patient_moves_the_counts_by_more_than_the_stated_norm(kind, classes)
         norms.append(np.linalg.norm(counted(network, [one], counts)))
     assert max(norms) <= counts.patient_norm + 1e-12
     assert max(norms) >= 0.6 * counts.patient_norm
-
-
-def test_noised_counts_have_the_claimed_standard_deviation():
-    counts = CountLayout(CountKind.CLASSIFICATION, 2, 100)
-    stddev = lattice_noise_stddev(counts, noise_multiplier=2.0, honest_survivors=4)
-    assert stddev == pytest.approx(math.sqrt(3) * UNITS_PER_PATIENT + math.sqrt(404) / 2, rel=1e-9)
-    zeros = np.zeros(counts.length, np.int64)
-    drawn = np.concatenate([PrivacyRandomness().noised_counts(zeros, noise_stddev=stddev) for _ in range(40)])
-    assert 0.97 * stddev < drawn.std() < 1.03 * stddev
 
 
 def somebody(kind, classes, random):

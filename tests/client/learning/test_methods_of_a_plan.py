@@ -5,8 +5,8 @@ import pytest
 
 from client.learning.patients import UNKNOWN, ArrayPatients
 from client.learning.phase_settings import phase_settings
+from client.learning.private_training import PrivateTraining
 from client.learning.round_randomness import RoundRandomness
-from client.learning.training import PhaseTraining
 from client.private_gradients.settings import SpeedSettings
 from common.networks.parameters import flatten
 from common.networks.registry import build_network
@@ -55,7 +55,7 @@ def round_of(document, method, *, labelled, unlabelled):
     network = build_network(
         NETWORKS.get(method, "small_cnn"), dimensions=2, classes=len(plan.task.classes), width=4, zero_head=False
     )
-    phase = PhaseTraining(
+    phase = PrivateTraining(
         network,
         site(labelled, unlabelled, segmentation=segmentation),
         phase_settings(plan, plan.phases[0], plan.sites[0]),

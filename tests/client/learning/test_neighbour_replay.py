@@ -16,8 +16,8 @@ from torch import nn
 from client.dicom.record import Stratum
 from client.learning import lessons, pseudo_labels
 from client.learning.patients import UNKNOWN, ArrayPatients, PatientScans
+from client.learning.private_training import PrivateTraining
 from client.learning.round_randomness import RoundRandomness
-from client.learning.training import PhaseTraining
 from client.learning.training_settings import Method, Placement, Task, TrainingSettings
 from client.private_gradients import engine as engine_module
 from client.private_gradients.choice import Way
@@ -93,7 +93,7 @@ def small_network(name="small_cnn", *, dimensions=2, classes=2):
     return build_network(name, dimensions=dimensions, classes=classes, width=4, zero_head=False, seed=1)
 
 
-def released_sum(patients, chosen, *, network=None, engine="loop", training_class=PhaseTraining, patients_at_once=4):
+def released_sum(patients, chosen, *, network=None, engine="loop", training_class=PrivateTraining, patients_at_once=4):
     """Return what leaves one round whose randomness is fixed."""
     network = network or small_network(dimensions=chosen.dimensions)
     training = training_class(
@@ -454,11 +454,11 @@ def adaptive_threshold():
 
 
 def realised_divisor():
-    class Divided(PhaseTraining):
-        def _noised(self, total):
+    class Divided(PrivateTraining):
+        def handed_over(self, total):
             batch = sum(len(self.patients.keys(stratum)) for stratum in Stratum)
             total.values = (total.values * ((LABELLED + UNLABELLED) / batch)).to(total.values.dtype)
-            return super()._noised(total)
+            return super().handed_over(total)
 
     return largest_move(settings(), training_class=Divided, removed=EVERYBODY)
 

@@ -92,7 +92,7 @@ def test_no_seed_of_any_global_generator_has_an_influence_and_processes_differ()
 def test_global_generators_are_not_even_advanced():
     before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
     PrivacyRandomness().lattice_noise(100, noise_stddev=1.0, step=2.0**-10)
-    PrivacyRandomness().noised_counts(np.zeros(100, dtype=np.int64), noise_stddev=1.0)
+    PrivacyRandomness().integers(100, 1.0)
     after = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
     assert torch.equal(before[0], after[0])
     assert before[1:] == after[1:]
@@ -122,12 +122,8 @@ def test_the_same_entropy_gives_the_same_noise_and_only_a_test_can_pass_it():
     assert PrivacyRandomness()._entropy is os.urandom
 
 
-def test_noised_counts_are_integers_with_the_promised_width():
-    counts = np.full(MANY, 7, dtype=np.int64)
-    noised = fixed().noised_counts(counts, noise_stddev=5.0)
-    assert noised.dtype == np.int64
-    # rounding to whole counts adds the variance of a uniform, 1/12
-    assert np.mean((noised - 7) ** 2.0) == pytest.approx(25 + 1 / 12, rel=4 * math.sqrt(2 / MANY))
+def test_noise_in_units_of_the_lattice_is_the_same_noise():
+    assert (fixed("a").integers(50, 7.5) == fixed("a").lattice_noise(50, noise_stddev=15.0, step=2.0)).all()
 
 
 def test_uniforms_have_53_bits_and_stay_below_one():
@@ -143,7 +139,7 @@ REFUSED = {
     "infinite noise": lambda r: r.lattice_noise(3, noise_stddev=math.inf, step=1e-6),
     "a lattice coarser than the noise": lambda r: r.lattice_noise(3, noise_stddev=0.1, step=1.0),
     "a lattice of no width": lambda r: r.lattice_noise(3, noise_stddev=1.0, step=0.0),
-    "counts with hardly any noise": lambda r: r.noised_counts(np.zeros(3, dtype=np.int64), noise_stddev=0.1),
+    "integers with hardly any noise": lambda r: r.integers(3, 0.1),
 }
 
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from client.learning.patients import UNKNOWN, ArrayPatients
+from client.learning.private_training import PrivateTraining
 from client.learning.round_randomness import RoundRandomness
 from client.learning.teacher_file import keep_teacher, recall_teacher
-from client.learning.training import PhaseTraining
 from client.learning.training_settings import Method, Placement, Task, TrainingSettings
 from client.private_gradients.settings import SpeedSettings
 from common.networks.parameters import flatten, layout, load
@@ -36,7 +36,7 @@ def new_training(decay, first_round=1, method=Method.TEACHER_STUDENT):
         confidence_threshold=0.0,
         teacher_decay=decay,
     )
-    return PhaseTraining(network, patients, chosen, noise=None, speed=SpeedSettings(engine="loop"))
+    return PrivateTraining(network, patients, chosen, noise=None, speed=SpeedSettings(engine="loop"))
 
 
 def released(round_number):

@@ -7,16 +7,16 @@ import torch
 from client.dicom.record import Stratum
 from client.learning.noise import PrivacyRandomness
 from client.learning.patients import UNKNOWN, ArrayPatients
+from client.learning.private_training import PrivateTraining
 from client.learning.round_randomness import RoundRandomness
-from client.learning.training import PhaseTraining, PublicImages
+from client.learning.training import PublicImages
 from client.learning.training_settings import Method, Placement, Task, TrainingSettings
-from client.private_gradients.clipping import LatticeSum
 from client.private_gradients.settings import SpeedSettings
 from common.networks.errors import WeightsInvalidError
 from common.networks.parameters import flatten, layout
 from common.networks.registry import build_network
 from common.networks.standardisation import standardised
-from common.plan.errors import PlanInvalidError, PlanWeakPrivacyError
+from common.plan.errors import PlanInvalidError
 
 SIZE = 8
 KEY = bytes(32)
@@ -28,11 +28,6 @@ class NoNoise:
     def integers(self, length, stddev):
         self.stddev = stddev
         return np.zeros(length, np.int64)
-
-
-class SystemNoise:
-    def integers(self, length, stddev):
-        return PrivacyRandomness().lattice_noise(length, noise_stddev=stddev, step=1.0)
 
 
 def patients(labelled=3, unlabelled=5, *, seed=0):
@@ -57,7 +52,9 @@ def settings(**changes):
 def training(chosen, people=None, *, noise=None, zero_head=False, **how):
     network = build_network("small_cnn", dimensions=2, classes=2, width=4, zero_head=zero_head, seed=2)
     noise = None if chosen.placement is Placement.NONE else noise or NoNoise()
-    return PhaseTraining(network, people or patients(), chosen, noise=noise, speed=SpeedSettings(engine="loop"), **how)
+    return PrivateTraining(
+        network, people or patients(), chosen, noise=noise, speed=SpeedSettings(engine="loop"), **how
+    )
 
 
 def start_of(phase):
@@ -94,31 +91,6 @@ def test_the_unlabelled_loss_has_a_gradient_beside_the_supervised_one():
     )
     labels_only = settings(unlabelled_sampling_rate=0.0)
     assert np.linalg.norm(one_round(training(both)).vector - one_round(training(labels_only)).vector) > 0.01
-
-
-STEP = 2.0**-18
-
-
-@pytest.mark.parametrize("beyond", [2**23, 2**24, 2**30, -(2**31), 2**40])
-def test_a_sum_beyond_the_range_keeps_its_share_of_the_noise(beyond):
-    """Cut with its noise, this site would add a constant: at another site, a patient's noise would be h times less."""
-    phase = training(
-        settings(honest_survivors=3), noise=SystemNoise(), lattice_step=STEP, lattice_limit=round(32 / STEP)
-    )
-    total = LatticeSum(phase.order.num_parameters, step=STEP, device=torch.device("cpu"))
-    total.values = torch.full_like(total.values, beyond, dtype=torch.int64 if beyond == 2**40 else torch.int32)
-    found = phase._noised(total).values
-    assert found.dtype == np.int32
-    assert np.abs(found).max() < 32 / STEP, "nothing is cut after the noise"
-    assert np.std(found * STEP) == pytest.approx(3**-0.5, rel=0.1)
-
-
-def test_the_cut_of_a_sum_depends_on_the_plan_alone_and_leaves_room_for_a_patient():
-    wide = training(settings(honest_survivors=3), lattice_step=STEP, lattice_limit=round(32 / STEP))
-    assert 32 - 8.7 * 3**-0.5 < wide._room(3**-0.5 / STEP) * STEP < 32 - 8.5 * 3**-0.5
-    narrow = training(settings(honest_survivors=3), lattice_step=STEP, lattice_limit=round(4 / STEP))
-    with pytest.raises(PlanWeakPrivacyError, match="no room"):
-        one_round(narrow)
 
 
 SILENT = {
@@ -180,7 +152,7 @@ def test_the_divisor_and_the_noise_do_not_depend_on_who_was_sampled():
 @pytest.mark.parametrize(("honest", "share"), [(1, 1.0), (4, 0.5)])
 def test_the_noise_share_has_the_claimed_standard_deviation(honest, share):
     chosen = settings(labelled_sampling_rate=1e-9, noise_multiplier=3.0, clipping_norm=0.5, honest_survivors=honest)
-    phase = training(chosen, noise=SystemNoise())
+    phase = training(chosen, noise=PrivacyRandomness())
     drawn = np.concatenate([one_round(phase).vector for _ in range(40)])
     claimed = 3.0 * 0.5 * share
     # 40 * 1,618 draws: the standard error of the estimate is 0.28 %, so 1.5 % is more than five of them.
@@ -226,7 +198,7 @@ def test_local_noise_enters_every_step():
         noise_multiplier=2.0,
         honest_survivors=9,
     )
-    drawn = np.concatenate([one_round(training(chosen, noise=SystemNoise())).vector for _ in range(10)])
+    drawn = np.concatenate([one_round(training(chosen, noise=PrivacyRandomness())).vector for _ in range(10)])
     assert 2.0 * 2 * 0.96 <= drawn.std() <= 2.0 * 2 * 1.04, "four steps of noise 2 each: no share is taken off"
 
 
@@ -325,7 +297,7 @@ def test_settings_against_reason_are_refused(changes):
 def test_a_private_phase_needs_a_source_of_noise():
     network = build_network("small_cnn", dimensions=2, classes=2, width=4)
     with pytest.raises(ValueError, match="source of noise"):
-        PhaseTraining(network, patients(), settings(), noise=None)
+        PrivateTraining(network, patients(), settings(), noise=None)
 
 
 def test_training_without_privacy_neither_clips_nor_adds_noise():

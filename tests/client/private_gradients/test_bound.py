@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from client.private_gradients.choice import choose
-from client.private_gradients.clipping import LatticeSum, finest_step, patient_norms
+from client.private_gradients.clipping import LatticeSum, patient_norms
 from client.private_gradients.engine import ENGINES, PrivateGradient
+from client.private_gradients.lattice import finest_step
 from client.private_gradients.problem import Problem
 from client.private_gradients.settings import EngineName, SpeedSettings
 from client.private_gradients.stacks import PatientRows, PatientStack, stack_patients

@@ -11,9 +11,10 @@ from torch.nn import functional
 
 from client.private_gradients import compiled
 from client.private_gradients.choice import choose
-from client.private_gradients.clipping import LatticeSum, finest_step, patient_norms
+from client.private_gradients.clipping import LatticeSum, patient_norms
 from client.private_gradients.compiled import COMPILED, CompiledGradients
 from client.private_gradients.engine import ENGINES, PrivateGradient
+from client.private_gradients.lattice import finest_step
 from client.private_gradients.loop import loop_gradients
 from client.private_gradients.problem import Problem
 from client.private_gradients.settings import EngineName, SpeedSettings

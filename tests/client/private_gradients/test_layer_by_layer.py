@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from client.errors import TrainerFailedError
 from client.private_gradients import engine as engines
 from client.private_gradients import forward_in_parts, layer_by_layer, loop
-from client.private_gradients.clipping import LatticeSum, Piece, finest_step
+from client.private_gradients.clipping import LatticeSum, Piece
 from client.private_gradients.engine import PrivateGradient
+from client.private_gradients.lattice import finest_step
 from client.private_gradients.problem import Problem
 from client.private_gradients.settings import EngineName, SpeedSettings
 from client.private_gradients.stacks import PatientRows, stack_patients

@@ -21,6 +21,7 @@ from client.doctor.findings import Level
 from client.errors import TrainerFailedError, TrainingStoppedError
 from client.installation.config import SpeedSection
 from client.installation.folder import SiteFolder
+from client.installation.training_faults import training_faults
 from client.ledger.budget import EntryKind
 from client.processes.shapes_beside import ShapesBeside
 from client.trainer import fence
@@ -28,6 +29,7 @@ from client.trainer.process import TrainerProcess
 from common.errors import FedwardError, FileUnreadableError
 from common.networks.errors import WeightsInvalidError
 from common.plan.reading import parse_plan
+from common.plan.reply_slot import reply_slot_s
 from common.plan.shapes_here import shapes_here
 from common.secagg.messages import decode
 from common.secagg.refusals import Check
@@ -94,7 +96,9 @@ def test_a_trainer_that_is_killed_is_replaced_at_the_next_order(rounds, study, e
     assert rounds.spending(north)[0].attempts == {1: EntryKind.SPENT, 2: EntryKind.SPENT}
 
 
-def test_a_trainer_that_dies_at_work_costs_its_order_only(rounds, study, everybody, monkeypatch):
+def test_a_trainer_that_dies_at_work_is_noise_alone_to_the_federation_charged_and_told_to_the_staff(
+    rounds, study, everybody, monkeypatch
+):
     north = everybody["north"]
     rounds.run(rounds.begin(study), everybody)
     frozen = pid_of(north)
@@ -107,11 +111,15 @@ def test_a_trainer_that_dies_at_work_costs_its_order_only(rounds, study, everybo
         return False
 
     monkeypatch.setattr(north._trainer, "_ended_by_staff", killed_after_a_while)
-    assert rounds.refused_by(rounds.order_for(study, everybody, "north", attempt=2)) is Check.R0_CONTRIBUTION
-    # why it died nobody knows, so what was reserved stays spent
-    assert rounds.spending(north)[0].attempts == {1: EntryKind.SPENT, 2: EntryKind.RESERVED}
+    assert rounds.run(rounds.begin(study, attempt=2), everybody).participants == rounds.names
+    # why it died nobody knows: it may have been a patient's record, so neither a refusal nor budget shows it
+    assert rounds.spending(north)[0].attempts == {1: EntryKind.SPENT, 2: EntryKind.SPENT}
+    [fault] = training_faults(north.folder)
+    assert (fault.plan, fault.round_number) == (study.plan.digest(), 1)
+    assert "TrainerFailedError" in fault.fault
     rounds.run(rounds.begin(study, attempt=3), everybody)
     assert rounds.spending(north)[0].attempts[3] is EntryKind.SPENT
+    assert training_faults(north.folder) == [fault]
 
 
 @pytest.mark.parametrize("how", ["pause", "withdrawal"])
@@ -138,17 +146,27 @@ def test_training_under_way_ends_at_once_when_staff_say_so(rounds, study, everyb
     assert rounds.spending(north)[0].attempts == {1: EntryKind.SPENT, 2: EntryKind.VOID}
 
 
-def test_a_trainer_that_hangs_is_killed_at_the_deadline_and_stays_charged(rounds, study, everybody, monkeypatch):
+def test_a_trainer_that_hangs_is_killed_when_its_last_slot_ends_and_noise_alone_leaves(
+    rounds, study, everybody, monkeypatch
+):
     north = everybody["north"]
     rounds.run(rounds.begin(study), everybody)
     frozen = pid_of(north)
     os.kill(frozen, signal.SIGSTOP)
-    ask = north._trainer.ask
-    soon = {"deadline_unix_s": time.time() + 1.0}
-    monkeypatch.setattr(north._trainer, "ask", lambda *given, **named: ask(*given, **{**named, **soon}))
-    assert rounds.refused_by(rounds.order_for(study, everybody, "north", attempt=2)) is Check.R0_CONTRIBUTION
+    ask, asked = north._trainer.ask, []
+
+    def soon(*given, **named):
+        asked.append(named["deadline_unix_s"])
+        return ask(*given, **{**named, "deadline_unix_s": time.time() + 1.0})
+
+    monkeypatch.setattr(north._trainer, "ask", soon)
+    session = rounds.begin(study, attempt=2)
+    assert rounds.run(session, everybody).participants == rounds.names
+    slot_s, deadline_s = reply_slot_s(study.plan), session.order.deadline_unix_s
+    assert deadline_s - slot_s - 2.1 < asked[0] < deadline_s - slot_s / 4, "a multiple of slots, less a margin"
     assert not is_alive(frozen)
-    assert rounds.spending(north)[0].attempts == {1: EntryKind.SPENT, 2: EntryKind.RESERVED}
+    assert rounds.spending(north)[0].attempts == {1: EntryKind.SPENT, 2: EntryKind.SPENT}
+    assert len(training_faults(north.folder)) == 1
 
 
 @pytest.mark.parametrize("file", ["policy", "roster"])
@@ -195,7 +213,7 @@ def test_a_model_that_does_not_fit_is_the_same_error_as_without_a_process_betwee
     order = rounds.begin(study).start()["north"]
     packet = north.answer(Kind.ORDER, order.message, memoryview(order.payload))
     assert decode(packet.message, SITE_SENDS)[0] is Kind.KEYS
-    question = {"do": "contribute", "plan": study.plan.digest(), "phase": 0, "round": 1, "evaluated": False}
+    question = {"do": "begin", "plan": study.plan.digest(), "phase": 0, "round": 1, "evaluated": False}
     with pytest.raises(WeightsInvalidError, match="shape"):
         north._trainer.ask(question, memoryview(bytes(8)))
 
@@ -203,7 +221,7 @@ def test_a_model_that_does_not_fit_is_the_same_error_as_without_a_process_betwee
 def test_a_fault_of_the_trainer_is_told_without_its_text(trainer):
     secret = "patient-name-in-an-exception"
     with pytest.raises(TrainerFailedError, match=r"KeyError at __main__\.py") as caught:
-        trainer.ask({"do": "contribute", "plan": secret, "phase": 0, "round": 1, "evaluated": False}, memoryview(b""))
+        trainer.ask({"do": "begin", "plan": secret, "phase": 0, "round": 1, "evaluated": False}, memoryview(b""))
     assert secret not in str(caught.value)
     assert trainer.starts == 1  # it lives on
 
@@ -213,7 +231,7 @@ def test_a_study_that_cannot_be_opened_is_the_same_error_as_without_a_process_be
     for file in (copied / "north" / "cache").rglob("*"):
         if file.is_file():
             file.write_bytes(b"damaged")
-    question = {"do": "open", "plan": study.plan.canonical(), "site": "north", "counts_multiplier": 1.0}
+    question = {"do": "open", "plan": study.plan.canonical(), "site": "north"}
     with pytest.raises(CacheInvalidError):
         trainer.ask(question)
 
@@ -272,7 +290,7 @@ def test_the_trainer_ends_when_its_agent_is_killed(copied):
 
 def test_the_trainer_opens_no_connection_and_leaves_no_core_file(trainer, study):
     plan = study.plan
-    trainer.ask({"do": "open", "plan": plan.canonical(), "site": "north", "counts_multiplier": 1.0})
+    trainer.ask({"do": "open", "plan": plan.canonical(), "site": "north"})
     process = Path(f"/proc/{int(trainer._pid_file.read_text())}")
     opened = [str(file.readlink()) for file in (process / "fd").iterdir()]
     assert not [name for name in opened if name.startswith("socket:")]

@@ -11,7 +11,7 @@ from common.errors import FileUnreadableError
 from common.networks.registry import build_network
 from simulation.experiments.pneumonia import Pneumonia, exact_auc
 from simulation.experiments.pneumonia_pooled import ARMS, Arms, _check_budget
-from simulation.experiments.pooled import SystemNoise, run_phase, without_privacy
+from simulation.experiments.pooled import run_phase, without_privacy
 from simulation.experiments.pooled_phases import PhaseMaker
 
 
@@ -66,7 +66,7 @@ def test_standardising_and_a_head_learn_an_easy_task_without_privacy():
 
 
 def test_noise_from_the_operating_system_reaches_the_sum():
-    noise = SystemNoise(PrivacyRandomness())
+    noise = PrivacyRandomness()
     assert not np.array_equal(noise.integers(50, 100.0), noise.integers(50, 100.0))
 
 
