@@ -44,4 +44,4 @@ class ReplySlots:
         """Return the end of the slot in which ``now_s`` lies: when an answer that is ready now leaves."""
         if self.slot_s <= 0:
             return now_s
-        return self.came_s + max(1, math.ceil((now_s - self.came_s) / self.slot_s)) * self.slot_s
+        return self.came_s + math.ceil((now_s - self.came_s) / self.slot_s) * self.slot_s
