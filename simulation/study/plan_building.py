@@ -12,6 +12,7 @@ from common.plan.guarantee import check_guarantee, labelled_events, unlabelled_e
 from common.plan.plan import FORMAT, StudyPlan
 from common.plan.privacy import NoisePlacement
 from common.plan.reading import parse_plan
+from common.plan.reply_slot import check_reply_slot, default_reply_slot_s
 from common.plan.selection import check_selection
 from common.plan.settings_read import check_settings_are_read
 from common.plan.shape import phase_layouts
@@ -43,8 +44,9 @@ def build_plan(
     }
     draft = parse_plan(document, SOURCE)
     check_combinations(draft, SOURCE)
-    plan = _with_noise(scenario, _with_layouts(draft))
+    plan = _with_reply_slot(_with_noise(scenario, _with_layouts(draft)))
     check_settings_are_read(plan, SOURCE)
+    check_reply_slot(plan, SOURCE)
     check_guarantee(plan, SOURCE)
     if plan.aggregation.heeds_scores:
         check_selection(plan, SOURCE)
@@ -143,6 +145,15 @@ def _with_noise(scenario: Scenario, plan: StudyPlan) -> StudyPlan:
         middle = (low + high) / 2
         low, high = (low, middle) if _keeps_promise(with_factor(middle)) else (middle, high)
     return with_factor(high * (1 + NOISE_PRECISION))
+
+
+def _with_reply_slot(plan: StudyPlan) -> StudyPlan:
+    """Fill in the reply slot of a private plan whose draft has none; simulated hospitals do not wait for its end."""
+    if plan.privacy.noise is NoisePlacement.NONE or plan.timing.reply_slot_s > 0:
+        return plan
+    slot_s, timing = default_reply_slot_s(plan), plan.timing
+    changed = {"reply_slot_s": slot_s, "training_timeout_s": max(timing.training_timeout_s, 2 * slot_s)}
+    return plan.model_copy(update={"timing": timing.model_copy(update=changed)})
 
 
 def _keeps_promise(plan: StudyPlan) -> bool:

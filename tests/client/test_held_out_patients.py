@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from client.learning.cached_patients import CachedPatients
-from client.learning.evaluation import lattice_noise_stddev
+from client.learning.mechanism import SumRules
 from client.ledger.budget import Stratum
 from common.plan.guarantee import evaluation_noise_multiplier, evaluations
 from common.plan.schedule import count_layout
@@ -71,8 +71,8 @@ def width(study, sites):
     """Standard deviation that the plan promises for the noise in a count of all sites together, in 1 / 1024 patient."""
     shares = study.plan.secure_aggregation.honest_survivors
     multiplier = evaluation_noise_multiplier(study.plan)
-    one = lattice_noise_stddev(count_layout(study.plan), noise_multiplier=multiplier, honest_survivors=shares)
-    return one * np.sqrt(len(sites))
+    one = SumRules.of_counts(count_layout(study.plan), held_out=0, noise_multiplier=multiplier, honest_survivors=shares)
+    return one.stddev * np.sqrt(len(sites))
 
 
 def counts_of(rounds, study, sites, attempt, number=CLOSING):

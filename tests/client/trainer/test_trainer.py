@@ -1,5 +1,6 @@
 """The process that trains: a round like any other, and what happens when it dies, hangs, fails or loses its agent."""
 
+import itertools
 import os
 import signal
 import socket
@@ -103,7 +104,7 @@ def test_a_trainer_that_dies_at_work_is_noise_alone_to_the_federation_charged_an
     rounds.run(rounds.begin(study), everybody)
     frozen = pid_of(north)
     os.kill(frozen, signal.SIGSTOP)  # it takes the order and never finishes
-    looks = iter(range(100))
+    looks = itertools.count()
 
     def killed_after_a_while():
         if next(looks) == 2:
@@ -128,7 +129,7 @@ def test_training_under_way_ends_at_once_when_staff_say_so(rounds, study, everyb
     rounds.run(rounds.begin(study), everybody)
     frozen = pid_of(north)
     os.kill(frozen, signal.SIGSTOP)  # training that takes for ever
-    asked, looks = north._ended_by_staff, iter(range(100))
+    asked, looks = north._ended_by_staff, itertools.count()
 
     def says_so_meanwhile():
         if next(looks) == 2:
