@@ -24,6 +24,7 @@ from client.errors import TrainerFailedError
 from client.learning.feature_moments import FeatureMoments
 from client.learning.lessons import Lesson, lesson_for
 from client.learning.patients import Patients
+from client.learning.record_form import has_form
 from client.learning.round_randomness import PatientRandomness, RoundRandomness
 from client.learning.teacher import Teacher, good_enough
 from client.learning.training_settings import Method, Placement, TrainingSettings
@@ -52,7 +53,7 @@ class PhaseTraining:
 
     ``network`` is trained where it lives (processor or GPU). ``lattice_step``: worth of one integer, from the plan's
     fixed point; None chooses the finest that privacy.md section 2 names (local placement, experiments).
-    ``patients_at_once``: speed setting; fewer where the gradients of so many would not fit (``patients_that_fit``).
+    ``size``: of the study's images, pixels. ``patients_at_once``: speed setting; fewer where the gradients of so many would not fit (``patients_that_fit``).
     Memory, in vectors of the trained part: weights, the sum, one gradient for each of ``patients_at_once``; a teacher
     and local steps take more.
     """
@@ -67,8 +68,9 @@ class PhaseTraining:
         public: PublicImages | None = None,
         speed: SpeedSettings | None = None,
         patients_at_once: int = 16,
+        size: tuple[int, ...] | None = None,
     ) -> None:
-        self.settings, self.patients = settings, patients
+        self.settings, self.patients, self._size = settings, patients, size
         self.network, self.order = network, layout(network, settings.trainable)
         self.teacher = Teacher(network, decay=settings.teacher_decay) if settings.pseudo_labels else None
         self.followed_round, self.public = 0, public or PublicImages()
@@ -207,10 +209,10 @@ class PhaseTraining:
             yield from stack_patients(rows, patients_per_stack=self.patients_at_once, rows_per_patient=rows_per_patient)
 
     def _rows(self, patient_key: str, lesson: Lesson, randomness: PatientRandomness) -> PatientRows | None:
-        """Prepare one patient, alone: at most k scans, chosen at random; None for an empty record."""
+        """Prepare one patient, alone: at most k scans, chosen at random; None for an empty record, or one of another form."""
         scans = self.patients.read(patient_key)
         chosen = torch.randperm(len(scans.images), generator=randomness.generator("choice of scans"))
-        if len(chosen) == 0:
+        if len(chosen) == 0 or not has_form(scans, self.settings, self._size):
             return None
         return lesson.rows(scans.chosen(chosen[: self.settings.most_scans]).to(self._device), randomness)
 

@@ -140,6 +140,7 @@ class StudyTraining:
             public=self._public,
             speed=self._speed.gradients,
             patients_at_once=self._speed.patients_at_once,
+            size=plan.image.size_px,
         )
         if self._teacher:
             recall_teacher(self._teacher, training, index)
