@@ -53,7 +53,8 @@ class PhaseTraining:
 
     ``network`` is trained where it lives (processor or GPU). ``lattice_step``: worth of one integer, from the plan's
     fixed point; None chooses the finest that privacy.md section 2 names (local placement, experiments).
-    ``size``: of the study's images, pixels. ``patients_at_once``: speed setting; fewer where the gradients of so many would not fit (``patients_that_fit``).
+    ``size``: of the study's images, pixels. ``patients_at_once``: speed setting; fewer where the gradients of so many
+    would not fit (``patients_that_fit``).
     Memory, in vectors of the trained part: weights, the sum, one gradient for each of ``patients_at_once``; a teacher
     and local steps take more.
     """
@@ -209,7 +210,7 @@ class PhaseTraining:
             yield from stack_patients(rows, patients_per_stack=self.patients_at_once, rows_per_patient=rows_per_patient)
 
     def _rows(self, patient_key: str, lesson: Lesson, randomness: PatientRandomness) -> PatientRows | None:
-        """Prepare one patient, alone: at most k scans, chosen at random; None for an empty record, or one of another form."""
+        """Prepare one patient, alone: at most k scans, chosen at random; None for an empty or malformed record."""
         scans = self.patients.read(patient_key)
         chosen = torch.randperm(len(scans.images), generator=randomness.generator("choice of scans"))
         if len(chosen) == 0 or not has_form(scans, self.settings, self._size):
