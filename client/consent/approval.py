@@ -98,12 +98,13 @@ def check_for_site(folder: SiteFolder, plan_file: Path) -> ProposedPlan:
 
 
 def check_for_approval(folder: SiteFolder, plan_file: Path) -> ProposedPlan:
-    """Check a plan that nobody here approved yet: as ``check_for_site``, and that no setting of it would be ignored.
+    """Check a plan that nobody here approved yet: as ``check_for_site``, its settings and reply slot.
 
     Raises: as ``check_for_site``; PlanInvalidError.
     """
     checked = check_for_site(folder, plan_file)
     check_settings_are_read(checked.plan, str(plan_file))
+    check_reply_slot(checked.plan, str(plan_file))
     return checked
 
 
@@ -119,7 +120,6 @@ def approve(folder: SiteFolder, plan_file: Path, *, approver: str) -> ProposedPl
     require_name(approver)
     checked = check_for_approval(folder, plan_file)
     digest = checked.plan.digest()
-    check_reply_slot(checked.plan, str(plan_file))
     read_public_images(folder, checked.plan)
     if folder.cache.exists():
         freeze_study(folder, checked.plan)

@@ -1,6 +1,7 @@
 """Scans, cache and labels; every count below ten is suppressed, as in `fedward-site data`."""
 
 import os
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -14,8 +15,11 @@ from client.doctor.findings import Finding, advice, fine, stop
 from client.installation.audit_log import standing_approvals
 from client.installation.config import DataSection
 from client.installation.folder import SiteFolder
+from client.installation.training_faults import training_faults
 from common.errors import FedwardError
 from common.trust.identity import read_secret_file
+
+FAULTS_DAYS = 30
 
 # Doubts about persons (``client.dicom.persons``) that a decision or a table of the hospital ends.
 STAFF_DECIDES = (
@@ -61,6 +65,21 @@ def cache(folder: SiteFolder) -> Iterator[Finding]:
         except CacheInvalidError:
             text = f"plan {digest[:12]} was approved before scans were read, so it has no patients"
             yield stop("cache", text, "approve the plan again")
+
+
+def trainings(folder: SiteFolder) -> Finding:
+    """No training failed in the last thirty days; the federation is not told of one."""
+    since_s = time.time() - FAULTS_DAYS * 86_400
+    faults = [each for each in training_faults(folder) if each.time_s >= since_s]
+    if not faults:
+        return fine("trainings", f"none failed in {FAULTS_DAYS} days")
+    last = faults[-1]
+    return advice(
+        "trainings",
+        f"{len(faults)} failed in {FAULTS_DAYS} days and were answered with noise alone; the last in round "
+        f"{last.round_number} of plan {last.plan[:12]}: {last.fault}",
+        "see agent.log; a hospital whose training fails spends budget and teaches nothing",
+    )
 
 
 def _persons(opened: Cache) -> Iterator[Finding]:

@@ -51,6 +51,7 @@ def _looks(
         yield "scans", lambda: data.scans(folder, config.data)
         yield "labels", lambda: data.labels(folder, config.data, config.labels.map)
     yield "cache", lambda: data.cache(folder)
+    yield "trainings", lambda: data.trainings(folder)
     yield "disk", lambda: own_folder.disk(folder)
     if config:
         yield "device", lambda: machine.device(config.speed)
