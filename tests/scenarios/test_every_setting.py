@@ -21,8 +21,8 @@ from client.consent.session_policy import session_policy
 from client.dicom.settings import settings_for
 from client.learning.patients import UNKNOWN, ArrayPatients
 from client.learning.phase_settings import phase_settings
+from client.learning.private_training import PrivateTraining
 from client.learning.round_randomness import RoundRandomness
-from client.learning.training import PhaseTraining
 from client.private_gradients.settings import SpeedSettings
 from common.errors import FedwardError
 from common.networks.shipped_weights import available
@@ -207,7 +207,7 @@ def taught(plan, index):
     phase = plan.phases[index]
     settings = phase_settings(plan, phase, plan.sites[0])
     network = plan_network(plan)
-    training = PhaseTraining(
+    training = PrivateTraining(
         network,
         patients(plan),
         settings,
