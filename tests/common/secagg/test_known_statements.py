@@ -5,6 +5,7 @@ from pathlib import Path
 
 from common.secagg.encoding import labelled
 from common.secagg.messages import Keys, Result
+from common.secagg.refusals import CHECK_OF_CODE, TABLE
 from common.secagg.statements import keys_statement, result_digest
 
 ONE = bytes([1]) * 32
@@ -35,3 +36,10 @@ def test_what_keys_sign_holds_the_newest_result_that_was_told() -> None:
     )
     assert hashlib.sha256(labelled(*keys_statement(keys))).hexdigest() == KEYS
     assert KEYS in PAGE.read_text()
+
+
+def test_each_check_has_a_code_of_its_own_that_the_page_lists() -> None:
+    assert len(CHECK_OF_CODE) == len(TABLE)
+    rows = [f"| `{check}` | {row.code} | {row.stops} |" for check, row in TABLE.items()]
+    page = PAGE.read_text()
+    assert [row for row in rows if row not in page] == []
