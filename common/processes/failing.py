@@ -34,6 +34,6 @@ def failing(state: Path) -> dict[str, str]:
     try:
         os.kill(int(read_bounded(state / "supervisor.pid", 64)), 0)
         found = json.loads(read_bounded(state / FILE_NAME, MAX_BYTES))
-    except (FedwardError, ValueError, OSError, RecursionError):
+    except (FedwardError, ValueError, OverflowError, OSError, RecursionError):
         return {}
     return {str(name): str(words) for name, words in found.items()} if isinstance(found, dict) else {}

@@ -63,7 +63,7 @@ def process_of(folder: FederationFolder, name: str) -> int | None:
     try:
         number = int(read_bounded(folder.state / f"{name}.pid", 64))
         os.kill(number, 0)
-    except (FedwardError, ValueError, ProcessLookupError):
+    except (FedwardError, ValueError, OverflowError, ProcessLookupError):
         return None
     except PermissionError:
         return number

@@ -134,3 +134,9 @@ def test_what_a_dead_leader_left_in_its_session_is_found_and_nothing_else(tmp_pa
         assert left_in_sessions(tmp_path) == []
     finally:
         os.kill(left, 9)
+
+
+def test_a_process_number_of_any_size_is_no_traceback(tmp_path):
+    (tmp_path / "failing.json").write_bytes(b'{"a": "b"}')
+    (tmp_path / "supervisor.pid").write_bytes(b"9" * 60)
+    assert failing(tmp_path) == {}
