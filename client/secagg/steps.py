@@ -5,7 +5,6 @@ journal and the ledger, and raises RefusedError instead of answering. ``client.s
 session.
 """
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -36,6 +35,7 @@ from client.secagg.state import (
     Peer,
     SharedState,
     UnmaskedState,
+    fingerprint_of,
 )
 from common.errors import FedwardError
 from common.secagg.encoding import DIGEST_BYTES
@@ -90,7 +90,6 @@ from common.secagg.statements import (
 )
 
 _UNSIGNED = bytes(64)
-_FINGERPRINT_BYTES = 1 << 20
 
 
 def answer_order(
@@ -125,20 +124,11 @@ def _contribute(
 ) -> Contribution:
     try:
         contribution = site.work.contribute(order, model, until_unix_s)
-        fingerprint = _fingerprint(order, contribution)
+        fingerprint = fingerprint_of(order, contribution)
     except Exception as error:
         raise RefusedError(Check.R0_CONTRIBUTION) from error
     check_fresh(site.checks, phase, site.journal, plan=order.plan_digest, contribution=fingerprint)
     return contribution
-
-
-def _fingerprint(order: Order, contribution: Contribution) -> bytes:
-    """Check the shapes (here, while a failure costs the others nothing) and return what knows the vector again."""
-    if contribution.meta.shape != (order.meta_words,) or contribution.body.shape != (order.body_length,):
-        raise ValueError("the contribution has another shape than the order")
-    # The first MiB of the body is enough to know a noised vector again, and costs 0.7 ms.
-    body = contribution.body.data.cast("B")[:_FINGERPRINT_BYTES]
-    return hashlib.sha256(contribution.meta.tobytes() + body).digest()
 
 
 def _delay_s(site: SiteContext, slots: ReplySlots) -> float:
