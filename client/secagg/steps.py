@@ -24,6 +24,7 @@ from client.secagg.checks import (
     read_order,
 )
 from client.secagg.context import SiteContext
+from client.secagg.dealing import agree_with_all, deal
 from client.secagg.rules import PhaseRules
 from client.secagg.slots import ReplySlots
 from client.secagg.state import (
@@ -41,10 +42,8 @@ from common.errors import FedwardError
 from common.secagg.encoding import DIGEST_BYTES
 from common.secagg.keys import (
     KEY_BYTES,
-    agree,
     is_signed,
     mask_sign,
-    open_secret,
     pairwise_mask_key,
     public_key,
     sealing_key,
@@ -73,7 +72,6 @@ from common.secagg.messages import (
 from common.secagg.order import Order, order_digest
 from common.secagg.refusals import Check, RefusedError
 from common.secagg.sealed_shares import SharePair, seal, unseal
-from common.secagg.shamir import share_to_bytes, split_secret
 from common.secagg.statements import (
     consistency_statement,
     dealers_digest,
@@ -159,9 +157,9 @@ def answer_keylist(site: SiteContext, keyed: KeyedState, message: Keylist) -> tu
     """R1: check everybody's keys, agree with each peer, and deal out shares of both secrets."""
     check_keylist(site.checks, site.policy, site.journal, keyed, message)
     sid = session_id(keyed.order_digest, message.entries)
-    agreed = _agree_with_all(site, keyed.secrets, message.entries)
+    agreed = agree_with_all(site, keyed.secrets, message.entries)
     check_agreement(site.checks, agreed)
-    pairs = _deal(site, keyed, [keys.site_id for keys in message.entries])
+    pairs = deal(site, keyed, [keys.site_id for keys in message.entries])
     own, peers, sealed = site.policy.site_id, {}, []
     for peer_id, (sealing, masking) in agreed.items():
         if sealing is None or masking is None:
@@ -174,30 +172,6 @@ def answer_keylist(site: SiteContext, keyed: KeyedState, message: Keylist) -> tu
     shares = replace(shares, signature=sign(site.identity, *shares_statement(shares)))
     state = SharedState(keyed.order, sid, peers, pairs[own], keyed.secrets, keyed.contribution)
     return state, Packet(encode(shares))
-
-
-def _agree_with_all(
-    site: SiteContext, secrets: OwnSecrets, entries: Iterable[Keys]
-) -> dict[str, tuple[bytes | None, bytes | None]]:
-    """Return X25519(c_u, c_v) and X25519(s_u, s_v) for each peer v, in the order of the list."""
-    sealing, masking = open_secret(secrets.sealing_secret), open_secret(secrets.mask_secret)
-    return {
-        keys.site_id: (agree(sealing, keys.sealing_key), agree(masking, keys.mask_key))
-        for keys in entries
-        if keys.site_id != site.policy.site_id
-    }
-
-
-def _deal(site: SiteContext, keyed: KeyedState, members: list[str]) -> dict[str, SharePair]:
-    """Return for each member of U1, oneself included, its shares of b_u and s_sk."""
-    order, secrets = keyed.order, keyed.secrets
-    indices = [order.share_index(v) for v in members]
-    seeds, keys = (
-        split_secret(bytes(secret), threshold=order.threshold, indices=indices, entropy=site.entropy)
-        for secret in (secrets.seed, secrets.mask_secret)
-    )
-    dealt = zip(members, seeds, keys, strict=True)
-    return {v: SharePair(share_to_bytes(seed), share_to_bytes(key)) for v, seed, key in dealt}
 
 
 def answer_forward(site: SiteContext, shared: SharedState, message: Forward) -> tuple[MaskedState, Packet]:
