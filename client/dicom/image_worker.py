@@ -24,6 +24,8 @@ def read_files(session: Session, request: Mapping[str, Any]) -> Iterator[Reply]:
 def _read_file(session: Session, name: bytes, replies: list[Reply]) -> None:
     content = read_whole(session.roots[0], name)
     for facts, levels in read_images(content, session.settings, session.pseudonyms.below(name)):
+        grant_cpu(FILE_CPU_S)  # for the next one
+        session.alive()
         replies.append(({"end": False, "facts": asdict(facts)}, levels))
 
 

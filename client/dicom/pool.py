@@ -6,6 +6,7 @@ decisions (which of two equal files is the duplicate).
 
 import os
 import queue
+import select
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from typing import Any, Self
 
 from client.dicom.errors import WorkerStartError
 from client.dicom.facts import Facts, checked
-from client.dicom.limits import FILE_WALL_S, MIB
+from client.dicom.limits import MIB, SILENCE_WALL_S, processor_time_s
 from client.dicom.person_rules import PersonRules
 from client.dicom.pseudonyms import NOBODY_DECIDED, derive
 from client.dicom.reject import RejectCode, Rejected
@@ -44,7 +45,7 @@ class Request:
 class Outcome:
     """What became of one item: a code, or records and further facts.
 
-    ``is_transient``: it took too long by the clock, which may be the machine's or the network's fault: tried again.
+    ``is_transient``: silent for too long, which may be the disk's or the network's fault: tried again.
     """
 
     code: RejectCode | None = None
@@ -99,7 +100,8 @@ class WorkerProcess:
     def _next_outcome(self) -> Outcome:
         outcome = Outcome()
         while True:
-            head, body = receive(self._replies, max_body_bytes=self._max_record_bytes, timeout_s=FILE_WALL_S)
+            self._await_message()
+            head, body = receive(self._replies, max_body_bytes=self._max_record_bytes, timeout_s=SILENCE_WALL_S)
             if head.get("end") is True:
                 outcome.end = head
                 outcome.code = _code(head.get("code"))
@@ -108,6 +110,20 @@ class WorkerProcess:
                 continue
             facts = head.get("facts")
             outcome.records.append((checked(facts if isinstance(facts, dict) else {}), body))
+
+    def _await_message(self) -> None:
+        """Wait as long as the worker lives: it speaks, or uses processor time (of which the kernel limits it).
+
+        Raises: TimeoutError after ``SILENCE_WALL_S`` without either.
+        """
+        process = self._process
+        assert process is not None  # noqa: S101 (it was just asked)
+        poller, used_s = select.poll(), processor_time_s(process.pid)
+        poller.register(self._replies, select.POLLIN)
+        while not poller.poll(SILENCE_WALL_S * 1000):
+            before_s, used_s = used_s, processor_time_s(process.pid)
+            if used_s <= before_s:
+                raise TimeoutError
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None:

@@ -17,7 +17,7 @@ from client.dicom.cache import Cache
 from client.dicom.cache_folder import open_folder
 from client.dicom.errors import CacheInvalidError
 from client.dicom.ingest import ingest
-from client.dicom.limits import FILE_WALL_S
+from client.dicom.limits import SILENCE_WALL_S
 from client.dicom.reject import RejectCode
 from client.dicom.segments import committed
 from client.dicom.vault import OVERHEAD_BYTES
@@ -237,7 +237,7 @@ def test_a_worker_that_dies_hangs_or_misbehaves_costs_only_its_file(tmp_path, mo
     environment["PYTHONPATH"] += os.pathsep + str(tmp_path)
     monkeypatch.setattr(pool, "_environment", lambda: environment)
     monkeypatch.setattr("client.dicom.images.WORKER", "hostile_worker")
-    monkeypatch.setattr("client.dicom.pool.FILE_WALL_S", 3.0)
+    monkeypatch.setattr("client.dicom.pool.SILENCE_WALL_S", 3.0)
     kinds = ("abort", "code", "fine", "leak", "loop", "memory", "sleep", "write")
     write(tmp_path / "scans", {f"{kind}.dcm": kind.encode() + bytes(200) for kind in kinds})
     report = run()
@@ -250,6 +250,35 @@ def test_a_worker_that_dies_hangs_or_misbehaves_costs_only_its_file(tmp_path, mo
             RejectCode.SOP_CLASS: 1,
         }
     )
+
+
+BUSY_WORKER = """
+import time
+from client.dicom.limits import grant_cpu
+from client.dicom.worker import serve
+
+def task(session, request):
+    for name in request["files"]:
+        grant_cpu(30)
+        enough = time.process_time() + 3
+        while time.process_time() < enough:
+            pass
+        yield {"end": True, "code": "sop_class"}, None
+
+serve({"images": task})
+"""
+
+
+def test_a_worker_that_is_silent_but_busy_is_waited_for(tmp_path, monkeypatch, run):
+    """On a crowded machine the clock runs while the worker does not: only processor time is limited."""
+    (tmp_path / "busy_worker.py").write_text(BUSY_WORKER)
+    environment = pool._environment()
+    environment["PYTHONPATH"] += os.pathsep + str(tmp_path)
+    monkeypatch.setattr(pool, "_environment", lambda: environment)
+    monkeypatch.setattr("client.dicom.images.WORKER", "busy_worker")
+    monkeypatch.setattr("client.dicom.pool.SILENCE_WALL_S", 1.5)
+    write(tmp_path / "scans", {"a.dcm": bytes(200)})
+    assert run().rejected == {RejectCode.SOP_CLASS: 1}
 
 
 def test_other_settings_another_secret_or_a_second_writer_are_refused(tmp_path, scan, run, settings_with, secret):
@@ -303,7 +332,7 @@ def test_what_only_the_clock_refused_is_tried_again(tmp_path, scan, run, monkeyp
     write(tmp_path / "scans", {"a.dcm": scan()})
 
     def too_late(*arguments, timeout_s, **settings):
-        if timeout_s == FILE_WALL_S:
+        if timeout_s == SILENCE_WALL_S:
             raise TimeoutError  # what reading a file's outcome from the worker's pipe raises at the deadline
         return receive(*arguments, timeout_s=timeout_s, **settings)
 
