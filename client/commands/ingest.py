@@ -21,6 +21,7 @@ from client.commands.ingest_options import (
     PlaceholderOption,
     PlanOption,
     SamePersonsOption,
+    WholeUltrasoundOption,
 )
 from client.commands.site_options import (
     CacheOption,
@@ -58,6 +59,7 @@ def ingest(
     erase_missing: EraseMissingOption = False,
     person_from: PersonFromOption = None,
     placeholder: PlaceholderOption = None,
+    whole_ultrasound: WholeUltrasoundOption = False,
     decided_by: DecidedByOption = "",
     same_persons: SamePersonsOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count and report only; write nothing.")] = False,
@@ -74,6 +76,7 @@ def ingest(
         person_from=person_from,
         placeholders=placeholder or [],
         decided_by=decided_by,
+        whole_ultrasound=whole_ultrasound,
         same_persons=same_persons,
         names=Pseudonyms.of_site(secret),
     )

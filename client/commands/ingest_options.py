@@ -24,7 +24,13 @@ PersonFromOption = Annotated[
 PlaceholderOption = Annotated[
     list[str] | None, typer.Option(help="A PatientID of this archive that stands for nobody; may be repeated.")
 ]
-DecidedByOption = Annotated[str, typer.Option(help="Name of who decided --person-from or --placeholder.")]
+DecidedByOption = Annotated[
+    str, typer.Option(help="Name of who decided --person-from, --placeholder, --whole-ultrasound.")
+]
+WholeUltrasoundOption = Annotated[
+    bool,
+    typer.Option("--whole-ultrasound", help="Take ultrasound without regions whole; a decision, with --decided-by."),
+]
 SamePersonsOption = Annotated[
     Path | None, typer.Option(help="Table (CSV) of merged identifiers: former_id,current_id.")
 ]

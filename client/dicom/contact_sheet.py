@@ -1,8 +1,11 @@
-"""A picture of what training sees, for eyes inside the hospital: small images in rows, no name, no number of a patient.
+"""A picture of what training sees, for eyes inside the hospital: images in rows, no name, no number of a patient.
 
 Pixels can show a face or burned-in text: that is what the sheet is looked at for, and why it never leaves the site.
+Pages show every image, at a size at which a person sees text, those most like text first (``text_likeness``).
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
@@ -12,11 +15,28 @@ from PIL import Image, ImageDraw
 
 from client.dicom.cache import Cache
 from client.dicom.record import RecordInfo
+from client.dicom.text_likeness import text_likeness
 
-TILE_PX = 160
 CAPTION_PX = 14
 TITLE_PX = 20
-COLUMNS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Images in a row, rows of a page (0: as many as it takes), and the side of an image in pixels."""
+
+    columns: int
+    rows: int
+    tile_px: int
+
+    @property
+    def images(self) -> int:
+        """Images of one page."""
+        return self.columns * self.rows
+
+
+SAMPLE = Layout(6, 0, 160)
+PAGE = Layout(5, 4, 256)
 
 
 def contact_sheet(cache: Cache, count: int) -> bytes:
@@ -25,33 +45,65 @@ def contact_sheet(cache: Cache, count: int) -> bytes:
     Label maps are drawn over their image in red.
     """
     step = max(1, len(cache) // max(1, count))
-    chosen = cache.records[::step][:count]
-    rows = max(1, -(-len(chosen) // COLUMNS))
-    sheet = Image.new("RGB", (COLUMNS * TILE_PX, TITLE_PX + rows * (TILE_PX + CAPTION_PX)), "black")
+    return _drawn(cache, cache.records[::step][:count], SAMPLE, "")
+
+
+def most_like_text_first(cache: Cache) -> list[str]:
+    """Return all records, those whose image looks most like text first (of volumes any slice)."""
+    scores = {record.record_id: _likeness(cache.read(record.record_id)) for record in cache.records}
+    return sorted(scores, key=lambda record_id: (-scores[record_id], record_id))
+
+
+def page_count(images: int) -> int:
+    """Return how many pages show so many images (at least one)."""
+    return max(1, -(-images // PAGE.images))
+
+
+def sheet_page(cache: Cache, order: Sequence[str], number: int) -> bytes:
+    """Return page ``number`` (from 1) of all images in ``order`` as a PNG."""
+    shown = order[(number - 1) * PAGE.images : number * PAGE.images]
+    title = f", page {number} of {page_count(len(order))}"
+    return _drawn(cache, [cache[record_id] for record_id in shown], PAGE, title)
+
+
+def _likeness(array: npt.NDArray[np.float32]) -> float:
+    slices = array if array.ndim > 2 else array[None]
+    return max(text_likeness(picture) for picture in slices)
+
+
+def _drawn(cache: Cache, chosen: Sequence[RecordInfo], layout: Layout, title: str) -> bytes:
+    rows = layout.rows or max(1, -(-len(chosen) // layout.columns))
+    side = layout.tile_px
+    sheet = Image.new("RGB", (layout.columns * side, TITLE_PX + rows * (side + CAPTION_PX)), "black")
     draw = ImageDraw.Draw(sheet)
-    draw.text((4, 4), "for eyes inside this hospital only; not for reports", fill="yellow")
+    draw.text((4, 4), f"for eyes inside this hospital only; not for reports{title}", fill="yellow")
     for place, record in enumerate(chosen):
-        left, top = place % COLUMNS * TILE_PX, TITLE_PX + place // COLUMNS * (TILE_PX + CAPTION_PX)
-        sheet.paste(_tile(cache, record), (left, top))
-        draw.text((left + 2, top + TILE_PX), _caption(cache, record), fill="white")
+        left, top = place % layout.columns * side, TITLE_PX + place // layout.columns * (side + CAPTION_PX)
+        sheet.paste(_tile(cache, record, side - 2), (left, top))
+        draw.text((left + 2, top + side), _caption(cache, record), fill="white")
     out = BytesIO()
     sheet.save(out, "PNG")
     return out.getvalue()
 
 
-def _tile(cache: Cache, record: RecordInfo) -> Image.Image:
-    grey = _middle(cache.read(record.record_id))
+def _tile(cache: Cache, record: RecordInfo, side_px: int) -> Image.Image:
+    array = cache.read(record.record_id)
+    shown = _most_like_text(array) if array.ndim > 2 and side_px > SAMPLE.tile_px else len(array) // 2
+    grey = array[shown] if array.ndim > 2 else array
     colours = np.repeat((grey * 255).astype(np.uint8)[:, :, None], 3, axis=2)
     if record.has_label_map:
-        drawn = _middle(cache.read_label_map(record.record_id)) > 0
+        label_map = cache.read_label_map(record.record_id)
+        drawn = (label_map[shown] if label_map.ndim > 2 else label_map) > 0
         colours[drawn, 0] = np.maximum(colours[drawn, 0], 160)
-    image = Image.fromarray(colours)
-    image.thumbnail((TILE_PX - 2, TILE_PX - 2))
-    return image
+    scale = side_px / max(colours.shape[:2])
+    size = (max(1, round(colours.shape[1] * scale)), max(1, round(colours.shape[0] * scale)))
+    return Image.fromarray(colours).resize(size, Image.Resampling.BILINEAR)
 
 
-def _middle(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    return array[len(array) // 2] if array.ndim > 2 else array
+def _most_like_text(array: npt.NDArray[Any]) -> int:
+    """Return the slice to be shown of a volume: the one most like text, else the middle."""
+    scores = [text_likeness(picture) for picture in array]
+    return int(np.argmax(scores)) if max(scores) > 0 else len(array) // 2
 
 
 def _caption(cache: Cache, record: RecordInfo) -> str:

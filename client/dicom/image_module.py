@@ -10,36 +10,10 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 
 from client.dicom.attributes import integer, value_of, word, words
+from client.dicom.kinds import MODALITY_OF_CLASS, SECONDARY_CAPTURE, SLICED_CLASSES, is_picture
 from client.dicom.limits import MAX_FRAME_BYTES, MAX_FRAMES, MAX_SIDE_PX
 from client.dicom.reject import RejectCode, Rejected
-
-MODALITY_OF_CLASS = {
-    uid.CTImageStorage: "CT",
-    uid.EnhancedCTImageStorage: "CT",
-    uid.LegacyConvertedEnhancedCTImageStorage: "CT",
-    uid.MRImageStorage: "MR",
-    uid.EnhancedMRImageStorage: "MR",
-    uid.LegacyConvertedEnhancedMRImageStorage: "MR",
-    uid.ComputedRadiographyImageStorage: "CR",
-    uid.DigitalXRayImageStorageForPresentation: "DX",
-    uid.DigitalXRayImageStorageForProcessing: "DX",
-    uid.DigitalMammographyXRayImageStorageForPresentation: "MG",
-    uid.DigitalMammographyXRayImageStorageForProcessing: "MG",
-    uid.BreastTomosynthesisImageStorage: "MG",
-    uid.UltrasoundImageStorage: "US",
-    uid.UltrasoundMultiFrameImageStorage: "US",
-}
-# Each frame of these is a picture of its own; of any other multi-frame object (cine loops) only the middle one is.
-SLICED_CLASSES = frozenset(
-    {
-        uid.EnhancedCTImageStorage,
-        uid.LegacyConvertedEnhancedCTImageStorage,
-        uid.EnhancedMRImageStorage,
-        uid.LegacyConvertedEnhancedMRImageStorage,
-        uid.BreastTomosynthesisImageStorage,
-    }
-)
-SEGMENTATION_CLASSES = frozenset({uid.SegmentationStorage, uid.UID("1.2.840.10008.5.1.4.1.1.66.7")})  # also label maps
+from client.dicom.text_pages import check_no_text
 
 GREY = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
 COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
@@ -75,23 +49,26 @@ class ImageModule:
 def check_kind(dataset: Dataset, modalities: tuple[str, ...]) -> str:
     """Return the modality of an image that the study wants.
 
-    Refused: other objects (reports, plans, screen shots: secondary capture carries burned-in names), other
-    modalities, localizers, saved screens, images that say that text is burned in.
+    Refused: other objects (reports, plans), pictures of kinds that are not read here (secondary capture: it carries
+    burned-in names), other modalities, localizers, pages and copies of text (``text_pages``).
     Raises: Rejected.
     """
-    modality = MODALITY_OF_CLASS.get(value_of(dataset, "SOPClassUID"))
+    sop_class = uid.UID(str(value_of(dataset, "SOPClassUID")))
+    modality = MODALITY_OF_CLASS.get(sop_class)
     if modality is None:
-        raise Rejected(RejectCode.SOP_CLASS)
+        raise Rejected(_code_of_kind(sop_class))
     if modality not in modalities:
         raise Rejected(RejectCode.MODALITY)
-    image_type = words(dataset, "ImageType")
-    if "LOCALIZER" in image_type:
+    if "LOCALIZER" in words(dataset, "ImageType"):
         raise Rejected(RejectCode.LOCALIZER)
-    if image_type[:2] == ("DERIVED", "SECONDARY") and ("SCREEN SAVE" in image_type or "SCREENSAVE" in image_type):
-        raise Rejected(RejectCode.SCREEN_SAVE)
-    if word(dataset, "BurnedInAnnotation") == "YES":
-        raise Rejected(RejectCode.BURNED_IN)
+    check_no_text(dataset)
     return modality
+
+
+def _code_of_kind(sop_class: uid.UID) -> RejectCode:
+    if sop_class in SECONDARY_CAPTURE:
+        return RejectCode.SECONDARY_CAPTURE
+    return RejectCode.UNSUPPORTED_KIND if is_picture(sop_class) else RejectCode.SOP_CLASS
 
 
 def check_has_pixels(dataset: Dataset) -> None:

@@ -20,6 +20,7 @@ from client.dicom.pseudonyms import Pseudonyms
 from client.dicom.reject import RejectCode, Rejected
 from client.dicom.resize import Axis, centred, resample
 from client.dicom.settings import IngestSettings
+from client.dicom.text_pages import check_ultrasound_region
 from common.plan.task import Intensity
 
 
@@ -32,6 +33,7 @@ def read_images(content: bytes, settings: IngestSettings, pseudonyms: Pseudonyms
     dataset = read_header(content)
     modality = check_kind(dataset, settings.modalities)
     check_presentation(dataset, modality, settings.presentation)
+    check_ultrasound_region(dataset, modality, accepted=pseudonyms.rules.whole_ultrasound)
     facts = describe(dataset, modality, pseudonyms)
     check_has_pixels(dataset)
     module = check_image_module(dataset, modality)

@@ -29,7 +29,9 @@ MAX_SERIES_SLICES = 4096
 MAX_VOLUME_VOXELS = MOST_VOXELS  # plans that ask for larger volumes are refused before anybody signs them
 
 # Largest plausible side of an image, in pixels: an RLE bomb of 16384 x 16384 costs 2.6 GB and 21 s otherwise.
-MAX_SIDE_PX = {"CT": 4096, "MR": 4096, "US": 4096, "CR": 10_000, "DX": 10_000, "MG": 10_000}
+MAX_SIDE_PX = {"CT": 4096, "MR": 4096, "US": 4096, "XA": 4096, "RF": 4096, "NM": 2048} | dict.fromkeys(
+    ("CR", "DX", "MG", "OP", "XC"), 10_000
+)
 
 WORKER_MEMORY_BYTES = 1400 * MIB  # address space, so the resident set is below it
 FILE_CPU_S = 12  # of processor time for one record (a frame, a slice): the kernel keeps it

@@ -54,6 +54,7 @@ def decided(
     person_from: PersonFrom | None,
     placeholders: Sequence[str],
     decided_by: str,
+    whole_ultrasound: bool = False,
     same_persons: Path | None,
     names: Pseudonyms,
 ) -> PersonRules:
@@ -65,9 +66,11 @@ def decided(
     rules = former
     if same_persons is not None:
         rules = replace(rules, merged=read_merged(same_persons, names))
-    if person_from is None and not placeholders:
+    if person_from is None and not placeholders and not whole_ultrasound:
         if decided_by:
-            raise PersonsInvalidError("--decided-by belongs to --person-from or --placeholder; give one of them")
+            raise PersonsInvalidError(
+                "--decided-by belongs to a decision: --person-from, --placeholder, --whole-ultrasound"
+            )
         return rules
     if not (decided_by.strip() and decided_by.isprintable() and len(decided_by) <= MAX_NAME_CHARACTERS):
         limit = f"1 to {MAX_NAME_CHARACTERS} characters"
@@ -84,6 +87,7 @@ def decided(
         rules,
         person_from=person_from or rules.person_from,
         placeholders=tuple(sorted(words)),
+        whole_ultrasound=whole_ultrasound or rules.whole_ultrasound,
         decided_by=decided_by.strip(),
     )
 

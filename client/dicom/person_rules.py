@@ -1,7 +1,8 @@
 """What staff decided about persons: where a person comes from when the scans do not say, and who is one person.
 
 Scans of an archive without identifiers say "ANONYMOUS" for everybody, or nothing. Whether a study or a folder is then
-a person is known to the hospital alone, so it is a decision with a name behind it (``person_decisions`` keeps it).
+a person, or whether pictures show names, is known to the hospital alone, so it is a decision with a name behind it
+(``person_decisions`` keeps it).
 """
 
 import hashlib
@@ -26,22 +27,30 @@ class PersonFrom(StrEnum):
 class PersonRules:
     """The decision: ``placeholders`` are words of this archive that stand for no person, as ``likeness`` writes them.
 
-    ``decided_by``: the name of who decided. ``merged``: pairs of identifiers of one person, keyed.
+    ``whole_ultrasound``: every ultrasound picture was looked at, and those without regions, which nothing masks, show
+    no names. ``decided_by``: the name of who decided. ``merged``: pairs of identifiers of one person, keyed.
     """
 
     person_from: PersonFrom = PersonFrom.IDENTIFIER
     placeholders: tuple[str, ...] = ()
+    whole_ultrasound: bool = False
     decided_by: str = ""
     merged: tuple[tuple[Reference, Reference], ...] = ()
 
     def to_wire(self) -> dict[str, Any]:
         """Return what a worker needs."""
-        return {"person_from": self.person_from.value, "placeholders": list(self.placeholders)}
+        return {
+            "person_from": self.person_from.value,
+            "placeholders": list(self.placeholders),
+            "whole_ultrasound": self.whole_ultrasound,
+        }
 
     @classmethod
     def from_wire(cls, content: Mapping[str, Any]) -> "PersonRules":
         """Undo ``to_wire``."""
-        return cls(PersonFrom(content["person_from"]), tuple(content["placeholders"]))
+        return cls(
+            PersonFrom(content["person_from"]), tuple(content["placeholders"]), bool(content.get("whole_ultrasound"))
+        )
 
     def digest(self) -> str:
         """Return what the reading of a file depends on: files read under other rules are read again."""

@@ -13,9 +13,10 @@ from client.dicom.attributes import instance_uid
 from client.dicom.describe import describe
 from client.dicom.facts import OTHER, Facts
 from client.dicom.header import read_header
-from client.dicom.image_module import SEGMENTATION_CLASSES, check_image_module, check_kind
+from client.dicom.image_module import check_image_module, check_kind
 from client.dicom.instance import picture_axes, read_images, verdict
 from client.dicom.intensity import Levels
+from client.dicom.kinds import SEGMENTATION_CLASSES
 from client.dicom.label_table import label_names
 from client.dicom.limits import FILE_CPU_S, grant_cpu
 from client.dicom.reject import RejectCode, Rejected

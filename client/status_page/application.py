@@ -19,6 +19,7 @@ from client.installation.folder import SiteFolder
 from client.status_page.facts import SiteReader
 from client.status_page.metrics import site_metrics
 from client.status_page.page import site_page
+from client.status_page.sheet import SheetReader, sheet_html
 from common.errors import FedwardError
 from common.web.page_token import FILE_NAME, page_token, same
 from common.web.prometheus import CONTENT_TYPE, exposition
@@ -29,6 +30,7 @@ def hospital_page(path: Path) -> Starlette:
     """Return the application for the site folder at ``path``."""
     folder = SiteFolder(path)
     reader = SiteReader(folder, _name(folder))
+    sheets = SheetReader(folder)
     reader.read()  # begins to add up the ledger before somebody looks
 
     def home(_request: Request) -> Response:
@@ -42,11 +44,20 @@ def hospital_page(path: Path) -> Starlette:
         is_ready = facts.agent is not None and not facts.paused and not facts.troubles
         return PlainTextResponse("ready\n" if is_ready else "not ready\n", status_code=200 if is_ready else 503)
 
+    def sheet(request: Request) -> Response:
+        return HTMLResponse(sheet_html(reader.name, *sheets.look(), request.path_params["number"]))
+
+    def sheet_image(request: Request) -> Response:
+        drawn = sheets.draw(request.path_params["number"])
+        return Response(drawn, media_type="image/png") if drawn else Response(status_code=404)
+
     return Starlette(
         routes=[
             Route("/", home),
             Route("/pause", _action(folder, _pause), methods=["POST"]),
             Route("/resume", _action(folder, _resume), methods=["POST"]),
+            Route("/sheet/{number:int}", sheet),
+            Route("/sheet/{number:int}.png", sheet_image),
             Route("/metrics", metrics),
             Route("/healthz", lambda _request: PlainTextResponse("ok\n")),
             Route("/readyz", ready),

@@ -67,6 +67,9 @@ def site_page(facts: SiteFacts, *, form_token: str, message: str = "") -> str:
         section("What left this building", _outbox(facts)),
         section("Studies that your staff approved", _plans(facts)),
         section("Audit log", _audit(facts)),
+        section(
+            "Images", paragraph(element("a", "Look at every image", href="/sheet/1"), ", those most like text first.")
+        ),
     )
     top = join(element("p", "Fedward site", class_="kind"), element("h1", facts.name))
     footer = f"Fedward {fedward_version()}, {moment(time.time())}. This page is only on this machine."

@@ -34,6 +34,11 @@ class Modality(StrEnum):
     DX = "DX"
     MG = "MG"
     US = "US"
+    XA = "XA"
+    RF = "RF"
+    NM = "NM"
+    OP = "OP"
+    XC = "XC"
 
 
 class Intensity(StrEnum):
@@ -65,7 +70,7 @@ class Task(PlanPart):
     kind: Annotated[TaskKind, Field(strict=False)]
     classes: Annotated[tuple[ClassName, ...], Field(strict=False, min_length=2, max_length=64)]
     modalities: Annotated[
-        tuple[Annotated[Modality, Field(strict=False)], ...], Field(strict=False, min_length=1, max_length=6)
+        tuple[Annotated[Modality, Field(strict=False)], ...], Field(strict=False, min_length=1, max_length=11)
     ]
     dimensions: Annotated[int, Field(ge=2, le=3)]
 

@@ -5,7 +5,7 @@ import re
 from pydicom.uid import UID
 
 from client.dicom.header import ENCAPSULATED, NATIVE
-from client.dicom.image_module import MODALITY_OF_CLASS
+from client.dicom.kinds import MODALITY_OF_CLASS
 from client.dicom.labels import KEY_TYPES
 from client.dicom.reject import RejectCode
 

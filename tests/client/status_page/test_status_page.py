@@ -5,14 +5,18 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 import urllib.parse
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from client.agent.control import ControlServer, SiteControl
 from client.agent.progress import ProgressFeed
 from client.consent.approval import approve
+from client.dicom.ingest import ingest
+from client.dicom.settings import IngestSettings
 from client.installation.audit_log import audit_links
 from client.installation.config import default_site_config
 from client.ledger.budget import Stratum
@@ -24,9 +28,11 @@ from client.status_page.facts import SiteReader
 from client.status_page.metrics import site_metrics
 from client.status_page.page import site_page
 from common.control.site_control_pb2 import Connection, Step
+from common.trust.identity import read_secret_file
 from common.web.door import page_address
 from common.web.page_token import page_token, read_page_token
 from common.web.prometheus import exposition
+from simulation.hospitals.dicom_writer import Form, Names, Template, uid_for
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 OFFICER = "Dr Mina <Rao>"
@@ -61,7 +67,8 @@ class PageProcess:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         connection.request(method, path, urllib.parse.urlencode(form or {}) if method == "POST" else None, sent)
         answer = connection.getresponse()
-        return answer.status, answer.read().decode()
+        is_picture = (answer.getheader("Content-Type") or "").startswith("image/png")
+        return answer.status, answer.read().decode("latin-1" if is_picture else "utf-8")
 
 
 @pytest.fixture
@@ -70,6 +77,24 @@ def page(site):
     yield process
     process.process.terminate()
     assert process.process.wait(30) in {0, -15}
+
+
+def test_every_image_stands_on_the_hospitals_page_and_nobody_else_sees_it(site, page, tmp_path):
+    assert "No scans have been read" in page.ask("GET", "/sheet/1")[1]
+    template = Template(Form(modality="CT", rows=32, columns=32))
+    (tmp_path / "scans").mkdir()
+    for number in range(3):
+        names = Names("P1", uid_for("study"), uid_for("series"), uid_for(number))
+        template.write(tmp_path / "scans" / f"{number}.dcm", names, np.full((32, 32), 100 * number, np.uint16))
+    settings = IngestSettings(kind="classification", classes=("normal", "lesion"), modalities=("CT",), dimensions=2,
+                              size_px=(32, 32), intensity="ct_window", window_hu=(0.0, 400.0))  # fmt: skip
+    ingest(tmp_path / "scans", site.cache, settings=settings, secret=read_secret_file(site.secret))
+    while "being put in order" in (shown := page.ask("GET", "/sheet/1")[1]):
+        time.sleep(0.1)
+    assert "3 images" in shown
+    assert page.ask("GET", "/sheet/1.png")[1].startswith("\x89PNG")
+    assert page.ask("GET", "/sheet/2.png")[0] == 404
+    assert page.ask("GET", "/sheet/1.png", Cookie=None) == (401, "")
 
 
 def decisions(site) -> list[tuple[str, str]]:
