@@ -53,8 +53,8 @@ def check_kind(dataset: Dataset, modalities: tuple[str, ...]) -> str:
     burned-in names), other modalities, localizers, pages and copies of text (``text_pages``).
     Raises: Rejected.
     """
-    sop_class = uid.UID(str(value_of(dataset, "SOPClassUID")))
-    modality = MODALITY_OF_CLASS.get(sop_class)
+    sop_class = value_of(dataset, "SOPClassUID")
+    modality = MODALITY_OF_CLASS.get(sop_class) if isinstance(sop_class, uid.UID) else None
     if modality is None:
         raise Rejected(_code_of_kind(sop_class))
     if modality not in modalities:
@@ -65,7 +65,9 @@ def check_kind(dataset: Dataset, modalities: tuple[str, ...]) -> str:
     return modality
 
 
-def _code_of_kind(sop_class: uid.UID) -> RejectCode:
+def _code_of_kind(sop_class: object) -> RejectCode:
+    if not isinstance(sop_class, uid.UID):
+        return RejectCode.SOP_CLASS
     if sop_class in SECONDARY_CAPTURE:
         return RejectCode.SECONDARY_CAPTURE
     return RejectCode.UNSUPPORTED_KIND if is_picture(sop_class) else RejectCode.SOP_CLASS

@@ -82,6 +82,7 @@ class RejectCode(StrEnum):
     SERIES_INCOMPLETE = "series_incomplete"
     # expert segmentations
     SEGMENTATION_UNREADABLE = "segmentation_unreadable"
+    SEGMENTATION_REFERENCES = "segmentation_references"
     SEGMENTATION_UNMATCHED = "segmentation_unmatched"
     SEGMENTATION_GEOMETRY = "segmentation_geometry"
     SEGMENTATION_CLASSES = "segmentation_classes"

@@ -23,17 +23,30 @@ from client.dicom.limits import MAX_FRAME_BYTES, MAX_INFLATED_BYTES, MAX_VOLUME_
 from client.dicom.reject import RejectCode, Rejected
 
 Labels = npt.NDArray[np.uint8]
-GRID_TOLERANCE = 1e-3  # mm and direction cosines: masks pass through float32 affines
+# Programs round the numbers of a grid to three digits: where a mask begins that is nothing, over 512 voxels up to half
+# of one. Beyond that the mask was drawn on another grid.
+ORIGIN_TOLERANCE, FAR_TOLERANCE = 0.1, 0.5  # voxels of the image
+GRID_TOLERANCE = 1e-6  # after the mask's grid was snapped to the image's
+WHOLE_NUMBER = 1e-3  # values of a mask that was stored with a scale
 GZIP = 16 + zlib.MAX_WBITS
 
 
 def referenced_uids(dataset: Dataset, *, instances: bool) -> set[str]:
-    """Return the series (or the instances) a SEG object says it was drawn on (PS3.3 section C.12.2)."""
+    """Return the series (or the instances) a SEG object says it was drawn on (PS3.3 section C.12.2).
+
+    Instances are also named frame by frame (C.7.6.16.2.6), by objects that leave the list out.
+    """
     series = list(dataset.get("ReferencedSeriesSequence") or [])
     if not instances:
         return {str(item.SeriesInstanceUID) for item in series if item.get("SeriesInstanceUID")}
     images = [image for item in series for image in item.get("ReferencedInstanceSequence") or []]
+    images += [image for frame in dataset.get("PerFrameFunctionalGroupsSequence") or [] for image in _sources(frame)]
     return {str(image.ReferencedSOPInstanceUID) for image in images if image.get("ReferencedSOPInstanceUID")}
+
+
+def _sources(frame: Dataset) -> list[Dataset]:
+    derivations = frame.get("DerivationImageSequence") or []
+    return [image for derivation in derivations for image in derivation.get("SourceImageSequence") or []]
 
 
 def open_segmentation(content: bytes) -> Segmentation:
@@ -99,7 +112,7 @@ def seg_volume(segmentation: Segmentation, classes: Sequence[str], geometry: Vol
             drawn = segmentation.get_volume(segment_numbers=[number], combine_segments=True, relabel=True)
         except Exception:  # noqa: BLE001
             raise Rejected(RejectCode.SEGMENTATION_GEOMETRY) from None
-        result[_on_grid(drawn, geometry) > 0] = class_number
+        result[_on_grid(_on_image_grid(drawn, geometry), geometry) > 0] = class_number
     return result
 
 
@@ -165,21 +178,54 @@ def nifti_volume(content: bytes, classes: Sequence[str], geometry: VolumeGeometr
         raise
     except Exception:  # noqa: BLE001
         raise Rejected(RejectCode.SEGMENTATION_UNREADABLE) from None
-    if not np.isin(np.unique(values), np.arange(len(classes))).all():
-        raise Rejected(RejectCode.SEGMENTATION_CLASSES)
     try:
-        drawn = Volume(values.astype(np.uint8), affine, "PATIENT")
+        drawn = Volume(_class_numbers(values, len(classes)), _snapped(affine, values.shape, geometry), "PATIENT")
     except ValueError:
         raise Rejected(RejectCode.SEGMENTATION_GEOMETRY) from None
-    if sorted(drawn.spatial_shape) != sorted(geometry.spatial_shape):
-        raise Rejected(RejectCode.SEGMENTATION_GEOMETRY)
     return _on_grid(drawn, geometry)
 
 
 def _bounded_values(image: nib.Nifti1Image) -> npt.NDArray[Any]:
-    if len(image.shape) != 3 or np.prod(image.shape) > MAX_VOLUME_VOXELS:
+    """Return the values of a 3-D mask, or of a 4-D one with a single frame."""
+    if len(image.shape) < 3 or np.prod(image.shape[3:]) != 1 or np.prod(image.shape) > MAX_VOLUME_VOXELS:
         raise Rejected(RejectCode.SEGMENTATION_GEOMETRY)
-    return np.asanyarray(image.dataobj)
+    values: npt.NDArray[Any] = np.asanyarray(image.dataobj).reshape(image.shape[:3])
+    return values
+
+
+def _class_numbers(values: npt.NDArray[Any], classes: int) -> Labels:
+    """Return a mask's values as class numbers; 255 is the only class besides the background, as in a PNG."""
+    whole: npt.NDArray[Any] = np.rint(values)
+    if not np.isfinite(values).all() or np.abs(whole - values).max(initial=0) > WHOLE_NUMBER:
+        raise Rejected(RejectCode.SEGMENTATION_CLASSES)
+    present = set(np.unique(whole).tolist())
+    if classes == 2 and present <= {0, 255}:
+        whole = whole > 0
+    elif not present <= set(range(classes)):
+        raise Rejected(RejectCode.SEGMENTATION_CLASSES)
+    numbers: Labels = whole.astype(np.uint8)
+    return numbers
+
+
+def _snapped(
+    affine: npt.NDArray[np.float64], shape: tuple[int, ...], geometry: VolumeGeometry, *, within: bool = True
+) -> npt.NDArray[np.float64]:
+    """Return the mask's affine as the image's grid turned, flipped and moved by whole voxels.
+
+    ``within``: a mask may be a part of the image, and may not reach beyond it.
+    Raises: Rejected(segmentation_geometry) when the mask was drawn on another grid.
+    """
+    to_image = np.linalg.solve(geometry.affine, affine)
+    whole = np.rint(to_image)
+    corners = np.array([[*corner, 1] for corner in np.ndindex(2, 2, 2)]).T * np.array([*shape, 1])[:, None]
+    corners[:3] -= np.minimum(corners[:3], 1)  # the last voxel, not the one after it
+    apart = np.abs((to_image - whole) @ corners)[:3].max(axis=0)
+    places = (whole @ corners)[:3]
+    inside = not within or ((places >= 0).all() and (places < np.array(geometry.spatial_shape)[:, None]).all())
+    is_turned = (np.abs(whole[:3, :3]).sum(axis=0) == 1).all() and (np.abs(whole[:3, :3]).sum(axis=1) == 1).all()
+    if not (is_turned and inside and apart[0] <= ORIGIN_TOLERANCE and apart.max() <= FAR_TOLERANCE):
+        raise Rejected(RejectCode.SEGMENTATION_GEOMETRY)
+    return np.asarray(geometry.affine @ whole)
 
 
 def _gunzipped(content: bytes) -> bytes:
@@ -190,6 +236,11 @@ def _gunzipped(content: bytes) -> bytes:
     if inflater.unconsumed_tail or not inflater.eof:
         raise Rejected(RejectCode.SEGMENTATION_UNREADABLE)
     return inflated
+
+
+def _on_image_grid(drawn: Volume, geometry: VolumeGeometry) -> Volume:
+    affine = _snapped(drawn.affine, drawn.spatial_shape, geometry, within=False)
+    return Volume(np.asarray(drawn.array), affine, "PATIENT")
 
 
 def _on_grid(drawn: Volume, geometry: VolumeGeometry) -> Labels:

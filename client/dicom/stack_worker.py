@@ -47,6 +47,8 @@ def _header(session: Session, name: bytes) -> dict[str, Any]:
         facts = describe(dataset, OTHER, names)
         keyword = "SeriesInstanceUID" if session.settings.dimensions == 3 else "SOPInstanceUID"
         uids = referenced_uids(dataset, instances=keyword == "SOPInstanceUID")
+        if not uids:
+            raise Rejected(RejectCode.SEGMENTATION_REFERENCES)
         keys = sorted(names.label_key(keyword, uid) for uid in uids)[: MAX_LINKS // 2]
         links = [stack for key in keys for stack in names.stacks(facts.patient_key, facts.patient_id_key, key)]
         return {"kind": FileKind.SEGMENTATION.value, "links": links}

@@ -111,7 +111,7 @@ REFUSED = {
     "no patient": ({"PatientID": ""}, RejectCode.NO_PATIENT_ID),
     "only spaces for a patient": ({"PatientID": "  "}, RejectCode.NO_PATIENT_ID),
     "no frames": ({"NumberOfFrames": "0"}, RejectCode.FRAMES),
-    "a screen shot": ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, RejectCode.SOP_CLASS),
+    "a screen shot": ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, RejectCode.SECONDARY_CAPTURE),
     "another modality than the study's": ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.4"}, RejectCode.MODALITY),
     "a localizer": ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, RejectCode.LOCALIZER),
     "text burned in": ({"BurnedInAnnotation": "YES"}, RejectCode.BURNED_IN),

@@ -113,6 +113,10 @@ REFUSED = {
         lambda series: replaced(seg_of(series, truth()), PatientID="somebody"),
         RejectCode.SEGMENTATION_UNMATCHED,
     ),
+    "a segmentation that names no images": (
+        lambda series: replaced(seg_of(series, truth()), ReferencedSeriesSequence=[]),
+        RejectCode.SEGMENTATION_REFERENCES,
+    ),
     "a segmentation on another grid": (
         lambda series: shifted(seg_of(series, truth())),
         RejectCode.SEGMENTATION_GEOMETRY,
@@ -259,3 +263,38 @@ def test_a_bad_nifti_mask_has_its_code(case):
     geometry = hd.VolumeGeometry(np.eye(4), (4, 4, 4), "PATIENT")
     with pytest.raises(Exception, match=code.value):
         nifti_volume(content, CLASSES, geometry)
+
+
+FINE = np.array([[0.0123, 0.7031, 0, 12.34567], [-0.7031, 0.0123, 0, -8.76543], [0, 0, 1.2497, 3.1], [0, 0, 0, 1]])
+DRAWN = np.zeros((8, 300, 280), np.uint8)
+DRAWN[2:5, 40:90, 100:250] = 1
+DRAWN[5, 200:299, 1:20] = 1
+WRITTEN = {
+    "rounded to three digits": (DRAWN, np.eye(4), 3),
+    "with a fourth dimension of one": (DRAWN[..., None], np.eye(4), 9),
+    "in black and white": (DRAWN * 255, np.eye(4), 9),
+    "as numbers with a fraction": (DRAWN.astype(np.float32) * np.float32(0.99999), np.eye(4), 9),
+    "cut to what was drawn": (
+        DRAWN[2:7, 30:, :260],
+        np.array([[1, 0, 0, 2], [0, 1, 0, 30], [0, 0, 1, 0], [0, 0, 0, 1.0]]),
+        3,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRITTEN)
+def test_a_mask_that_another_program_rounded_or_cut_is_taken_as_it_was_drawn(case):
+    values, place, digits = WRITTEN[case]
+    affine = np.array(FINE)[:, [2, 1, 0, 3]]  # slices first
+    geometry = hd.VolumeGeometry(affine, DRAWN.shape, "PATIENT")
+    content = nifti(values, np.round(LPS_TO_RAS @ affine @ place, digits), values.dtype)
+    assert np.array_equal(nifti_volume(content, ("background", "lesion"), geometry), DRAWN)
+
+
+@pytest.mark.parametrize("shift", [0.3, -0.45, 300.0])
+def test_a_mask_beside_the_grid_or_beyond_the_image_is_never_moved_onto_it(shift):
+    place = np.array([[1, 0, 0, 0], [0, 1, 0, shift], [0, 0, 1, 0], [0, 0, 0, 1.0]])
+    affine = np.array(FINE)[:, [2, 1, 0, 3]]
+    geometry = hd.VolumeGeometry(affine, DRAWN.shape, "PATIENT")
+    with pytest.raises(Exception, match=RejectCode.SEGMENTATION_GEOMETRY.value):
+        nifti_volume(nifti(DRAWN, LPS_TO_RAS @ affine @ place), ("background", "lesion"), geometry)
