@@ -44,7 +44,7 @@ KINDS = (
     one_file("a_report", lambda c: of_class(c, "1.2.840.10008.5.1.4.1.1.88.11"), Code.SOP_CLASS),
     one_file("an_encapsulated_document", lambda c: of_class(c, "1.2.840.10008.5.1.4.1.1.104.1"), Code.SOP_CLASS),
     one_file("contours_for_radiotherapy", lambda c: of_class(c, "1.2.840.10008.5.1.4.1.1.481.3"), Code.SOP_CLASS),
-    one_file("a_screen_shot", lambda c: of_class(c, "1.2.840.10008.5.1.4.1.1.7"), Code.SOP_CLASS),
+    one_file("a_screen_shot", lambda c: of_class(c, "1.2.840.10008.5.1.4.1.1.7"), Code.SECONDARY_CAPTURE),
     one_file("a_directory_record", lambda c: of_class(c, "1.2.840.10008.1.3.10"), Code.SOP_CLASS),
     one_file("no_sop_class", lambda c: without(c, SOP_CLASS), Code.SOP_CLASS),
     one_file("a_sop_class_of_text", lambda c: with_text(c, SOP_CLASS, "UI", "../../etc/passwd"), Code.SOP_CLASS),
