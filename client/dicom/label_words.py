@@ -19,8 +19,10 @@ KEY_TYPES = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "Accessi
 OWN_COLUMNS = ("key_type", "key", "label")
 RESERVED = ("unlabelled", "exclude", "none")
 SHOWN_WORDS = 20
-# What stands in a label column by mistake: a number of a patient, a UID, a date. Never shown.
-NO_WORD = re.compile(r".*\d{4}.*|.{41,}")
+# What stands in a label column by mistake: a number of a patient, a UID, a date, a name in capitals (as DICOM writes
+# names), a text. Never shown.
+NO_WORD = re.compile(r".*\d{4}.*|.*\^.*|.{41,}")
+CAPITALS_OF_A_NAME = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,12 +143,20 @@ def plain(text: str) -> str:
 def unknown_words(found: Counter[str], rows: int, classes: Sequence[str]) -> str:
     """Return the sentence on words that the study does not know: they are words for labels, so they are named.
 
-    What looks like a number or a name is not: too many different words, long ones, four digits in a row.
+    What looks like a number or a name (in capitals) is only counted, and so is everything when there are very many.
     """
     known = f"it knows: {', '.join(classes)}"
     sentence = f"{found.total()} of {rows} rows have a label the study does not know; {known}"
-    shown = [word for word in found if word.isprintable() and not NO_WORD.fullmatch(word)]
-    if len(found) > SHOWN_WORDS or len(shown) < len(found):
+    shown = {word: n for word, n in found.most_common() if word.isprintable() and not _is_no_word(word)}
+    if len(found) > SHOWN_WORDS or not shown:
         return f"{sentence}. They are {len(found)} different words; is this the column of labels?"
-    named = ", ".join(f"{word!r} {count}" for word, count in found.most_common())
-    return f"{sentence}. Not known: {named}; say what they mean with --map COLUMN:WORD=class (or =unlabelled)"
+    named = ", ".join(f"{word!r} {count}" for word, count in shown.items())
+    hidden = f", and {len(found) - len(shown)} that may be names or numbers" if len(found) > len(shown) else ""
+    return f"{sentence}. Not known: {named}{hidden}; say what they mean with --map COLUMN:WORD=class (or =unlabelled)"
+
+
+def _is_no_word(word: str) -> bool:
+    in_capitals = sum(char.isupper() for char in word) >= CAPITALS_OF_A_NAME and not any(
+        char.islower() for char in word
+    )
+    return in_capitals or NO_WORD.fullmatch(word) is not None

@@ -96,11 +96,19 @@ def test_unknown_words_are_named_with_their_counts(read):
     assert "'Pneumonie' 2, 'unklar' 1" in str(refused.value)
 
 
-@pytest.mark.parametrize("words", [["19700101"] * 3, [f"Meier {letter}" for letter in "abcdefghijklmnopqrstuvwxyz"]])
+@pytest.mark.parametrize(
+    "words", [["19700101"] * 3, ["MEIER", "WANG^XIAO"], [f"Meier {letter}" for letter in "abcdefghijklmnopqrstuvwxyz"]]
+)
 def test_a_column_that_holds_no_labels_is_not_repeated(words, read):
     with pytest.raises(LabelsInvalidError, match="is this the column of labels") as refused:
         read("PatientID,label\n" + "".join(f"{n},{word}\n" for n, word in enumerate(words)))
     assert not any(word in str(refused.value) for word in words)
+
+
+def test_what_may_be_a_name_is_counted_beside_words_and_not_repeated(read):
+    with pytest.raises(LabelsInvalidError, match="'unklar' 1, and 1 that may be names") as refused:
+        read("PatientID,label\n1,unklar\n2,MEIER\n")
+    assert "MEIER" not in str(refused.value)
 
 
 def test_a_table_of_which_no_row_fits_changes_nothing(tmp_path, scan, settings_with, secret):
