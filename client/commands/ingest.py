@@ -80,7 +80,6 @@ def ingest(
         same_persons=same_persons,
         names=Pseudonyms.of_site(secret),
     )
-    label_meanings = _meanings(site_folder, labels, meanings)
     with watching(hidden=not errors.is_terminal or as_json) as show:
         report = run_ingest(
             source,
@@ -94,7 +93,7 @@ def ingest(
             label_encoding=label_encoding,
             erase_missing=erase_missing,
             rules=rules,
-            label_meanings=label_meanings,
+            label_meanings=_meanings(site_folder, labels, meanings),
         )
     if decided_by and site_folder is not None and not dry_run:
         _note_decision(site_folder, rules)
