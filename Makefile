@@ -14,7 +14,7 @@ ADVISORIES ?=
 WHAT := $(if $(WHEELHOUSE),fedward,--group dev -e .)
 
 .DEFAULT_GOAL := help
-.PHONY: audit help install demo test test-slow check lint types imports coverage wheelhouse clean
+.PHONY: audit help install demo test test-slow mutants check lint types imports coverage wheelhouse clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ test: $(STAMP) ## run the tests (the slow ones: make test-slow)
 
 test-slow: $(STAMP) ## run the slow tests
 	@$(BIN)/python -m pytest -m slow
+
+mutants: $(STAMP) ## plant faults in what the promise rests on; fails if the tests miss one (minutes)
+	@$(BIN)/python tests/mutants/plant.py --workers $(WORKERS)
 
 check: lint types imports ## lint, types, import rules (under a minute)
 
