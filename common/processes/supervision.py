@@ -27,11 +27,11 @@ from typing import Self
 from common.processes import die_with_parent
 from common.processes.failing import write_failing
 from common.processes.folder_lock import hold
+from common.processes.leftovers import MARK, end_leftovers
 from common.processes.ports import is_free
 from common.processes.rotating_log import MAX_LOG_BYTES, OLD_FILES, RotatingLog
-from common.processes.sessions import left_in_sessions, note_session
+from common.processes.sessions import note_session
 
-MARK = "FEDWARD_SUPERVISED"  # names the state folder in the environment of everything that a supervisor started
 FAILURES_TO_TELL = 3  # ends in a row before a process counts as one that does not work
 _WATCH_S = 0.1
 _log = logging.getLogger("fedward.supervisor")
@@ -135,7 +135,7 @@ class Supervisor:
     def start(self) -> None:
         """Take the folder, end what an earlier supervisor left behind, and start every child."""
         self._lock_descriptor = hold(self.state / "supervisor.pid")
-        _end_leftovers(self.state, self.pauses.grace_s)
+        end_leftovers(self.state, self.pauses.grace_s)
         for child in self.children:
             log = RotatingLog(child.log, max_bytes=self.max_log_bytes, old_files=self.old_logs)
             self._kept.append(_Kept(child, self.state / f"{child.name}.pid", log))
@@ -271,37 +271,3 @@ def _end(process: subprocess.Popen[str], grace_s: float) -> None:
 def _signal_group(leader: int, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):  # nobody is left in it
         os.killpg(leader, number)
-
-
-def _end_leftovers(state: Path, grace_s: float) -> None:
-    """End what a killed supervisor of this folder has left; a SuperNode that may say goodbye can come back at once."""
-    end = time.monotonic() + grace_s
-    for pid in _left(state):
-        _log.warning("process %d was left behind and is ended", pid)
-        _signal(pid, signal.SIGTERM)
-    while (left := _left(state)) and time.monotonic() < end:
-        time.sleep(_WATCH_S)
-    for pid in left:
-        _signal(pid, signal.SIGKILL)
-
-
-def _left(state: Path) -> list[int]:
-    return sorted({*_marked(state), *left_in_sessions(state)} - {os.getpid()})
-
-
-def _marked(state: Path) -> list[int]:
-    """Return the processes with this folder's mark. The lock is ours, so nobody but a dead supervisor started them."""
-    mark = f"{MARK}={state.resolve()}".encode()
-    found: list[int] = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if mark in (folder / "environ").read_bytes().split(b"\0"):
-                found.append(int(folder.name))
-        except OSError:  # it ended, or is somebody else's
-            continue
-    return [pid for pid in found if pid != os.getpid()]
-
-
-def _signal(pid: int, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.kill(pid, number)
