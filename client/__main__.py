@@ -28,6 +28,7 @@ COMMANDS = {
     "pause": ("client.commands.pause:pause", "Take part in nothing from now on."),
     "resume": ("client.commands.pause:resume", "Take part again."),
     "agent": ("client.commands.agent:agent", "Work on tasks (started by `up`)."),
+    "begin-again": ("client.commands.begin_again:begin_file_again", "Go on without a lost file, at its price."),
     "restored": ("client.commands.restored:restored", "After restoring a backup: refuse the attempts it forgot."),
     "keys": ("common.trust.keys_command:keys_app", "Make keys and show fingerprints."),
 }

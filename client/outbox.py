@@ -21,6 +21,7 @@ from common.secagg.wire import MAX_MESSAGE_BYTES
 from common.trust.hash_chain import ChainLink, HashChain
 
 NAME: Final = "outbox"
+BEGUN_AGAIN: Final = "begun again"  # a line of a new record in the place of a lost one; nothing left with it
 HELLO: Final = "hello"  # who is there and which code runs; before any round
 KINDS: Final = frozenset(
     {HELLO, Kind.KEYS, Kind.SHARES, Kind.MASKED, Kind.CONSISTENT, Kind.UNMASK, Kind.RECORDED, Kind.REFUSAL}
@@ -86,6 +87,12 @@ class Outbox:
             }
         )
         return packet
+
+    def begin_again(self, before: dict[str, int]) -> None:
+        """Say in a new record how many sessions of each study had left traces elsewhere when the old one was lost."""
+        for study, count in sorted(before.items()):
+            line = {"time": int(self._clock()), "kind": BEGUN_AGAIN, "study": study, "before": count}
+            self._chain.append({**line, "message_bytes": 0, "payload_bytes": 0, "sha256": ""})
 
     def links(self) -> Iterator[ChainLink]:
         """Yield the record line by line, verified. Raises: ChainBrokenError."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
+from client.consent.continuity.losses import require_whole
 from client.consent.open_studies import OpenStudies, OpenStudy
 from client.installation.audit_log import audit
 from client.installation.errors import NotEnrolledError
@@ -61,7 +62,7 @@ class Site:
     ``holds_replies``: an answer to an order waits for the end of its slot; only simulated hospitals do not.
 
     Raises (on opening): NotEnrolledError, KeyExposedError, RosterBadSignatureError, PolicyInvalidError,
-    ChainBrokenError: a site that is not in order does not start.
+    ChainBrokenError, RecordLostError: a site that is not in order does not start.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Site:
         holds_replies: bool = True,
     ) -> None:
         folder.require()
+        require_whole(folder)
         self.folder = folder
         self._identity = read_signing_key(folder.key)
         self.site_id = _own_name(folder, public_bytes(self._identity.public_key()))
@@ -161,6 +163,7 @@ class Site:
         return plan
 
     def _begin(self, study: OpenStudy) -> _Running:
+        require_whole(self.folder)
         work = self._work_for(self.folder, study)
         session = SiteSession(
             policy=study.rules, identity=self._identity, journal=self._journal, work=work, threads=self._threads

@@ -57,6 +57,7 @@ class ExitCode(IntEnum):
     LEDGER_BUSY = 55
     NOISE_INVALID = 56
     TRAINER_FAILED = 57
+    RECORD_LOST = 58
     # secure aggregation (60-69)
     PROTOCOL_REFUSED = 60
     PROTOCOL_ABORTED = 61

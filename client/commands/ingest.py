@@ -30,7 +30,9 @@ from client.commands.site_options import (
     secret_and_cache,
     settings_from,
 )
-from client.dicom.cache_folder import HEADER, open_folder
+from client.consent.continuity.losses import require_opt_outs
+from client.consent.continuity.opting_out import keep_opt_outs
+from client.dicom.cache_folder import HEADER, open_folder, open_or_create
 from client.dicom.errors import LabelsInvalidError, NothingUsableError
 from client.dicom.ingest import ingest as run_ingest
 from client.dicom.person_decisions import decided, load_rules
@@ -80,6 +82,7 @@ def ingest(
         same_persons=same_persons,
         names=Pseudonyms.of_site(secret),
     )
+    _keep_opt_outs(SiteFolder(site_folder) if site_folder and not dry_run else None, cache_path, secret, settings)
     with watching(hidden=not errors.is_terminal or as_json) as show:
         report = run_ingest(
             source,
@@ -99,6 +102,13 @@ def ingest(
         _note_decision(site_folder, rules)
     print_json(report.to_json()) if as_json else _print(report)
     _refuse_useless(report)
+
+
+def _keep_opt_outs(folder: SiteFolder | None, cache: Path, secret: bytes, settings: IngestSettings) -> None:
+    """Bring the site's list of who opted out and the cache's up to each other; nobody is read without the list."""
+    if folder is not None:
+        require_opt_outs(folder)
+        keep_opt_outs(folder, open_or_create(cache, secret, settings))
 
 
 def _note_decision(site_folder: Path, rules: PersonRules) -> None:

@@ -7,12 +7,14 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from client.consent.continuity.files import signs_of_use
 from client.consent.policy import read_policy
 from client.installation.folder import SiteFolder
 from client.ledger.budget import Spending
 from client.ledger.errors import LedgerInvalidError
 from client.ledger.ledger import Ledger
 from client.ledger.report import LedgerReport, report, verify
+from common.errors import OutputExistsError
 from common.files import write_new
 from common.privacy.errors import AccountingError
 from common.terminal import JsonOption, errors, output, print_json
@@ -37,8 +39,10 @@ def ledger(
     """
     folder = SiteFolder(site_folder)
     ceiling = read_policy(folder.policy).epsilon_ceiling
-    if create:
-        Ledger.create(folder.ledger).close()
+    if not folder.ledger.exists():
+        _begin(folder, create=create)
+    elif create:
+        raise OutputExistsError(f"{folder.ledger}: exists already; a ledger is never begun twice")
     with Ledger.open(folder.ledger, ceiling=ceiling) as opened:
         if anchor is not None:
             opened.check_anchor(*_anchor(anchor))
@@ -54,6 +58,26 @@ def ledger(
         _print(shown, checks)
     if checks is not None and not all(row["agrees"] for row in checks):
         raise AccountingError("the two accountants disagree about at least one stratum: stop, and report this")
+
+
+def _begin(folder: SiteFolder, *, create: bool) -> None:
+    """Begin the ledger of a new site, when told to; a lost one is a named person's decision.
+
+    Raises: LedgerInvalidError where there is no ledger and none may begin.
+    """
+    used = signs_of_use(folder)
+    if used:
+        raise LedgerInvalidError(
+            f"{folder.ledger}: there is no privacy ledger, but this site was used ({', '.join(used[:6])}): a lost one "
+            "never begins again at zero. Put the newest copy back, with its anchor; where none can be found, a named "
+            "person decides: `fedward-site begin-again ledger --by NAME --reason TEXT` charges every study ever "
+            "approved here all that it promised (docs/lost-files.md)"
+        )
+    if not create:
+        raise LedgerInvalidError(
+            f"{folder.ledger}: there is no privacy ledger. For a new site only, run: fedward-site ledger --create"
+        )
+    Ledger.create(folder.ledger).close()
 
 
 class _Quiet:

@@ -2,16 +2,15 @@
 
 import getpass
 import time
-from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from client.consent.continuity.restoring import tell_journal
 from client.installation.audit_log import audit, standing_approvals
 from client.installation.errors import NotEnrolledError
 from client.installation.folder import SiteFolder
-from client.secagg.journal import SiteJournal
 from common.terminal import JsonOption, output, print_json
 
 
@@ -28,7 +27,8 @@ def restored(
     """Never again take part in an attempt up to the given one: a restored journal has forgotten the newest.
 
     Run it for each approved plan before the site starts again. The number comes from `fedward-server status STUDY`; a
-    number that is too high costs nothing but the attempts below it.
+    number that is too high costs nothing but the attempts below it. A study that promises no privacy ends here: which
+    of its models were opened before cannot be told any more.
 
     Example: `fedward-site restored 5dc4…1f --last-attempt 41 --by "Dr North" --site-folder site/`
     """
@@ -36,9 +36,7 @@ def restored(
     folder.require()
     if plan not in standing_approvals(folder):
         raise NotEnrolledError("no such plan is approved here; `fedward-site audit` lists the digests")
-    with closing(SiteJournal(folder.journal)) as journal:
-        journal.skip_to(bytes.fromhex(plan), last_attempt)
-        reached = journal.last_attempt(bytes.fromhex(plan))
+    reached = tell_journal(folder, plan, last_attempt)
     person = by or getpass.getuser()
     audit(
         folder, {"what": "restored", "plan": plan, "person": person, "attempt": last_attempt, "time": int(time.time())}

@@ -7,10 +7,12 @@ from typing import Annotated
 import typer
 
 from client.commands.site_options import CacheOption, SecretFileOption, SiteFolderOption, secret_and_cache
+from client.consent.continuity.opting_out import keep_opt_outs
 from client.dicom.cache_folder import CacheFolder, open_folder
 from client.dicom.opt_outs import OptOuts
 from client.dicom.pseudonyms import Pseudonyms
 from client.dicom.withdrawals import Withdrawal, opt_out
+from client.installation.folder import SiteFolder
 from common.terminal import JsonOption, output, print_json
 
 
@@ -40,7 +42,8 @@ def withdraw(
 
     Reaches every record of the person: under all identifiers that the scans or the hospital's table join, and under
     all issuers unless one is named. Asks for the identifier without showing it, so that it lies in no shell history.
-    Studies that were approved before keep the patient as a null record: nothing of them is trained on.
+    Studies that were approved before keep the patient as a null record: nothing of them is trained on. With
+    --site-folder the opt-out outlives the cache.
 
     Example: `fedward-site withdraw --site-folder site/`
     """
@@ -50,6 +53,8 @@ def withdraw(
     folder = open_folder(cache_path, secret)
     identifier = typer.prompt(ASKED[by], hide_input=True, err=True)
     reached = _withdrawn(folder, Pseudonyms.of_site(secret), by, identifier, issuer)
+    if site_folder:
+        keep_opt_outs(SiteFolder(site_folder), folder)
     if as_json:
         print_json(asdict(reached))
         return

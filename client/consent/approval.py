@@ -1,8 +1,8 @@
 """Approval: a named person of the hospital read the plan and said yes; only such plans can ever start anything.
 
 Approving checks everything again (signature, roster, policy, guarantee, network), freezes the patients of the study,
-copies plan and signature into the site folder under the plan's digest, and writes who approved what into the audit
-log. A plan is taken back by withdrawing the approval; its spent privacy stays in the ledger.
+copies plan and signature into the site folder under the plan's digest, and writes who approved what, and what it
+promises, into the audit log. A plan is taken back by withdrawing the approval; its spent privacy stays in the ledger.
 """
 
 import logging
@@ -15,11 +15,14 @@ from typing import Final
 from client.consent.confirmation import confirmed_sites
 from client.consent.policy import check_policy, read_policy
 from client.consent.strata import freeze_study
+from client.dicom.pseudonyms import secret_check
 from client.errors import TrainerFailedError
 from client.installation.audit_log import audit, standing_approvals
 from client.installation.errors import NotEnrolledError
 from client.installation.folder import SiteFolder
 from client.installation.public_images import read_public_images
+from client.ledger.study_charges import planned_events
+from client.ledger.terms import packed, promised
 from common.errors import FedwardError
 from common.files import replace_atomically
 from common.plan.combinations import check_combinations
@@ -34,7 +37,7 @@ from common.plan.settings_read import check_settings_are_read
 from common.plan.shape import Layouts, Shapes, ShapesOf, phase_layouts
 from common.plan.shapes_here import shapes_here
 from common.plan.signing import signature_path, verify_plan
-from common.trust.identity import public_bytes, read_signing_key
+from common.trust.identity import public_bytes, read_secret_file, read_signing_key
 from common.trust.roster import Roster, read_roster
 
 MAX_NAME_CHARACTERS: Final = 100
@@ -129,7 +132,8 @@ def approve(folder: SiteFolder, plan_file: Path, *, approver: str) -> ProposedPl
         replace_atomically(target, plan_file.read_bytes(), 0o600)
         replace_atomically(signature_path(target), signature_path(plan_file).read_bytes(), 0o600)
     record = {"plan": digest, "approver": approver.strip(), "time": int(time.time())}
-    audit(folder, {"what": "approved", **record})
+    promise = {"promise": packed(promised(planned_events(checked.plan))), "delta": checked.plan.privacy.delta}
+    audit(folder, {"what": "approved", **record, **promise, "secret": secret_check(read_secret_file(folder.secret))})
     return checked
 
 
@@ -149,7 +153,10 @@ def withdraw_approval(folder: SiteFolder, digest: str, *, approver: str) -> None
     if digest not in standing_approvals(folder) or not target.is_dir():
         raise NotEnrolledError("no such plan is approved here; see `fedward-site status`")
     audit(folder, {"what": "withdrawn", "plan": digest, "approver": approver.strip(), "time": int(time.time())})
-    shutil.rmtree(target)
+    kept = folder.withdrawn_plan(digest).parent
+    shutil.rmtree(kept, ignore_errors=True)
+    kept.parent.mkdir(mode=0o700, exist_ok=True)
+    target.rename(kept)
 
 
 def approved_plans(folder: SiteFolder, shapes_of: ShapesOf = shapes_here) -> dict[str, CheckedPlan]:

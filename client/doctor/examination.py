@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
-from client.doctor import connection, data, machine, membership, own_folder
+from client.doctor import connection, data, lost_files, machine, membership, own_folder
 from client.doctor.findings import Finding, Level, examined
 from client.installation.config import SiteConfig, read_site_config
 from client.installation.errors import NotEnrolledError
@@ -41,6 +41,7 @@ def _looks(
     yield "keys", lambda: own_folder.keys(folder)
     yield "ledger", lambda: own_folder.ledger(folder)
     yield "records", lambda: own_folder.records(folder)
+    yield lost_files.NAME, lambda: lost_files.lost_files(folder)
     yield "pause", lambda: own_folder.pause_mark(folder)
     yield "kit", lambda: membership.kit(folder)
     if kit:

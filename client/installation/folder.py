@@ -129,6 +129,10 @@ class SiteFolder:
         """Approved plans, one folder for each digest."""
         return self.path / "plans"
 
+    def withdrawn_plan(self, digest: str) -> Path:
+        """Return the file of a plan whose approval was taken back."""
+        return self.withdrawn_plans / digest / "plan.toml"
+
     def plan(self, digest: str) -> Path:
         """Return the file of an approved plan."""
         return self.plans / digest / "plan.toml"

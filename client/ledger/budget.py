@@ -184,6 +184,12 @@ def add_up(bodies: Iterable[Mapping[str, Any]]) -> list[Spending]:
     return list(studies.values())
 
 
+def read_charges(packed: Any) -> list[Charge]:
+    """Return charges as entries hold them. Raises: LedgerInvalidError."""
+    with _understood():
+        return [_charge(each) for each in packed]
+
+
 def _by_stratum(packed: Iterable[Mapping[str, Any]]) -> dict[Stratum, list[SampledGaussian]]:
     found: dict[Stratum, list[SampledGaussian]] = {}
     for each in map(_charge, packed):

@@ -38,12 +38,16 @@ class Reservation:
 
 @dataclass(frozen=True)
 class Remark:
-    """That a lost ``file`` of this site began again: who decided it, why, and the audit log's newest line then."""
+    """That a lost ``file`` of this site began again: who decided it, why, and the audit log's newest line then.
+
+    time_s: when it was decided (seconds since 1970), where that is carried over from another record; default: now.
+    """
 
     file: str
     person: str
     reason: str
     log: LogMark
+    time_s: int | None = None
 
 
 class Ledger:
@@ -127,10 +131,10 @@ class Ledger:
         with self._store.exclusive():
             self._append_remark(remark)
 
-    def remarks(self) -> list[dict[str, Any]]:
-        """Return what was entered of files that began again: file, person, reason, time, mark of the audit log."""
+    def entries(self, *kinds: EntryKind) -> list[Mapping[str, Any]]:
+        """Return what entries of these kinds say, oldest first."""
         self._store.refresh()
-        return [row.body for row in self._store.rows if row.body.get("kind") == EntryKind.BEGUN_AGAIN]
+        return [row.body for row in self._store.rows if row.body["kind"] in kinds]
 
     def openings(self) -> dict[str, Mapping[str, Any]]:
         """Return each study's first entry, as far as this version made it."""
@@ -193,7 +197,9 @@ class Ledger:
 
     def _append_remark(self, remark: Remark) -> None:
         body = self._body(EntryKind.BEGUN_AGAIN, Reservation("", 0))
-        words = {"file": remark.file, "person": remark.person, "reason": remark.reason}
+        words: dict[str, Any] = {"file": remark.file, "person": remark.person, "reason": remark.reason}
+        if remark.time_s is not None:
+            words["time"] = remark.time_s
         self._store.append("", {**body, **words, **marked(remark.log)})
 
     def _refuse_above_promise(self, study: str) -> None:

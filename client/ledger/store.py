@@ -66,8 +66,8 @@ class LedgerStore:
         with self._guarded():
             if not path.is_file():
                 raise LedgerInvalidError(
-                    f"{path}: there is no privacy ledger; a lost ledger must not begin again at zero. Restore it, or, "
-                    "for a new site only, run: fedward-site ledger --create"
+                    f"{path}: there is no privacy ledger, and a lost one must not begin again at zero: put the newest "
+                    "copy back, with its anchor (docs/lost-files.md)"
                 )
             self._database = sqlite3.connect(
                 f"{path.absolute().as_uri()}?mode=rw",

@@ -21,6 +21,7 @@ CREATE TABLE IF NOT EXISTS attempts (plan BLOB, attempt INTEGER, phase INTEGER N
                                      PRIMARY KEY (plan, attempt)) STRICT;
 CREATE TABLE IF NOT EXISTS released (plan BLOB, model BLOB, attempt INTEGER NOT NULL, PRIMARY KEY (plan, model)) STRICT;
 CREATE TABLE IF NOT EXISTS contributed (plan BLOB, contribution BLOB, PRIMARY KEY (plan, contribution)) STRICT;
+CREATE TABLE IF NOT EXISTS told (plan BLOB PRIMARY KEY, attempts INTEGER NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS results (plan BLOB, phase INTEGER, round INTEGER, model BLOB NOT NULL,
                                     PRIMARY KEY (plan, phase, round)) STRICT;
 CREATE TABLE IF NOT EXISTS announced (plan BLOB, attempt INTEGER, result BLOB NOT NULL,
@@ -81,6 +82,27 @@ class SiteJournal:
     def skip_to(self, plan_digest: bytes, attempt: int) -> None:
         """Forbid all attempts up to ``attempt``: for staff, after restoring the file from a backup."""
         self.record_attempt(plan_digest, -1, attempt)
+
+    def tell(self, plan_digest: bytes, attempts: int) -> None:
+        """Note how many attempts at the plan other files show, where this file was restored or begins again."""
+        with self._open() as database:
+            database.execute("INSERT OR REPLACE INTO told VALUES (?, ?)", (plan_digest, attempts))
+
+    def told(self, plan_digest: bytes) -> int:
+        """Return how many attempts at the plan this file was told of."""
+        return self._number("SELECT attempts FROM told WHERE plan = ?", plan_digest)
+
+    def plans(self) -> list[bytes]:
+        """Return the digest of every plan that this file knows an attempt of."""
+        with self._open() as database:
+            return [bytes(row[0]) for row in database.execute("SELECT DISTINCT plan FROM attempts ORDER BY plan")]
+
+    def counts(self, plan_digest: bytes) -> tuple[int, int, int]:
+        """Return the plan's last attempt, how many attempts are noted or were told, how many models were opened."""
+        begun = self._number("SELECT count(*) FROM attempts WHERE plan = ? AND phase >= 0", plan_digest)
+        told = self.told(plan_digest)
+        opened = self._number("SELECT count(*) FROM released WHERE plan = ?", plan_digest)
+        return self.last_attempt(plan_digest), begun + told, opened
 
     def record_release(self, plan_digest: bytes, model_digest: bytes, attempt: int) -> None:
         """Note that this site helped to open a sum over that model."""

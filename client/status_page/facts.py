@@ -14,6 +14,8 @@ from client.agent.control_client import ControlClient
 from client.agent.errors import AgentUnavailableError
 from client.agent.site_status import worse_models
 from client.consent.approval import CheckedPlan, approved_plans
+from client.consent.continuity.decisions import Decision, decisions
+from client.consent.continuity.losses import losses, read_traces
 from client.consent.policy import read_policy
 from client.installation.audit_log import AUDIT_NAME
 from client.installation.folder import SiteFolder
@@ -46,7 +48,9 @@ class SiteFacts:
     """The site at one moment.
 
     agent: None when it does not answer. ledger, outbox, audit, plans: None where the file cannot be trusted or read
-    (``troubles`` then says why, one sentence each), or is still being accounted.
+    (``troubles`` then says why, one sentence each), or is still being accounted. lost: a sentence for
+    each file that shows less than others do. begun_again: decisions about lost
+    files, shown for ever.
     """
 
     name: str
@@ -57,6 +61,8 @@ class SiteFacts:
     audit: Records | None
     plans: dict[str, CheckedPlan] | None
     troubles: tuple[str, ...]
+    lost: tuple[str, ...] = ()
+    begun_again: tuple[Decision, ...] = ()
 
     def approved_by(self, digest: str) -> tuple[str, float] | None:
         """Return who approved a plan last, and when (seconds since 1970)."""
@@ -81,6 +87,7 @@ class SiteReader:
         self._lock = threading.Lock()
         self._records: dict[Path, tuple[Mark, Records]] = {}
         self._ledger = Background(lambda: _ledger_report(folder))  # takes seconds: an accountant works
+        self._lost = Background(lambda: _lost_files(folder))  # reads every record from its first line
         self._plans = Background(lambda: approved_plans(folder))  # likewise: every check of every plan
 
     def read(self) -> SiteFacts:
@@ -89,12 +96,14 @@ class SiteReader:
         ledger_files = [folder.ledger, folder.ledger.with_name(folder.ledger.name + "-wal"), folder.policy]
         plan_files = [folder.audit, folder.policy, folder.roster, folder.key, *sorted(folder.plans.glob("*/*"))]
         ledger, plans = self._ledger.look(mark_of(*ledger_files)), self._plans.look(mark_of(*plan_files))
+        lost = self._lost.look(mark_of(*ledger_files, folder.outbox, folder.audit, folder.journal, folder.opted_out))
         outbox, audit = self._record(folder.outbox, OUTBOX_NAME), self._record(folder.audit, AUDIT_NAME)
         known: dict[str, Known[Any]] = {
             "privacy ledger": ledger,
             "approved plans": plans,
             "outbox": outbox,
             "audit log": audit,
+            "lost files": lost,
         }
         return SiteFacts(
             name=self.name,
@@ -108,10 +117,13 @@ class SiteReader:
                 *(f"{what}: {each.trouble}" for what, each in known.items() if each.trouble),
                 *(f"model: {sentence}" for sentence in worse_models(folder, plans.value or ()).values()),
             ),
+            lost=lost.value[0] if lost.value else (),
+            begun_again=lost.value[1] if lost.value else (),
         )
 
     def wait(self, timeout_s: float) -> None:
-        """Wait until ledger and plans, as they were at the last ``read``, are computed."""
+        """Wait until ledger, plans and losses, as they were at the last ``read``, are computed."""
+        self._lost.wait(timeout_s)
         self._ledger.wait(timeout_s)
         self._plans.wait(timeout_s)
 
@@ -140,6 +152,14 @@ def _ledger_report(folder: SiteFolder) -> LedgerReport:
     with Ledger.open(folder.ledger, ceiling=ceiling) as ledger:
         spending = ledger.spending()
     return report(spending, ceiling=ceiling)
+
+
+def _lost_files(folder: SiteFolder) -> tuple[tuple[str, ...], tuple[Decision, ...]]:
+    """Return a sentence for each file that is lost, and every decision that one begins again."""
+    traces = read_traces(folder)
+    unread = set(traces.unreadable.values())  # said already, each by its own record
+    found = [f"lost file ({loss.lost}): {loss.text}" for loss in losses(folder, traces) if loss.text not in unread]
+    return tuple(found), tuple(decisions(traces))
 
 
 def _records(path: Path, name: str) -> Records:

@@ -61,6 +61,7 @@ def site_page(facts: SiteFacts, *, form_token: str, message: str = "") -> str:
         element("p", *_state(facts), class_="state"),
         paragraph(element("strong", message, role="status")) if message else None,
         _troubles(facts),
+        _begun_again(facts),
         _tiles(facts),
         section("What this hospital is doing", _doing(facts), _pause(facts, form_token)),
         section("What patients have spent of their privacy", _ledger(facts)),
@@ -90,10 +91,19 @@ def _state(facts: SiteFacts) -> list[Child]:
 
 
 def _troubles(facts: SiteFacts) -> Markup | None:
-    if not facts.troubles:
+    sentences = (*facts.troubles, *facts.lost)
+    if not sentences:
         return None
-    items: list[Child] = [element("li", sentence) for sentence in facts.troubles]
+    items: list[Child] = [element("li", sentence) for sentence in sentences]
     return section("Needs attention", element("ul", items, class_="bad"))
+
+
+def _begun_again(facts: SiteFacts) -> Markup | None:
+    """For ever: which records are not the first ones of this hospital, by whose decision and why."""
+    if not facts.begun_again:
+        return None
+    rows: list[list[Child]] = [[moment(each.time_s), each.file, each.person, each.reason] for each in facts.begun_again]
+    return section("Records that began again", table(["when", "file", "decided by", "reason"], rows))
 
 
 def _step_words(facts: SiteFacts) -> str:

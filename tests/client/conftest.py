@@ -178,7 +178,7 @@ def order_for(study, sites, name, **settings):
     return sites[name].answer(Kind.ORDER, packet.message, memoryview(packet.payload))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def rounds() -> SimpleNamespace:
     """What leads a round, and what is looked at afterwards."""
     return SimpleNamespace(

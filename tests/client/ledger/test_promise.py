@@ -120,7 +120,7 @@ def test_a_study_charged_whole_spends_its_whole_promise_and_nothing_after(ledger
         assert spent.epsilon(stratum) == pytest.approx(promised(stratum))
         with pytest.raises(PromiseSpentError):
             ledger.reserve(STUDY, 7, [cost(stratum)], delta=DELTA, terms=TERMS)
-    [entry] = ledger.remarks()
+    [entry] = ledger.entries(EntryKind.BEGUN_AGAIN)
     assert (entry["file"], entry["person"], entry["reason"]) == ("ledger", "Dr Rao", "the disk died")
 
 

@@ -1,0 +1,1 @@
+"""That no file of the site folder begins again unnoticed: what shows that one is lost, and whose decision goes on."""

@@ -1,0 +1,9 @@
+"""Errors of lost records."""
+
+from common.errors import ExitCode, FedwardError
+
+
+class RecordLostError(FedwardError):
+    """A file that holds a promise is missing or older than others show; the site takes part in nothing."""
+
+    exit_code = ExitCode.RECORD_LOST
