@@ -98,8 +98,7 @@ def ingest(
             rules=rules,
             label_meanings=_meanings(site_folder, labels, meanings),
         )
-    if decided_by and site_folder is not None and not dry_run:
-        _note_decision(site_folder, rules)
+    _note_decision(site_folder if decided_by and not dry_run else None, rules)
     print_json(report.to_json()) if as_json else _print(report)
     _refuse_useless(report)
 
@@ -111,7 +110,9 @@ def _keep_opt_outs(folder: SiteFolder | None, cache: Path, secret: bytes, settin
         keep_opt_outs(folder, open_or_create(cache, secret, settings))
 
 
-def _note_decision(site_folder: Path, rules: PersonRules) -> None:
+def _note_decision(site_folder: Path | None, rules: PersonRules) -> None:
+    if site_folder is None:
+        return
     entry = {"what": "persons decided", "person_from": rules.person_from.value, "person": rules.decided_by}
     audit(SiteFolder(site_folder), entry | {"time": int(time.time())})
 

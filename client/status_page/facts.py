@@ -48,9 +48,8 @@ class SiteFacts:
     """The site at one moment.
 
     agent: None when it does not answer. ledger, outbox, audit, plans: None where the file cannot be trusted or read
-    (``troubles`` then says why, one sentence each), or is still being accounted. lost: a sentence for
-    each file that shows less than others do. begun_again: decisions about lost
-    files, shown for ever.
+    (``troubles`` then says why, one sentence each), or is still being accounted. lost: a sentence for each file that
+    shows less than others do. begun_again: decisions about lost files, shown for ever.
     """
 
     name: str

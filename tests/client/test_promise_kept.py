@@ -11,6 +11,7 @@ import sqlite3
 import warnings
 from collections import defaultdict
 
+import pytest
 from typer.testing import CliRunner
 
 from client.__main__ import app
@@ -129,6 +130,7 @@ def command(*arguments: object) -> str:
     return result.stdout
 
 
+@pytest.mark.slow
 def test_a_study_with_every_mishap_ends_within_its_promise_as_others_compute_it(  # noqa: PLR0917 (fixtures)
     rounds, study, sites, copied, scans, tmp_path
 ):
