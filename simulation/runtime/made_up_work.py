@@ -8,23 +8,31 @@ vectors are what the caller says.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Self, cast
+from typing import Final, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from client.consent.open_studies import OpenStudy
+from client.installation.audit_log import last_mark
 from client.installation.folder import SiteFolder
 from client.learning.assignment import Training
+from client.learning.release import StudyRelease
+from client.ledger.ledger import Ledger
+from client.ledger.study_charges import StudyCharges, planned_events
+from client.ledger.terms import StudyTerms, promised
 from client.round_work import StudyWork
 from client.secagg.state import Contribution
 from client.site import Site
+from common.plan.sizes import largest_payload_bytes
 from common.secagg.order import Order
 
 Draw = Callable[[str, Order], NDArray[np.int32]]
 
 
 NO_TRAINING = cast("Training", None)  # never asked: contribute is the only method that would
+NO_RELEASE = cast("StudyRelease", None)  # nor this: there is no sum to bound or to noise
+NOBODY: Final = bytes(32)  # in the place of a digest of who is in which stratum
 
 
 class MadeUpWork(StudyWork):
@@ -35,8 +43,16 @@ class MadeUpWork(StudyWork):
 
     @classmethod
     def drawing(cls, folder: SiteFolder, study: OpenStudy, draw: Draw) -> Self:
-        """Return the work of a study at a site, made up by ``draw``."""
-        work = cls.open(folder, study, NO_TRAINING)
+        """Return the work of a study at a site, made up by ``draw``; the site needs no cache, which is never looked at.
+
+        Raises: LedgerInvalidError.
+        """
+        plan, shapes = study.checked.plan, study.checked.shapes
+        ledger = Ledger.open(folder.ledger, ceiling=study.policy.epsilon_ceiling)
+        terms = StudyTerms(promised(planned_events(plan)), NOBODY, last_mark(folder))
+        charges = StudyCharges(plan, ledger, lambda: terms)
+        payload_bytes = largest_payload_bytes(plan, longest_body=max(shape.num_parameters for shape in shapes))
+        work = cls(plan, charges, NO_TRAINING, NO_RELEASE, folder=folder, payload_bytes=payload_bytes)
         work.site, work.draw = study.checked.site_id, draw
         return work
 
