@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import parse_qs
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -21,6 +20,7 @@ from client.status_page.metrics import site_metrics
 from client.status_page.page import site_page
 from client.status_page.sheet import SheetReader, sheet_html
 from common.errors import FedwardError
+from common.web.fields import number_in, read_form
 from common.web.page_token import FILE_NAME, page_token, same
 from common.web.prometheus import CONTENT_TYPE, exposition
 from common.web.shell import asset_routes
@@ -45,10 +45,14 @@ def hospital_page(path: Path) -> Starlette:
         return PlainTextResponse("ready\n" if is_ready else "not ready\n", status_code=200 if is_ready else 503)
 
     def sheet(request: Request) -> Response:
-        return HTMLResponse(sheet_html(reader.name, *sheets.look(), request.path_params["number"]))
+        number = number_in(request.path_params["number"])
+        if number is None:
+            return PlainTextResponse("there is no such page of images; go back\n", status_code=404)
+        return HTMLResponse(sheet_html(reader.name, *sheets.look(), number))
 
     def sheet_image(request: Request) -> Response:
-        drawn = sheets.draw(request.path_params["number"])
+        number = number_in(request.path_params["number"])
+        drawn = None if number is None else sheets.draw(number)
         return Response(drawn, media_type="image/png") if drawn else Response(status_code=404)
 
     return Starlette(
@@ -56,8 +60,8 @@ def hospital_page(path: Path) -> Starlette:
             Route("/", home),
             Route("/pause", _action(folder, _pause), methods=["POST"]),
             Route("/resume", _action(folder, _resume), methods=["POST"]),
-            Route("/sheet/{number:int}", sheet),
-            Route("/sheet/{number:int}.png", sheet_image),
+            Route("/sheet/{number}.png", sheet_image),
+            Route("/sheet/{number}", sheet),
             Route("/metrics", metrics),
             Route("/healthz", lambda _request: PlainTextResponse("ok\n")),
             Route("/readyz", ready),
@@ -70,8 +74,10 @@ def _action(folder: SiteFolder, act: Callable[[SiteFolder, str], None]) -> Calla
     """Return the answer to a form that carries this page's own token and a person's name."""
 
     async def answer(request: Request) -> Response:
-        form = parse_qs((await request.body()).decode("utf-8", "replace"), max_num_fields=4)
-        token, person = form.get("form", [""])[0], form.get("person", [""])[0].strip()
+        form = read_form(await request.body())
+        if form is None:
+            return PlainTextResponse("this form has more fields than the page's own; go back\n", status_code=400)
+        token, person = form.get("form", ""), form.get("person", "").strip()
         if not same(token, page_token(folder.path / FILE_NAME).form):
             return Response(status_code=403)
         if not 1 <= len(person) <= MAX_NAME_CHARACTERS or not person.isprintable():

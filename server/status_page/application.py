@@ -30,7 +30,7 @@ def coordinator_page(folder: Path) -> Starlette:
     def study(request: Request) -> Response:
         reader = studies.reader(request.path_params["name"])
         if reader is None:
-            return Response(status_code=404)
+            return PlainTextResponse("there is no such study here; go back\n", status_code=404)
         try:
             found = reader.read(studies.connected())
         except FedwardError as error:

@@ -141,6 +141,35 @@ def test_the_pause_button_pauses_and_nobody_elses_form_does(site, page, tmp_path
     assert "What left this building" in built
 
 
+ANY_SIZE = {
+    "a form of a thousand fields": ("POST", "/pause", "&".join(f"f{n}=1" for n in range(1000)), 400),
+    "a form of five fields": ("POST", "/pause", "form=a&person=b&c=1&d=2&e=3", 400),
+    "a name of eight thousand characters": ("POST", "/pause", "form={form}&person=" + "R" * 8000, 400),
+    "a name that is no text": ("POST", "/pause", "form={form}&person=%FF%00%C3", 400),
+    "a form that is no form": ("POST", "/pause", "%%%&&&===;;;", 403),
+    "a page number of five thousand digits": ("GET", "/sheet/" + "9" * 5000, None, 404),
+    "a picture of five thousand digits": ("GET", f"/sheet/{'9' * 5000}.png", None, 404),
+    "a number below all": ("GET", "/sheet/-1", None, 404),
+    "digits of another script": ("GET", "/sheet/%D9%A1", None, 404),
+    "a page number of nine digits": ("GET", "/sheet/999999999", None, 200),
+}
+
+
+def test_form_fields_and_numbers_of_any_size_are_answered_by_a_sentence(site, page):
+    for case, (method, path, body, status) in ANY_SIZE.items():
+        connection = http.client.HTTPConnection("127.0.0.1", page.port, timeout=60)
+        own = {"Cookie": f"fedward_{page.port}={page.token.cookie}", "Origin": f"http://127.0.0.1:{page.port}"}
+        connection.request(method, path, body and body.replace("{form}", page.token.form), own)
+        answer = connection.getresponse()
+        content = answer.read().decode()
+        assert answer.status == status, case
+        assert "Internal Server Error" not in content, case
+        assert not site.paused.exists(), case
+        if status == 400:
+            assert content.count("\n") == 1, case
+    assert page.ask("GET", "/")[0] == 200
+
+
 def test_the_page_shows_what_the_agent_does_and_pauses_through_it(site):
     feed = ProgressFeed()
     loop = SimpleNamespace(connection=Connection.CONNECTION_UP, tasks=7, rejected=1)
