@@ -76,6 +76,22 @@ def _fewer_real_ones(kind: Kind) -> Callable[[Arena], None]:
     return play
 
 
+def _half_of_a_whole_roster(arena: Arena) -> None:
+    """All six take part and all six must answer, so that no arithmetic is against it; three of them were confirmed."""
+    _confirm(arena, ("site-001", "site-002", "site-003"), least=4)
+    packet = arena.federation.sign_order(arena.new_order(threshold=6, cohort=arena.federation.names))
+    for name in ("site-001", "site-002", "site-003"):
+        arena.offer(name, packet)
+
+
+def _two_fakes_of_five(arena: Arena) -> None:
+    """Enough confirmed hospitals by their number; the fakes and a colluder would still hold both kinds of share."""
+    _confirm(arena, arena.honest[:3], least=3)
+    packet = arena.federation.sign_order(arena.new_order(threshold=4))
+    for name in arena.honest[:3]:
+        arena.offer(name, packet)
+
+
 _LISTS = {
     "shows keys of": (Kind.KEYLIST, Check.R1_CONFIRMED),
     "forwards shares of": (Kind.FORWARD, Check.R2_CONFIRMED),
@@ -84,6 +100,10 @@ _LISTS = {
 FAKES = [
     Attack("server orders a cohort of two confirmed hospitals and three fakes", Check.R0_CONFIRMED, _cohort_of_fakes),
     Attack("server owns every hospital but one", Check.R0_CONFIRMED, _alone_among_fakes),
+    Attack("server fills half of a whole roster with fakes", Check.R0_CONFIRMED, _half_of_a_whole_roster),
+    Attack(
+        "server keeps the number of confirmed hospitals and adds two fakes", Check.R0_BOTH_KINDS, _two_fakes_of_five
+    ),
     Attack("server adds fakes to a colluder, for both kinds of share", Check.R0_BOTH_KINDS, _fakes_and_a_colluder),
     Attack(
         "server counts on fakes to open a second sum without noise",

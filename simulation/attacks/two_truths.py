@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from common.secagg.keys import sign
-from common.secagg.messages import Packet, Result, encode
+from common.secagg.messages import Keys, Packet, Result, encode
 from common.secagg.refusals import Check
 from common.secagg.stages import SITE_SENDS, Kind
 from common.secagg.statements import keys_statement, result_statement
@@ -21,12 +21,12 @@ _OTHER: dict[str, dict[str, Any]] = {
 _TOLD = {"one hospital": 1, "half of the hospitals": 2, "all but one": 3}
 
 
-def _announced(arena: Arena) -> tuple[ServerSession, dict[str, Packet]]:
+def _announced(arena: Arena, model: bytes = _NEW_MODEL) -> tuple[ServerSession, dict[str, Packet]]:
     """Play a whole honest attempt and return the server with its RESULT for each site."""
     server, packets = arena.run_until(Kind.CERTIFICATE)
     arena.federation.deliver(server, packets)
     server.finish()
-    return server, server.announce(model_digest=_NEW_MODEL, divisor=1.0)
+    return server, server.announce(model_digest=model, divisor=1.0)
 
 
 def _forged(arena: Arena, packet: Packet, changes: dict[str, Any]) -> Packet:
@@ -49,6 +49,40 @@ def _fork(changes: dict[str, Any], told: int) -> Callable[[Arena], None]:
     return play
 
 
+def _hidden(hide: Callable[[Keys, Keys], Keys]) -> Callable[[Arena], None]:
+    """Half of the hospitals are told another model; in what each half is shown, ``hide(theirs, own)`` covers it up."""
+
+    def play(arena: Arena) -> None:
+        _, results = _announced(arena)
+        half = arena.honest[:2]
+        for name in arena.honest:
+            packet = results[name]
+            arena.tell(name, _forged(arena, packet, _OTHER["another model"]) if name in half else packet)
+        _, keylists = arena.run_until(Kind.KEYLIST)
+        for name in arena.honest:
+            keylist = read(keylists[name])
+            own = next(keys for keys in keylist.entries if keys.site_id == name)
+            entries = tuple(keys if keys is own else hide(keys, own) for keys in keylist.entries)
+            arena.offer(name, Packet(encode(replace(keylist, entries=entries))))
+
+    return play
+
+
+def _goes_on_from(told: int) -> Callable[[Arena], None]:
+    """Some hospitals are told another model; the next order, to them too, trains the one that the rest know."""
+
+    def play(arena: Arena) -> None:
+        _, results = _announced(arena, arena.federation.order.model_digest)
+        for place, name in enumerate(arena.honest):
+            packet = results[name]
+            arena.tell(name, _forged(arena, packet, _OTHER["another model"]) if place < told else packet)
+        order = arena.new_order(round_number=2)
+        for name in arena.honest[:told]:
+            arena.offer(name, arena.federation.sign_order(order))
+
+    return play
+
+
 def _claim(changes: dict[str, Any]) -> Callable[[Arena], None]:
     """A hospital claims in its KEYS that it was told something else, so that all the others refuse."""
 
@@ -64,10 +98,23 @@ def _claim(changes: dict[str, Any]) -> Callable[[Arena], None]:
     return play
 
 
+_HIDES: dict[str, Callable[[Keys, Keys], Keys]] = {
+    "rewrites what the others say they were told": lambda keys, own: replace(keys, last_result=own.last_result),
+    "makes the others say they were told nothing": lambda keys, _: replace(keys, last_attempt=0, last_result=ZEROS),
+    "makes the others speak of an attempt that nobody knows": lambda keys, _: replace(keys, last_attempt=99),
+}
 TWO_TRUTHS = [
     *(
         Attack(f"server tells {whom} {what}, then lets all meet", Check.R1_RESULTS, _fork(changes, told))
         for what, changes in _OTHER.items()
+        for whom, told in _TOLD.items()
+    ),
+    *(
+        Attack(f"server forks the model and {does}", Check.R1_SIGNATURES, _hidden(hide))
+        for does, hide in _HIDES.items()
+    ),
+    *(
+        Attack(f"server tells {whom} another model and goes on from the first", Check.R0_RESULT, _goes_on_from(told))
         for whom, told in _TOLD.items()
     ),
     Attack("site claims that it was told no model at all", Check.C_RESULT, _claim({"last_result": ZEROS})),
