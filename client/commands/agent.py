@@ -7,11 +7,15 @@ from typing import Annotated
 import typer
 
 from client.agent.agent import Agent
+from common.processes.hardening import refuse_root
 
 
 def agent(
     *,
     site_folder: Annotated[Path, typer.Option("--site-folder", help="The site folder.")] = Path(),
+    allow_root: Annotated[
+        bool, typer.Option("--allow-root", envvar="FEDWARD_ALLOW_ROOT", help="Run as root (in a container).")
+    ] = False,
 ) -> None:
     """Take tasks from the SuperNode beside it, as long as it runs. `fedward-site up` starts both and keeps them alive.
 
@@ -19,6 +23,7 @@ def agent(
 
     Example: `fedward-site agent --site-folder site/`
     """
+    refuse_root(is_allowed=allow_root)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each look at the SuperNode otherwise
     Agent(site_folder).run()

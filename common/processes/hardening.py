@@ -14,6 +14,7 @@ from typing import Final
 from common.processes.errors import RunsAsRootError
 
 PR_SET_DUMPABLE: Final = 4
+ALLOW_ROOT: Final = "FEDWARD_ALLOW_ROOT"  # children inherit it: what was allowed to `up` is allowed to what it starts
 
 
 def shut_process() -> None:
@@ -25,8 +26,20 @@ def shut_process() -> None:
 
 def refuse_root(*, is_allowed: bool) -> None:
     """Refuse to go on as root, who could undo every fence of the service files. Raises: RunsAsRootError."""
-    if os.geteuid() == 0 and not is_allowed:
+    if os.geteuid() != 0:
+        return
+    if not is_allowed:
         raise RunsAsRootError(
             "this runs as root, which no part of it needs: run it as a user of its own (docs/deploy/README.md); "
             "in a container where root is nobody outside, say so with --allow-root"
         )
+    os.environ[ALLOW_ROOT] = "1"
+
+
+def shut_service() -> None:
+    """Shut a program that runs for long, and that others start: root only where the environment says so.
+
+    Raises: RunsAsRootError.
+    """
+    shut_process()
+    refuse_root(is_allowed=os.environ.get(ALLOW_ROOT, "").lower() in {"1", "true", "yes", "on"})

@@ -8,9 +8,16 @@ silence_flower()  # before the import that loads Flower
 
 from flwr.superlink.cli import flower_superlink  # noqa: E402
 
-from common.processes.hardening import shut_process  # noqa: E402
+from common.processes.hardening import shut_service  # noqa: E402
+from common.terminal import run  # noqa: E402
 
-if __name__ == "__main__":
-    shut_process()
+
+def serve() -> None:
+    """Be the SuperLink until told to end. Raises: RunsAsRootError."""
+    shut_service()
     sys.argv[0] = "flower-superlink"
     flower_superlink()
+
+
+if __name__ == "__main__":
+    run(serve)

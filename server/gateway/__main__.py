@@ -7,11 +7,17 @@ from common.flower.environment import silence_flower
 
 silence_flower()  # before the import that loads Flower
 
-from common.processes.hardening import shut_process  # noqa: E402
+from common.processes.hardening import shut_service  # noqa: E402
 from common.terminal import run  # noqa: E402
 from server.federation.folder import FederationFolder  # noqa: E402
 from server.gateway.process import main  # noqa: E402
 
+
+def serve() -> None:
+    """Run until told to end. Raises: RunsAsRootError, and what the process itself raises."""
+    shut_service()
+    main(FederationFolder(Path(sys.argv[1])))
+
+
 if __name__ == "__main__":
-    shut_process()
-    run(lambda: main(FederationFolder(Path(sys.argv[1]))))
+    run(serve)

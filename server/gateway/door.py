@@ -51,6 +51,7 @@ SMALL_ANSWER_BYTES: Final = 64 * 1024
 LONGEST_LENGTH: Final = 12  # digits
 ONCE: Final = frozenset({"node", "messages_list", "message_object_trees"})
 WALKED_AT_ONCE_BYTES: Final = 2048  # more is walked beside the event loop
+PIECE_BYTES: Final = 64 * 1024  # of a body on its way to the SuperLink: whole, it would be held three times by TLS
 
 _log = logging.getLogger("fedward.gateway")
 
@@ -167,12 +168,12 @@ class Door:
         body = await self._body(request, self._limits.body_bytes(path))
         if path == PUSH_MESSAGES:
             if len(body) > WALKED_AT_ONCE_BYTES:
-                await asyncio.to_thread(check_sender, body, self._limits.walk)
+                await asyncio.to_thread(check_sender, bytes(body), self._limits.walk)
             else:
-                check_sender(body, self._limits.walk)
+                check_sender(bytes(body), self._limits.walk)
         return await self._forward(request, path, body)
 
-    async def _body(self, request: Request, max_bytes: int) -> bytes:
+    async def _body(self, request: Request, max_bytes: int) -> bytearray:
         """Return the body (6). Raises: RefusedError, ClientDisconnect."""
         body = bytearray()
         try:
@@ -183,12 +184,12 @@ class Door:
                         raise RefusedError(413)
         except TimeoutError:
             raise RefusedError(408) from None
-        return bytes(body)
+        return body
 
-    async def _forward(self, request: Request, path: str, body: bytes) -> Response:
+    async def _forward(self, request: Request, path: str, body: bytearray) -> Response:
         """Send the request on and let the answer stream back (8). Raises: RefusedError."""
-        headers = _passing(request.headers.items())
-        onward = self._upstream.build_request("POST", path, content=body, headers=headers)
+        headers = [*_passing(request.headers.items()), ("content-length", str(len(body)))]
+        onward = self._upstream.build_request("POST", path, content=_cut(body), headers=headers)
         try:
             answer = await self._upstream.send(onward, stream=True)
             length = answer.headers.get("content-length", "")
@@ -237,6 +238,12 @@ def check_sender(body: bytes, limits: WalkLimits | None = None) -> None:
 
 def _passing(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     return [(name, value) for name, value in headers if name in FORWARDED or name.startswith(FLOWER_PREFIX)]
+
+
+async def _cut(body: bytearray) -> AsyncIterator[bytes]:
+    view = memoryview(body)
+    for start in range(0, len(body), PIECE_BYTES):
+        yield bytes(view[start : start + PIECE_BYTES])
 
 
 async def _pieces(answer: httpx.Response) -> AsyncIterator[bytes]:

@@ -17,6 +17,7 @@ from server.gateway.connections import (
     MAX_HEAD_BYTES,
     ConnectionLimits,
     allow_open_files,
+    bound_buffers,
     bound_handshakes,
     limited,
 )
@@ -37,6 +38,7 @@ def main(folder: FederationFolder) -> None:
     # a connection that never finishes its handshake is not yet counted by `server.gateway.connections`
     asyncio.constants.SSL_HANDSHAKE_TIMEOUT = HANDSHAKE_TIMEOUT_S
     allow_open_files()
+    bound_buffers()
     asyncio.run(serve(folder, read_coordinator_config(folder.config)))
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from common.processes.hardening import shut_process
+from common.processes.hardening import shut_service
 from common.terminal import output, run
 from common.web.serving import HOST, serve_page
 from server.status_page.application import coordinator_page
@@ -20,6 +20,7 @@ def serve(
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port on 127.0.0.1; 0 takes a free one.")],
 ) -> None:
     """Serve the page until told to end. `fedward-server page` prints its address with the token."""
+    shut_service()
 
     def ready(taken: int) -> None:
         output.print(f"status page on http://{HOST}:{taken}/")
@@ -28,5 +29,4 @@ def serve(
 
 
 if __name__ == "__main__":
-    shut_process()
     run(app)

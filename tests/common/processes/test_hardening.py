@@ -62,7 +62,8 @@ def test_another_process_of_the_same_user_cannot_read_a_shut_one():
     ],
 )  # fmt: skip
 def test_every_program_shuts_itself(module):
-    assert "shut_process()" in (REPOSITORY / (module.replace(".", "/") + ".py")).read_text()
+    text = (REPOSITORY / (module.replace(".", "/") + ".py")).read_text()
+    assert "shut_process()" in text or "shut_service()" in text
 
 
 def test_a_child_gets_what_is_on_the_list_and_no_secret_of_the_shell(monkeypatch):
@@ -90,6 +91,36 @@ def test_up_refuses_to_run_as_root_unless_told(module, option, tmp_path):
         capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     assert allowed.returncode != ExitCode.RUNS_AS_ROOT
+
+
+SERVICES = {
+    "the agent": ("client", "agent", "--site-folder"),
+    "a hospital's page": ("client.status_page", "--port", "0", "--site-folder"),
+    "a coordinator's page": ("server.status_page", "--port", "0", "--folder"),
+    "the gateway": ("server.gateway",),
+    "the executor": ("server.deployment.executor_process",),
+    "the SuperLink": ("server.deployment.superlink_process", "--host"),
+}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can try it")
+@pytest.mark.parametrize("service", SERVICES)
+def test_no_program_that_runs_for_long_runs_as_root_unless_told(service, tmp_path):
+    environment = {name: value for name, value in os.environ.items() if name != "FEDWARD_ALLOW_ROOT"}
+    done = subprocess.run(
+        [sys.executable, "-m", *SERVICES[service], str(tmp_path)], cwd=REPOSITORY, env=environment,
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == ExitCode.RUNS_AS_ROOT, done.stderr
+    assert "--allow-root" in done.stderr
+
+
+def test_what_was_allowed_to_up_is_allowed_to_what_it_starts(monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.delenv("FEDWARD_ALLOW_ROOT")
+    assert "FEDWARD_ALLOW_ROOT" not in child_environment()
+    refuse_root(is_allowed=True)
+    assert child_environment()["FEDWARD_ALLOW_ROOT"] == "1"
 
 
 def test_a_user_who_is_not_root_needs_no_permission(monkeypatch):
