@@ -58,6 +58,7 @@ ORDERS: dict[str, tuple[Check, Callable[[Federation], dict[str, Any]]]] = {
     "for a cohort without this site": (Check.R0_COHORT_SELF, lambda f: {"cohort": OTHERS}),
     "for a cohort with an invented site": (Check.R0_COHORT_ROSTER, lambda f: {"cohort": (*f.names, "sybil")}),
     "for a cohort of two": (Check.R0_COHORT_MINIMUM, lambda f: {"cohort": f.names[:2], "threshold": 2}),
+    "for a cohort of hospitals that nobody here confirmed": (Check.R0_CONFIRMED, lambda f: {**_confirm_only_itself(f)}),
     "for more sites than the vector holds": (Check.R0_COHORT_MAXIMUM, lambda f: {"cohort_maximum": 4}),
     "for a vector made for a thousand sites": (Check.R0_COHORT_MAXIMUM, lambda f: {"cohort_maximum": 1000}),
     "for a vector made for more sites than planned": (
@@ -97,6 +98,12 @@ ORDERS: dict[str, tuple[Check, Callable[[Federation], dict[str, Any]]]] = {
     "whose model is not the last result": (Check.R0_RESULT, lambda f: {"round_number": _after_a_result(f)}),
     "for a vector that was sent before": (Check.R0_FRESH, lambda f: {"attempt": _repeat_the_vector(f)}),
 }
+
+
+def _confirm_only_itself(federation: Federation) -> dict[str, Any]:
+    policy = replace(federation.policies[VICTIM], confirmed=frozenset({VICTIM}), minimum_confirmed=3)
+    federation.policies[VICTIM] = policy
+    return {}
 
 
 def _wants_three_honest(federation: Federation) -> bool:

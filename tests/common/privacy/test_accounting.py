@@ -180,7 +180,8 @@ def test_a_hospital_that_subtracts_its_own_noise_sees_more_and_this_is_said():
     one = observer_epsilon(events, 1e-5, NoiseShares(minimum_survivors=4, assumed_colluders=1))
     assert one.outsider < one.hospital == one.guarantee == without.guarantee
     assert one.hospital_with_colluders == without.hospital
-    assert observer_epsilon(events, 1e-5, None).hospital == without.guarantee
+    # local: the tails of the noise are cut in one place and not in three, which is in the ninth digit
+    assert observer_epsilon(events, 1e-5, None).hospital == pytest.approx(without.guarantee, rel=1e-8)
     weak = [SampledGaussian(1.0, 0.2, 1)]
     assert observer_epsilon(weak, 1e-5, NoiseShares(3, 0)).hospital == math.inf
 

@@ -26,6 +26,7 @@ SECOND_LINE = {
     Check.ANY_KIND: {Check.ANY_KIND, Check.ANY_STAGE, Check.ANY_INTERNAL},
     Check.ANY_STAGE: {Check.ANY_SESSION, Check.ANY_INTERNAL},
     Check.R0_PHASE: {Check.ANY_INTERNAL},
+    Check.R0_COHORT_ROSTER: {Check.R0_BOTH_KINDS},  # nobody confirmed an invented site, so it counts as a colluder
     Check.R0_COHORT_MINIMUM: {Check.R0_CONFIRMED},
     Check.R0_SURVIVORS: {Check.R0_HONEST},
     Check.R0_LENGTH: {Check.R0_CONTRIBUTION},
