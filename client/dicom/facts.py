@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from client.dicom.identity import DOUBTS, Identity
+from client.dicom.identity_keys import DOUBTS, Identity
 from client.dicom.reject import RejectCode, Rejected
 from common.plan.task import Modality
 

@@ -4,11 +4,10 @@
 Sources: DICOM PS3.3 section C.7.1.1 (patient module), PS3.5 section 6.1 (character sets).
 """
 
-from dataclasses import dataclass
-
 from pydicom.dataset import Dataset
 
 from client.dicom.attributes import instance_uid, value_of, word
+from client.dicom.identity_keys import DOUBTS, Identity
 from client.dicom.person_rules import PersonFrom
 from client.dicom.pseudonyms import Pseudonyms, likeness
 from client.dicom.reject import RejectCode, Rejected
@@ -21,28 +20,6 @@ PLACEHOLDERS = frozenset({
     "EMPTY", "PATIENT", "PATIENTID", "ID", "DUMMY", "TEST", "TESTPATIENT", "PHANTOM", "EMERGENCY", "0",
 })  # fmt: skip
 REPEATED = "X9"
-DOUBTS = ("placeholder", "undeclared_characters", "from_study", "from_folder")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
-    """Keyed names of whom a file is about.
-
-    ``patient_key``: issuer and PatientID. ``patient_id_key``: PatientID alone. ``issuer_key``: "" when nobody says.
-    ``other_id_keys``: other identifiers of the same person, each a keyed PatientID, followed by the keyed issuer if
-    there is one. ``likeness_key``: equal for identifiers that differ in leading zeros or punctuation only.
-    ``birth_year_key``, ``sex_key``: tell whether one identifier stands for several people; they cannot be compared
-    between identifiers.
-    """
-
-    patient_key: str
-    patient_id_key: str
-    issuer_key: str = ""
-    other_id_keys: tuple[str, ...] = ()
-    likeness_key: str = ""
-    birth_year_key: str = ""
-    sex_key: str = ""
-    doubts: tuple[str, ...] = ()
 
 
 def identity_of(dataset: Dataset, names: Pseudonyms) -> Identity:

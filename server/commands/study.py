@@ -11,7 +11,6 @@ from server.commands.federation_options import HERE, FolderOption, StudyArgument
 from server.commands.plan import checked_summary, print_summary
 from server.study.folder import StudyFolder, open_study
 from server.study.making import new_study, sign_study
-from server.study.status import read_journal, require_started
 
 study_app = typer.Typer(name="study", help="Make and sign the studies of a federation.", no_args_is_help=True)
 
@@ -66,7 +65,7 @@ def sign(
     signed = sign_study(federation, study)
     if as_json:
         signature = str(signature_path(place.plan))
-        print_json({"study": study, "digest": signed.plan.digest(), "plan": str(place.plan), "signature": signature})
+        print_json({"study": study, "digest": signed.digest(), "plan": str(place.plan), "signature": signature})
         return
     print_summary({**summary, "signed_by": "the coordinator"})
     output.print(f"signed; send {place.plan} and {signature_path(place.plan).name} to every hospital", markup=False)
@@ -85,6 +84,8 @@ def heads(
 
     Example: `fedward-server study heads lungs-2026`
     """
+    from server.study.status import read_journal, require_started  # noqa: PLC0415 (PyTorch; signing needs none)
+
     opened = open_study(study_at(study, folder))
     journal = require_started(read_journal(opened), opened)
     last, digest = journal.last_heads(), opened.plan.digest()

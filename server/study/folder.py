@@ -15,6 +15,7 @@ import fcntl
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -27,7 +28,9 @@ from common.trust.errors import RosterInvalidError
 from common.trust.identity import public_bytes, read_signing_key
 from common.trust.roster import Roster, read_roster
 from server.errors import StudyFolderInvalidError
-from server.model.phase_facts import StudyNetwork, study_network
+
+if TYPE_CHECKING:  # 200 MB of PyTorch come with it
+    from server.model.phase_facts import StudyNetwork
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ class Study:
     plan: StudyPlan
     plan_digest: bytes
     roster: Roster
-    network: StudyNetwork
+    network: "StudyNetwork"
 
     @property
     def identities(self) -> dict[str, bytes]:
@@ -91,9 +94,21 @@ class Study:
 def open_study(path: Path) -> Study:
     """Read plan and roster, and check that they belong together; makes the subfolders.
 
+    Checked: what ``open_papers`` checks, then the network and its layouts.
+    Raises: what ``open_papers`` raises; PlanInvalidError, NetworkUnsuitableError, WeightsInvalidError.
+    """
+    from server.model.phase_facts import study_network  # noqa: PLC0415 (200 MB of PyTorch come with it)
+
+    plan, roster = open_papers(path)
+    return Study(StudyFolder(path), plan, bytes.fromhex(plan.digest()), roster, study_network(plan))
+
+
+def open_papers(path: Path) -> tuple[StudyPlan, Roster]:
+    """Read plan and roster, and check that they belong together; makes the subfolders. PyTorch is not needed.
+
     Checked: (1) the plan and its thresholds, (2) the roster's signature, (3) the plan's signature by the roster's
-    coordinator, (4) the plan names this roster, (5) every site of the plan is in it, (6) network and
-    layouts, (7) scores choose the model only where they mean something.
+    coordinator, (4) the plan names this roster, (5) every site of the plan is in it, (6) scores choose the model only
+    where they mean something.
     Raises: what reading and signatures raise; StudyFolderInvalidError, RosterInvalidError.
     """
     folder = StudyFolder(path)
@@ -113,7 +128,7 @@ def open_study(path: Path) -> Study:
         check_selection(plan, str(folder.plan))
     for part in (folder.checkpoints, folder.sums, folder.model):
         part.mkdir(exist_ok=True)
-    return Study(folder, plan, bytes.fromhex(plan.digest()), roster, study_network(plan))
+    return plan, roster
 
 
 def read_order_key(study: Study) -> Ed25519PrivateKey:

@@ -11,9 +11,11 @@ import shutil
 
 from common.errors import OutputExistsError
 from common.files import read_bounded, replace_atomically, write_new
+from common.plan.fitting import check_fit
 from common.plan.plan import StudyPlan
 from common.plan.reading import read_plan
 from common.plan.reply_slot import check_reply_slot
+from common.plan.shape import phase_layouts
 from common.plan.signing import sign_plan
 from common.trust.canonical import decode_base64, encode_base64
 from common.trust.identity import create_signing_key, public_bytes, read_signing_key
@@ -22,7 +24,7 @@ from server.errors import StudyFolderInvalidError
 from server.federation.admission import audit, current_roster
 from server.federation.errors import FederationInvalidError
 from server.federation.folder import FederationFolder
-from server.study.folder import Study, StudyFolder, open_study
+from server.study.folder import StudyFolder, open_papers
 from server.study.plan_template import new_plan_text
 
 
@@ -49,8 +51,8 @@ def new_study(folder: FederationFolder, name: str, patients: list[str], *, epsil
     return study
 
 
-def sign_study(folder: FederationFolder, name: str) -> Study:
-    """Check the plan of a study as the server will, sign it with the coordinator's key, and return the study.
+def sign_study(folder: FederationFolder, name: str) -> StudyPlan:
+    """Check the plan of a study as the server will, sign it with the coordinator's key, and return it.
 
     The roster laid beside it is the one that the plan names, of whatever epoch.
     Raises: StudyFolderInvalidError once the study has begun, or for another order key; FederationInvalidError; what the
@@ -62,15 +64,16 @@ def sign_study(folder: FederationFolder, name: str) -> Study:
             f"{study.path}: this study has begun, so its plan stays as it is; make a new study for a changed plan"
         )
     plan = read_plan(study.plan)
+    check_fit(plan, phase_layouts(plan), str(study.plan))
     check_reply_slot(plan, str(study.plan))
     order_key = read_signing_key(study.order_key).public_key()
     if public_bytes(order_key) != decode_base64(plan.study.order_key):
         raise StudyFolderInvalidError(f"{study.plan}: study.order_key must be {encode_base64(public_bytes(order_key))}")
     replace_atomically(study.roster, _roster_of(folder, plan))
     sign_plan(plan, study.plan, read_signing_key(folder.key))
-    opened = open_study(study.path)
-    audit(folder, "plan signed", study=name, plan=plan.digest())
-    return opened
+    signed, _ = open_papers(study.path)
+    audit(folder, "plan signed", study=name, plan=signed.digest())
+    return signed
 
 
 def _roster_of(folder: FederationFolder, plan: StudyPlan) -> bytes:

@@ -9,7 +9,8 @@ from client.dicom import record, segments
 from client.dicom.cache import Cache
 from client.dicom.cache_folder import open_folder
 from client.dicom.errors import PersonsInvalidError
-from client.dicom.identity import Identity, identity_of
+from client.dicom.identity import identity_of
+from client.dicom.identity_keys import Identity
 from client.dicom.ingest import ingest
 from client.dicom.opt_outs import OptOuts
 from client.dicom.person_decisions import decided, read_merged
