@@ -33,6 +33,7 @@ from common.plan.guarantee import Guarantee, check_guarantee
 from common.plan.plan import StudyPlan
 from common.plan.reading import read_plan
 from common.plan.reply_slot import check_reply_slot
+from common.plan.selection import check_selection
 from common.plan.settings_read import check_settings_are_read
 from common.plan.shape import Layouts, Shapes, ShapesOf, phase_layouts
 from common.plan.shapes_here import shapes_here
@@ -101,13 +102,14 @@ def check_for_site(folder: SiteFolder, plan_file: Path) -> ProposedPlan:
 
 
 def check_for_approval(folder: SiteFolder, plan_file: Path) -> ProposedPlan:
-    """Check a plan that nobody here approved yet: as ``check_for_site``, its settings and reply slot.
+    """Check a plan that nobody here approved yet: as ``check_for_site``, its settings, reply slot and use of scores.
 
     Raises: as ``check_for_site``; PlanInvalidError.
     """
     checked = check_for_site(folder, plan_file)
     check_settings_are_read(checked.plan, str(plan_file))
     check_reply_slot(checked.plan, str(plan_file))
+    check_selection(checked.plan, str(plan_file))
     return checked
 
 

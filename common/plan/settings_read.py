@@ -14,7 +14,7 @@ from common.plan.aggregation import ServerRule
 from common.plan.combinations import WITH_TEACHER
 from common.plan.errors import PlanInvalidError
 from common.plan.part import PlanPart
-from common.plan.phases import Method, Phase
+from common.plan.phases import Method, Phase, Trainable
 from common.plan.plan import StudyPlan
 from common.plan.privacy import NoisePlacement
 from common.plan.shape import plan_parameters
@@ -43,6 +43,7 @@ def ignored_settings(plan: StudyPlan) -> Iterator[str]:
         read = {name: (rule(plan, phase), why) for name, (rule, why) in PHASE_RULES.items()}
         yield from _ignored(phase, f"phase {phase.name}: ", read)
         yield from _other_name(phase)
+        yield from _cannot_teach(plan, phase)
 
 
 def _ignored(part: PlanPart, place: str, rules: Mapping[str, tuple[bool, str]]) -> Iterator[str]:
@@ -65,6 +66,23 @@ def _other_name(phase: Phase) -> Iterator[str]:
             f"phase {phase.name}: teacher_decay is 1, but the teacher of method = fixmatch follows the model; set 0 "
             "(the last released model) to below 1, or use method = teacher_student"
         )
+
+
+def _cannot_teach(plan: StudyPlan, phase: Phase) -> Iterator[str]:
+    """Settings with which the very thing that a phase is for does not happen."""
+    place, threshold = f"phase {phase.name}: ", phase.confidence_threshold
+    if phase.method in WITH_TEACHER and threshold == 1:
+        yield f"{place}confidence_threshold is 1, which no teacher reaches, so no unlabelled scan teaches; lower it"
+    if phase.method in WITH_TEACHER and plan.task.kind is TaskKind.MULTI_LABEL and threshold < 0.5:
+        yield (
+            f"{place}confidence_threshold is {threshold:g}, below 0.5 a class of task.kind = multi_label is present "
+            "and absent at once; raise it"
+        )
+    weighs = phase.method in {Method.TEACHER_STUDENT, Method.FIXMATCH} and not _is_private(plan)
+    if weighs and phase.unlabelled_weight == 0:
+        yield f"{place}unlabelled_weight is 0, so no unlabelled scan teaches; raise it, or use method = supervised"
+    if phase.method is Method.RECONSTRUCTION and phase.trainable is Trainable.HEAD:
+        yield f"{place}trainable is head, so method = reconstruction leaves the encoder as it is; set trainable = all"
 
 
 def _is_private(plan: StudyPlan) -> bool:

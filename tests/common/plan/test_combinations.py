@@ -142,6 +142,34 @@ IGNORED = {
     "a teacher that does not keep its name": (
         {"phase": UNLABELLED | {"method": "teacher_student", "teacher_decay": 0.5}}, "use method = fixmatch",
     ),
+    "a threshold that no teacher reaches": (
+        {"phase": UNLABELLED | {"method": "fixmatch", "teacher_decay": 0.5, "confidence_threshold": 1.0}},
+        "which no teacher reaches",
+    ),
+    "a class that is present and absent at once": (
+        {
+            "task": {"kind": "multi_label"},
+            "phase": UNLABELLED | {"method": "fixmatch", "teacher_decay": 0.5, "confidence_threshold": 0.3},
+        },
+        "present and absent at once",
+    ),
+    "pseudo-labels that weigh nothing": (
+        {
+            "privacy": {"noise": "none"},
+            "phase": UNLABELLED | {"method": "teacher_student", "noise_multiplier": 0.0, "unlabelled_weight": 0.0},
+        },
+        "unlabelled_weight is 0, so",
+    ),
+    "a reconstruction that leaves the encoder as it is": (
+        {
+            "network": {"name": "autoencoder"}, "evaluation": {"held_out": False},
+            "phase": UNLABELLED | {"method": "reconstruction", "trainable": "head"},
+        },
+        "leaves the encoder as it is",
+    ),
+    "scores that nobody makes": (
+        {"evaluation": {"held_out": False}, "aggregation": {"stop_after_scores": 3}}, "nobody is held out to be scored",
+    ),
     "several at once": (
         {"phase": {"hidden_share": 0.1, "teacher_decay": 0.3, "local_learning_rate": 0.3}}, "2 more settings like this",
     ),
