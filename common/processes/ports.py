@@ -2,7 +2,7 @@
 
 import errno
 import socket
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from common.errors import PortTakenError
 
@@ -22,10 +22,13 @@ def is_free(host: str, port: int) -> bool:
     return True
 
 
-def first_free(host: str, port: int) -> int:
-    """Return the first port from ``port`` on that nobody listens on. Raises: PortTakenError where there is none."""
+def first_free(host: str, port: int, *, promised: Collection[int] = ()) -> int:
+    """Return the first port from ``port`` on that nobody listens on, and that is not ``promised`` to somebody else.
+
+    Raises: PortTakenError where there is none.
+    """
     for candidate in range(port, LAST_PORT + 1):
-        if is_free(host, candidate):
+        if candidate not in promised and is_free(host, candidate):
             return candidate
     raise PortTakenError(f"no port from {port} on is free on {host}")
 

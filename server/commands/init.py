@@ -5,10 +5,11 @@ from typing import Annotated
 
 import typer
 
+from common.errors import FedwardError
 from common.processes.ports import first_free
 from common.terminal import JsonOption, output, print_json
 from common.trust.identity import fingerprint, read_public_key
-from server.federation.config import SUPERLINK_PORT, coordinator_config_text
+from server.federation.config import SUPERLINK_PORT, coordinator_config_text, read_coordinator_config
 from server.federation.errors import FederationInvalidError
 from server.federation.folder import FederationFolder
 from server.federation.setup import OwnCertificate, create_federation
@@ -23,7 +24,8 @@ def init(
         int | None, typer.Option(help="Port to listen on, where it is another than in --address.")
     ] = None,
     superlink_port: Annotated[
-        int | None, typer.Option(help="Port of the SuperLink on 127.0.0.1; by default the first free one from 18000.")
+        int | None,
+        typer.Option(help="Port of the SuperLink on 127.0.0.1; by default the first from 18000 that is free."),
     ] = None,
     status_port: Annotated[int, typer.Option(help="Port of the status page on 127.0.0.1; 0: none.")] = 0,
     certificate: Annotated[
@@ -46,7 +48,7 @@ def init(
         federation,
         address,
         gateway_port=gateway_port,
-        superlink_port=superlink_port or first_free("127.0.0.1", SUPERLINK_PORT),
+        superlink_port=superlink_port or first_free("127.0.0.1", SUPERLINK_PORT, promised=_ports_beside(folder)),
         status_port=status_port,
     )
     made = FederationFolder(folder)
@@ -57,3 +59,15 @@ def init(
         return
     output.print(f"made {folder}; read {made.config} and change what must be", markup=False)
     output.print(f"the coordinator's fingerprint, for every hospital to compare:\n{shown}", markup=False)
+
+
+def _ports_beside(folder: Path) -> set[int]:
+    """Return the ports of federations whose folders lie beside this one: they may not run at the moment."""
+    found: set[int] = set()
+    for settings in folder.resolve().parent.glob("*/coordinator.toml"):
+        try:
+            config = read_coordinator_config(settings)
+        except FedwardError:
+            continue  # not ours to judge here
+        found |= {config.loopback.superlink_port, config.loopback.status_port, config.gateway.gateway_port}
+    return found
