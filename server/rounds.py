@@ -5,11 +5,12 @@ others (each answer stands alone, ``server.attempts.exchange``), or number an at
 
 Memory: the state's vectors lie on disk (``server.study.progress.stored_state``), so a stage holds at most two vectors
 of the model's size: the model and its message, the sum and the vector that is being added, or the sum and the next
-model.
+model. Where the plan draws groups, ``server.attempts.group_round`` makes these steps with all of them together.
 """
 
 from common.secagg.refusals import RoundAbortedError
 from common.secagg.stages import Kind
+from server.attempts.group_round import run_group_round
 from server.attempts.study_run import StudyRun
 from server.model.blocks import Weights
 from server.model.state import StateOf
@@ -23,8 +24,9 @@ def run_rounds(run: StudyRun) -> RunEnd:
     Raises: what a damaged folder or disk raises; never for anything a site does.
     """
     state = resume(run.study, run.journal)
+    make_round = run_group_round if run.study.plan.aggregation.takes_median else run_round
     while not state.finished:
-        after = run_round(run, state)
+        after = make_round(run, state)
         if isinstance(after, RunState):
             return run.end(after)
         state = after

@@ -103,11 +103,15 @@ def least_confirmed(policy: SitePolicyFile, plan: StudyPlan) -> int:
 def least_confirmed_in_study(policy: SitePolicyFile, plan: StudyPlan) -> int:
     """Return how many of a plan's hospitals must be confirmed so that this site can take an order of a full cohort.
 
-    Besides ``least_confirmed``: 2t > n + c must hold with everybody unconfirmed counted as a colluder.
+    Besides ``least_confirmed``: 2t > n + c must hold with everybody unconfirmed counted as a colluder. Where a plan
+    draws groups, so few may be unconfirmed that the smallest group passes with all of them.
     """
     rules = plan.secure_aggregation
     n, t, c = rules.cohort_size, rules.threshold, max(rules.assumed_colluders, policy.assumed_colluders)
     most_unconfirmed = 2 * t - n - c - 1
+    if plan.aggregation.takes_median:
+        spare = rules.least_cohort - least_confirmed(policy, plan)
+        return len(plan.sites) - max(0, min(most_unconfirmed, spare))
     return max(least_confirmed(policy, plan), n - most_unconfirmed)
 
 

@@ -122,7 +122,11 @@ def _asked(facts: dict[str, Any]) -> list[tuple[str, str]]:
     for phase in facts["phases"]:
         text = f"{phase['rounds']} rounds of {phase['method']}, {phase['trained_parameters']} parameters, "
         rows.append((f"phase {phase['name']}", text + f"{phase['bytes_per_round'] / 1e6:.1f} MB up in each"))
-    rows.append(("each round", f"{rules['cohort_size']} hospitals, {rules['minimum_survivors']} at least in every sum"))
+    least = f"{rules['minimum_survivors']} at least in every sum"
+    if rules["groups"]:
+        rows.append(("each round", f"random groups of at most {rules['cohort_size']} hospitals, {least}; their median"))
+    else:
+        rows.append(("each round", f"{rules['cohort_size']} hospitals, {least}"))
     rows.append(("its model", f"{facts['result']['model']}; a phase ends {facts['result']['a_phase_ends']}"))
     return rows
 

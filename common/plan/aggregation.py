@@ -1,11 +1,14 @@
 """How many sites must stand together, and what the server does with their sum."""
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
 from common.plan.part import PlanPart
+
+LEAST_GROUPS: Final = 3  # a median of two is their mean
+LEAST_HOSPITALS_IN_GROUPS: Final = 9
 
 
 class SecureAggregation(PlanPart):
@@ -14,7 +17,8 @@ class SecureAggregation(PlanPart):
     n = ``cohort_size``, t = ``threshold``, s_min = ``minimum_survivors``, c = ``assumed_colluders``. The bounds
     2t > n + c, t <= n and s_min >= max(3, c + 2) are checked in ``plan.py``. ``word_bits``: bits of one masked word;
     ``guard_bits``: headroom in which a wrong unmasking shows. ``coordinate_range``: one coordinate of a site's vector
-    is clipped to +- this value (it is not the clipping norm).
+    is clipped to +- this value (it is not the clipping norm). With ``aggregation.robust`` all numbers are those of one
+    group, which has a sum of its own; n is the most hospitals in it.
     """
 
     cohort_size: Annotated[int, Field(ge=3, le=1000)]
@@ -29,6 +33,11 @@ class SecureAggregation(PlanPart):
     def honest_survivors(self) -> int:
         """Honest sites certainly in every sum, h = s_min - c: those whose noise shares can be relied on."""
         return self.minimum_survivors - self.assumed_colluders
+
+    @property
+    def least_cohort(self) -> int:
+        """The fewest sites whose sum can be opened: max(t, s_min, 3)."""
+        return max(self.threshold, self.minimum_survivors, 3)
 
 
 class ServerRule(StrEnum):
@@ -47,8 +56,12 @@ class Aggregation(PlanPart):
     (0 = none). ``model_selection``: which model is the study's result; ``best_noised`` is the best scored one of the
     last phase, its averaged model included. ``stop_after_scores``: a phase ends early after so many noised scores in a
     row that did not beat the best one before them by more than ``least_gain`` (0: never). What scores decide is decided
-    by noised counts only, and only where they mean something (``common.plan.selection``).
+    by noised counts only, and only where they mean something (``common.plan.selection``). ``robust``: the step is made
+    on the mean of all hospitals, or on the coordinate-wise median of the means of disjoint random groups, each with a
+    secure aggregation of its own (Yin et al. 2018, over groups as in Minsker 2015).
     """
+
+    LATER_KEYS = ("robust",)
 
     rule: Annotated[ServerRule, Field(strict=False)] = ServerRule.MOMENTUM
     learning_rate: Annotated[float, Field(gt=0, le=1000)] = 1.0
@@ -59,11 +72,17 @@ class Aggregation(PlanPart):
     model_selection: Literal["last_average", "last", "best_noised"] = "last_average"
     stop_after_scores: Annotated[int, Field(ge=0, le=1000)] = 0
     least_gain: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    robust: Literal["none", "median_of_groups"] = "none"
 
     @property
     def heeds_scores(self) -> bool:
         """Whether noised scores decide anything: which model is the result, or when a phase ends."""
         return self.model_selection == "best_noised" or self.stop_after_scores > 0
+
+    @property
+    def takes_median(self) -> bool:
+        """Whether a round's hospitals are divided into groups, and the median of their means moves the model."""
+        return self.robust == "median_of_groups"
 
 
 class Timing(PlanPart):

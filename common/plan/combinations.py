@@ -18,10 +18,12 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from common.networks.shapes import AUTOENCODER, RESIDUAL, SMALL_CNN, UNET
+from common.plan.aggregation import LEAST_GROUPS, LEAST_HOSPITALS_IN_GROUPS
 from common.plan.errors import PlanInvalidError
 from common.plan.phases import Method, Phase
 from common.plan.plan import StudyPlan
 from common.plan.privacy import NoisePlacement
+from common.plan.protocol import expected_patients
 from common.plan.task import Intensity, Modality, TaskKind
 
 MOST_VOXELS: Final = 100_000_000  # of a volume: reading scans takes no larger one
@@ -99,6 +101,29 @@ def _window_is_of_ct(plan: StudyPlan) -> Iterator[str]:
         )
 
 
+def _groups_have_a_median(plan: StudyPlan) -> Iterator[str]:
+    """Three groups that can each open a sum, hospitals that have patients for each phase, and noise in every sum."""
+    if not plan.aggregation.takes_median:
+        return
+    rules, sites = plan.secure_aggregation, len(plan.sites)
+    where = "aggregation.robust is median_of_groups, but"
+    if sites < LEAST_HOSPITALS_IN_GROUPS:
+        yield f"{where} the plan lists {sites} sites, groups need {LEAST_HOSPITALS_IN_GROUPS}; remove it"
+    elif sites < LEAST_GROUPS * rules.least_cohort:
+        yield (
+            f"{where} {sites} sites do not make {LEAST_GROUPS} groups of {rules.least_cohort} (secure_aggregation: the "
+            f"larger of threshold {rules.threshold} and minimum_survivors {rules.minimum_survivors}, in each group); "
+            f"secure_aggregation.cohort_size is that of one group: lower it to at most {sites // LEAST_GROUPS}, and "
+            "threshold with it"
+        )
+    if plan.privacy.noise is NoisePlacement.NONE:
+        yield f"{where} privacy.noise is none, and without noise a hospital opens one sum of a model only; remove it"
+    for phase in plan.phases:
+        for site in plan.sites:
+            if expected_patients(phase, site) <= 0:
+                yield f"{where} {site.name} has no patient for phase {phase.name}, so its group may have no mean"
+
+
 def _method_fits(plan: StudyPlan, phase: Phase) -> Iterator[str]:
     kind, method, network = plan.task.kind, phase.method, plan.network.name
     if method not in METHODS[kind]:
@@ -143,6 +168,7 @@ RULES: Final[tuple[Callable[[StudyPlan], Iterator[str]], ...]] = (
     _volumes_fit,
     _spacing_has_every_side,
     _window_is_of_ct,
+    _groups_have_a_median,
 )
 PHASE_RULES: Final[tuple[Callable[[StudyPlan, Phase], Iterator[str]], ...]] = (
     _method_fits,

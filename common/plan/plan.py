@@ -69,6 +69,11 @@ class StudyPlan(PlanPart):
             for site in self.sites
         )
 
+    @property
+    def round_size(self) -> int:
+        """The most hospitals in one round: the cohort, or with groups all of them, divided."""
+        return len(self.sites) if self.aggregation.takes_median else self.secure_aggregation.cohort_size
+
     def canonical(self) -> bytes:
         """Return the bytes that are hashed and signed (RFC 8785): equal for every key order, spacing and machine."""
         return canonical_bytes(self.model_dump(mode="json"))

@@ -58,7 +58,7 @@ def site_weight(plan: StudyPlan, phase: Phase, site: Site) -> float:
     """
     if plan.privacy.noise is not NoisePlacement.LOCAL:
         return 1.0
-    return _expected(phase, site) / max(_expected(phase, other) for other in plan.sites)
+    return expected_patients(phase, site) / max(expected_patients(phase, other) for other in plan.sites)
 
 
 def divisor(plan: StudyPlan, phase: Phase, survivors: Collection[str]) -> float:
@@ -72,13 +72,14 @@ def divisor(plan: StudyPlan, phase: Phase, survivors: Collection[str]) -> float:
     if plan.privacy.noise is NoisePlacement.LOCAL:
         total = math.fsum(site_weight(plan, phase, site) for site in sites)
     else:
-        total = math.fsum(_expected(phase, site) for site in sites)
+        total = math.fsum(expected_patients(phase, site) for site in sites)
     if total <= 0:
         raise ValueError("no patient is expected at the sites that are left; the round has no mean")
     return total
 
 
-def _expected(phase: Phase, site: Site) -> float:
+def expected_patients(phase: Phase, site: Site) -> float:
+    """Return how many patients of a site a round samples on average, by its declared counts."""
     return (
         phase.labelled_sampling_rate * site.labelled_patients
         + phase.unlabelled_sampling_rate * site.unlabelled_patients

@@ -44,7 +44,7 @@ def expected_standard_error(plan: StudyPlan) -> float:
     patients = HELD_OUT_SHARE * sum(site.labelled_patients for site in plan.sites)
     if patients < 2 or not plan.evaluation.held_out:
         return math.inf
-    layout, noise = count_layout(plan), noise_stddev_of_counts(plan, plan.secure_aggregation.cohort_size)
+    layout, noise = count_layout(plan), noise_stddev_of_counts(plan, plan.round_size)
     if layout.kind is CountKind.SEGMENTATION:
         return math.sqrt(DICE_SPREAD**2 / patients + 2 * (noise / patients) ** 2)
     half = patients / 2

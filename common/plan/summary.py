@@ -56,6 +56,7 @@ def summarise(plan: StudyPlan, bought: Guarantee | None, fits: list[PhaseFit]) -
             **rules.model_dump(mode="json"),
             "honest_survivors": rules.honest_survivors,
             "dropouts_tolerated": rules.cohort_size - max(rules.threshold, rules.minimum_survivors),
+            "groups": plan.aggregation.takes_median,
         },
         "phases": [_phase(plan, index, fit) for index, fit in enumerate(fits)],
         "evaluations": evaluations(plan),
@@ -137,7 +138,8 @@ def warnings(plan: StudyPlan, fits: list[PhaseFit]) -> list[str]:
     if rules.assumed_colluders == 0:
         found.append("assumed_colluders = 0: any one curious hospital weakens what the others were promised")
     if rules.cohort_size == max(rules.threshold, rules.minimum_survivors):
-        found.append(f"no dropout is tolerated: one missing site of {rules.cohort_size} aborts the round")
+        lost = "spoils its group" if plan.aggregation.takes_median else "aborts the round"
+        found.append(f"no dropout is tolerated: one missing site of {rules.cohort_size} {lost}")
     if plan.network.initialisation == "seeded":
         found.append("network.initialisation = seeded: public pre-trained weights are the largest gain under privacy")
     for phase, fit in zip(plan.phases, fits, strict=True):

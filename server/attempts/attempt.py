@@ -52,13 +52,13 @@ class Attempt:
 
         ``packets`` is empty afterwards. ``reply_bytes``: the payload that an answer brings (0: none).
         """
+        self._events.on_stage(kind.value, tuple(packets), timeout_s)
         stage = self.stage(kind, packets, timeout_s, reply_bytes=reply_bytes)
         packets.clear()  # the model is in Flower's message now; the caller may still hold what it handed over
         self._channel.ask(stage)
 
     def stage(self, kind: Kind, packets: Mapping[str, Packet], timeout_s: float, *, reply_bytes: int = 0) -> Stage:
-        """Return one stage without sending it; arguments as for ``ask``."""
-        self._events.on_stage(kind.value, tuple(packets), timeout_s)
+        """Return one stage without sending it or telling anybody; arguments as for ``ask``."""
 
         def note(site: str, asked: Asked) -> None:
             sizes = asked.bytes_to_site, asked.bytes_from_site

@@ -62,21 +62,34 @@ class Channel:
         if node is not None:
             self._greeted_at_s = {node: time.monotonic()}
 
-    def ask(self, stage: Stage) -> None:
+    def ask(self, *stages: Stage) -> None:
         """Send a stage's questions and read every answer as it comes; returns when all are in, or it is time.
+
+        Several stages are those of several attempts: one kind, one timeout, no site in two of them.
 
         Outcomes: what the stage's ``take`` returned, ``rejected:content``, those of ``server.attempts.exchange``, and
         ``failed:offline`` for a site without a node.
         """
-        settings = stage.settings
+        settings, of = stages[0].settings, {site: stage for stage in stages for site in stage.sites}
         pace = Pace(
             self.longest_poll_s,
             max(1, LARGEST_BATCH_BYTES // (settings.reply_bytes + 1)),
             first_poll_s=self.first_poll_s,
         )
-        for site in stage.offline:
-            stage.settle(site, Outcome("failed:offline", 0.0))
-        exchange(self.grid, stage.questions, stage.read, timeout_s=settings.timeout_s, pace=pace, settled=stage.settle)
+        questions: dict[str, Message] = {}
+        for stage in stages:
+            for site in stage.offline:
+                stage.settle(site, Outcome("failed:offline", 0.0))
+            questions |= stage.questions
+            stage.questions.clear()  # each is let go once it was sent
+
+        def read(site: str, reply: Message) -> str:
+            return of[site].read(site, reply)
+
+        def settle(site: str, outcome: Outcome) -> None:
+            of[site].settle(site, outcome)
+
+        exchange(self.grid, questions, read, timeout_s=settings.timeout_s, pace=pace, settled=settle)
 
     def _greet(self, nodes: list[int]) -> None:
         nonces = {str(node): os.urandom(NONCE_BYTES) for node in nodes}

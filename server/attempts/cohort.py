@@ -1,10 +1,12 @@
 """Who takes part in an attempt: the sites that are online, minus those that rest, within the plan's numbers."""
 
 import hashlib
+import math
 import secrets
 from collections import Counter
 from dataclasses import dataclass, field
 
+from common.plan.aggregation import LEAST_GROUPS
 from common.plan.plan import StudyPlan
 from server.attempts.suspicion import Suspicions
 
@@ -12,9 +14,9 @@ LONGEST_REST = 16
 
 
 def least_cohort(plan: StudyPlan) -> int:
-    """Return the smallest cohort that can finish: max(t, s_min, 3)."""
-    rules = plan.secure_aggregation
-    return max(rules.threshold, rules.minimum_survivors, 3)
+    """Return the smallest cohort that can finish: max(t, s_min, 3), or three groups of so many."""
+    least = plan.secure_aggregation.least_cohort
+    return LEAST_GROUPS * least if plan.aggregation.takes_median else least
 
 
 @dataclass(eq=False)
@@ -47,7 +49,7 @@ class Attendance:
 def choose_cohort(plan: StudyPlan, online: tuple[str, ...], attendance: Attendance) -> tuple[str, ...] | None:
     """Return the cohort (sorted), None if too few are online.
 
-    At most ``cohort_size`` sites, drawn at random where more are there; resting sites are called in only where the
+    At most ``plan.round_size`` sites, drawn at random where more are there; resting sites are called in only where the
     others do not suffice.
     """
     fresh = [site for site in online if not attendance.rests(site)]
@@ -55,7 +57,7 @@ def choose_cohort(plan: StudyPlan, online: tuple[str, ...], attendance: Attendan
     fresh += tired[: max(0, least_cohort(plan) - len(fresh))]
     if len(fresh) < least_cohort(plan):
         return None
-    size = plan.secure_aggregation.cohort_size
+    size = plan.round_size
     if len(fresh) > size:
         fresh = secrets.SystemRandom().sample(fresh, size)
     return tuple(sorted(fresh))
@@ -81,13 +83,35 @@ def publicly_ranked(cohort: tuple[str, ...], *, plan: StudyPlan, turn: int = 0) 
 
 
 def cohort_without_liars(
-    whole: tuple[str, ...], suspicions: Suspicions, *, plan: StudyPlan, attempt: int, part: int
+    whole: tuple[str, ...],
+    suspicions: Suspicions,
+    *,
+    plan: StudyPlan,
+    attempt: int,
+    part: int,
+    turn: int | None = None,
 ) -> tuple[str, ...]:
     """Return the cohort of an attempt: ``whole``, less whom the search for a liar leaves out.
 
-    ``part``: which part is tried where no few hospitals explain the sums that failed.
+    ``part``: which part is tried where no few hospitals explain the sums that failed. ``turn``: whose turn it is of two
+    that are left out in turn, where a round has several attempts; None: the attempt says.
     """
-    left_out = suspicions.left_out_in(attempt, publicly_ranked(whole, plan=plan), least=least_cohort(plan))
+    ranked, least = publicly_ranked(whole, plan=plan), least_cohort(plan)
+    left_out = suspicions.left_out_in(attempt, ranked, least=least, turn=turn)
     if left_out is None:
         return part_of(whole, plan=plan, number=part)
     return tuple(site for site in whole if site not in left_out)
+
+
+def random_groups(cohort: tuple[str, ...], *, plan: StudyPlan) -> list[tuple[str, ...]]:
+    """Return the cohort as disjoint groups, drawn at random, each sorted and able to open a sum of its own.
+
+    As few groups as ``cohort_size`` (the most in one) allows, at least three, of sizes that differ by one at most.
+    Where that would leave a group too small, there is one group less, and who is left over is drawn at random too.
+    """
+    rules, drawn = plan.secure_aggregation, secrets.SystemRandom().sample(cohort, len(cohort))
+    count = max(LEAST_GROUPS, math.ceil(len(drawn) / rules.cohort_size))
+    if len(drawn) // count < rules.least_cohort:
+        count -= 1
+        drawn = drawn[: count * rules.cohort_size]
+    return [tuple(sorted(drawn[first::count])) for first in range(count)]

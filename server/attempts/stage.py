@@ -83,6 +83,11 @@ class Stage:
         )
 
     @property
+    def sites(self) -> set[str]:
+        """Whom the stage is for."""
+        return set(self._sent_bytes)
+
+    @property
     def offline(self) -> set[str]:
         """The sites without a node."""
         return set(self._sent_bytes) - set(self.nodes)

@@ -4,24 +4,32 @@ Settings here change only speed and patience, never the model or the guarantee.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from common.plan.errors import PlanInvalidError
 from common.plan.schedule import is_closing, last_round, total_rounds
 from common.processes.freed_memory import give_back
 from common.secagg.refusals import TABLE, Check, RoundAbortedError
 from common.secagg.stages import Kind
 from server.attempts.attempt import Attempt
 from server.attempts.channel import Channel
-from server.attempts.cohort import Attendance, choose_cohort, cohort_without_liars, least_cohort, publicly_ranked
+from server.attempts.cohort import (
+    Attendance,
+    choose_cohort,
+    cohort_without_liars,
+    least_cohort,
+    publicly_ranked,
+    random_groups,
+)
 from server.attempts.orders import new_order
 from server.attempts.retries import SUMMED, UNSOUND, Failures, RetryRules
 from server.attempts.suspicion import Suspicions
 from server.attempts.telling import tell_people
-from server.model.blocks import Weights
+from server.model.blocks import Vector, Weights
 from server.model.state import StateOf, evaluation_of
 from server.model.sums import write_sum
 from server.secagg.opening import OpenedSum
@@ -88,16 +96,42 @@ class StudyRun:
         self.announced = announced_results(self.journal)
 
     def open_attempt(self, state: StateOf[Weights]) -> Attempt | RunState:
-        """Choose the cohort, make the next attempt's number durable, and prepare its order; or say why the run ends."""
+        """Choose the cohort, make the next attempt's number durable, and prepare its order; or say why the run ends.
+
+        Raises: PlanInvalidError for a plan that draws groups (``open_groups``).
+        """
+        if self.study.plan.aggregation.takes_median:
+            raise PlanInvalidError(
+                "aggregation.robust = median_of_groups: a round is several attempts; run whole rounds"
+            )
+        opened = self.open_groups(state)
+        return opened if isinstance(opened, RunState) else opened[0]
+
+    def open_groups(self, state: StateOf[Weights]) -> list[Attempt] | RunState:
+        """Prepare the attempts of a round, one for each group (the whole cohort where the plan draws none)."""
         plan = self.study.plan
         whole = choose_cohort(plan, self._gather(), self.attendance)
         ended = self._reason_to_end(state, whole)
         if ended or whole is None:
             return ended or RunState.NO_COHORT
         number, part = self.journal.last_attempt() + 1, self.failures.part
-        cohort = cohort_without_liars(whole, self.suspicions, plan=plan, attempt=number, part=part)
-        facts = self.study.network.phases[state.phase]
-        model = facts.travelling(state.parameters)
+        turn = self.orders_of_a_site(state.phase) if plan.aggregation.takes_median else None
+        cohort = cohort_without_liars(whole, self.suspicions, plan=plan, attempt=number, part=part, turn=turn)
+        model = self.study.network.phases[state.phase].travelling(state.parameters)
+        groups = random_groups(cohort, plan=plan) if plan.aggregation.takes_median else [cohort]
+        return [self._prepare(state, model, group, whole) for group in groups]
+
+    def orders_of_a_site(self, phase: int) -> int:
+        """Return how often any one site was ordered in a phase at most: what its own limit of attempts counts."""
+        if self.study.plan.aggregation.takes_median:
+            return self.journal.most_orders_of_a_site(phase)
+        return self.journal.attempts_in(phase)
+
+    def _prepare(
+        self, state: StateOf[Weights], model: Vector, cohort: tuple[str, ...], whole: tuple[str, ...]
+    ) -> Attempt:
+        """Make the next attempt's number durable, and prepare its order."""
+        plan, facts = self.study.plan, self.study.network.phases[state.phase]
         digest = facts.model_digest(model)
         number = self.journal.record_attempt(
             phase=state.phase,
@@ -121,6 +155,13 @@ class StudyRun:
     def give_up(self, attempt: Attempt, aborted: RoundAbortedError) -> None:
         """Note an aborted attempt, and wait before the next."""
         self.failures.note(aborted.check)
+        abort = self.note_lost(attempt, aborted)
+        self.conclude(attempt)
+        self.note_attendance([attempt])
+        self.pause(abort)
+
+    def note_lost(self, attempt: Attempt, aborted: RoundAbortedError) -> AbortRow:
+        """Note that an attempt was aborted, and who was in its sum if that was not sound."""
         abort = AbortRow(attempt.number, TABLE[aborted.check].code, str(aborted), aborted.suspects)
         summed: tuple[str, ...] = ()
         if aborted.check in UNSOUND:
@@ -128,8 +169,10 @@ class StudyRun:
             summed = attempt.session.summed if aborted.check in SUMMED else attempt.session.dealers
             self.suspicions.note_unsound(frozenset(summed))
         self.journal.record_abort(abort, replace(attempt.details(), summed=summed))
-        self._conclude(attempt)
-        self._note_attendance(attempt)
+        return abort
+
+    def pause(self, abort: AbortRow) -> None:
+        """Wait before the next attempt."""
         wait_s = self.failures.wait_s(self.settings.retries)
         self.events.on_aborted(abort, wait_s)
         self._sleep(wait_s)
@@ -160,9 +203,9 @@ class StudyRun:
 
     def close_attempt(self, attempt: Attempt, opened: OpenedSum) -> None:
         """Note who was there, and tell the watcher."""
-        self._note_attendance(attempt)
+        self.note_attendance([attempt])
         self.suspicions.note_sound(frozenset(attempt.whole), frozenset(opened.participants))
-        self._conclude(attempt)
+        self.conclude(attempt)
         self.failures.clear()
         start, count = attempt.start, len(opened.participants)
         score = evaluation_of(
@@ -180,7 +223,7 @@ class StudyRun:
 
     def _gather(self) -> tuple[str, ...]:
         """Return the sites that are online: at once if the full cohort is, after ``gather_s`` if enough are."""
-        wanted, least = self.study.plan.secure_aggregation.cohort_size, least_cohort(self.study.plan)
+        wanted, least = self.study.plan.round_size, least_cohort(self.study.plan)
         began_s = time.monotonic()
         while len(online := self.channel.online()) < wanted and not self.should_stop():
             patience_s = self.settings.gather_s if len(online) >= least else self.settings.cohort_wait_s
@@ -194,7 +237,7 @@ class StudyRun:
         plan = self.study.plan
         if self.should_stop():
             return RunState.STOPPED
-        if self.journal.attempts_in(state.phase) >= plan.phases[state.phase].maximum_attempts:
+        if self.orders_of_a_site(state.phase) >= plan.phases[state.phase].maximum_attempts:
             closing = is_closing(plan, state.phase, state.round_number)
             return RunState.NOT_SCORED if closing else RunState.NO_ATTEMPT_LEFT
         sizes = {"cohort_size": len(whole or ()), "part_size": least_cohort(plan)}
@@ -212,7 +255,7 @@ class StudyRun:
             cohort=cohort,
         )
 
-    def _conclude(self, attempt: Attempt) -> None:
+    def conclude(self, attempt: Attempt) -> None:
         """Write down what the sums so far prove of a site, for people, before a cohort follows from it."""
         plan = self.study.plan
         ranked = publicly_ranked(attempt.whole, plan=plan)
@@ -220,9 +263,11 @@ class StudyRun:
         if row is not None:
             tell_people(self.study, self.journal, row)
 
-    def _note_attendance(self, attempt: Attempt) -> None:
-        self.attendance.note_timeouts(attempt.silent, attempt.spoke)
-        for site in attempt.doubtful:
+    def note_attendance(self, attempts: Sequence[Attempt]) -> None:
+        """Note who of a round was silent, who spoke, and at whose node somebody else may sit."""
+        silent = set[str]().union(*(attempt.silent for attempt in attempts))
+        self.attendance.note_timeouts(silent, set[str]().union(*(attempt.spoke for attempt in attempts)))
+        for site in set[str]().union(*(attempt.doubtful for attempt in attempts)):
             self.channel.doubt(site)
 
     def _sleep(self, seconds: float) -> None:

@@ -74,17 +74,17 @@ class Suspicions:
         if self.searching:
             self.left_out.append(whole - summed)
 
-    def left_out_in(self, attempt: int, whole: Sequence[str], *, least: int) -> Sites | None:
+    def left_out_in(self, attempt: int, whole: Sequence[str], *, least: int, turn: int | None = None) -> Sites | None:
         """Return whom an attempt leaves out of ``whole``, which is in a public order; None where no set explains all.
 
-        At most so many that ``least`` remain.
+        At most so many that ``least`` remain. ``turn``: which of two that are left out in turn; None: by the attempt.
         """
         room = len(whole) - least
         if self.in_force and attempt >= self.in_force.until_attempt:
             self.in_force = None
         if self.in_force:
             groups = self.in_force.groups
-            resting = frozenset(groups[attempt % len(groups)]) & frozenset(whole)
+            resting = frozenset(groups[(attempt if turn is None else turn) % len(groups)]) & frozenset(whole)
             return resting if len(resting) <= room else frozenset()
         if not self.searching or room < 1:
             return frozenset()

@@ -63,7 +63,7 @@ def main() -> None:
     """Read a plan in its canonical form, and write the numbers for one site to the full cohort."""
     os.nice(_LESS_URGENT)
     plan = StudyPlan.model_validate_json(sys.stdin.buffer.read(), strict=False)
-    sites = range(1, plan.secure_aggregation.cohort_size + 1)
+    sites = range(1, plan.round_size + 1)
     json.dump([noise_stddev_of_counts(plan, count).hex() for count in sites], sys.stdout)
 
 

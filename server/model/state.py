@@ -6,6 +6,7 @@ holds the sum and the new parameters, and nothing else of their size.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
@@ -25,6 +26,7 @@ from common.plan.selection import ends_early
 from common.secagg.accumulator import SummedVector
 from server.model.blocks import Computed, Vector, Weights, blocks, part_of, whole
 from server.model.evaluation import Evaluation, evaluate
+from server.model.group_median import GroupSum, median, summed_counts
 from server.model.optimiser import OptimiserState, computed_average, computed_step, new_optimiser_state
 from server.model.phase_facts import StudyNetwork
 
@@ -133,15 +135,44 @@ def computed_sum(
 
     State and sum must stay as they are while the result is used. Raises: as ``apply_sum``.
     """
-    facts = network.phases[state.phase]
+    share = divisor(plan, network.phases[state.phase].phase, participants)
     evaluation = evaluation_of(plan, state.phase, state.round_number, meta=total.meta, participants=len(participants))
-    share = divisor(plan, facts.phase, participants)
-    state = _heed(plan, replace(state, attempt=attempt), evaluation)
+    state = replace(state, attempt=attempt)
+    return _moved(plan, network, state, evaluation, direction=_direction(plan, total, share), share=share)
+
+
+def computed_median(
+    plan: StudyPlan, network: StudyNetwork, state: StateOf[Weights], groups: Sequence[GroupSum]
+) -> Applied[Weights]:
+    """Apply the opened sums of a round's groups: one step on the median of their means; counts of patients add up.
+
+    ``divisor`` is that of the last group. Result and errors: as ``computed_sum``.
+    """
+    phase = network.phases[state.phase].phase
+    shares = [divisor(plan, phase, group.participants) for group in groups]
+    counted = sum(len(group.participants) for group in groups)
+    counts = summed_counts([group.total.meta for group in groups])
+    evaluation = evaluation_of(plan, state.phase, state.round_number, meta=counts, participants=counted)
+    middle = median([_direction(plan, group.total, share) for group, share in zip(groups, shares, strict=True)])
+    state = replace(state, attempt=groups[-1].attempt)
+    return _moved(plan, network, state, evaluation, direction=middle, share=shares[-1])
+
+
+def _moved(
+    plan: StudyPlan,
+    network: StudyNetwork,
+    state: StateOf[Weights],
+    evaluation: Evaluation | None,
+    *,
+    direction: Weights,
+    share: float,
+) -> Applied[Weights]:
+    """Take the step of the state's round along ``direction``, after heeding the score of the model before it."""
+    facts = network.phases[state.phase]
+    state = _heed(plan, state, evaluation)
     if is_closing(plan, state.phase, state.round_number):
         return Applied(_closed(plan, state), share, evaluation)
-    optimiser, weights = _step(
-        plan, facts.phase, state, part_of(state.parameters, facts.trained), _direction(plan, total, share)
-    )
+    optimiser, weights = _step(plan, facts.phase, state, part_of(state.parameters, facts.trained), direction)
     parameters = _with_part(state.parameters, facts.trained, weights)
     decay = 0.0 if facts.phase.method is Method.STANDARDISE else plan.aggregation.average_decay
     # frozen weights are equal in both, so they stay what they are

@@ -280,6 +280,7 @@ def _privacy(plan: StudyPlan, epsilon: dict[str, float] | None) -> Markup:
 
 def _plan(plan: StudyPlan) -> Markup:
     rules, size = plan.secure_aggregation, " × ".join(str(side) for side in plan.image.size_px)
+    groups = f", in random groups of at most {rules.cohort_size}" if plan.aggregation.takes_median else ""
     return facts(
         {
             "digest": element("code", plan.digest()),
@@ -288,7 +289,7 @@ def _plan(plan: StudyPlan) -> Markup:
             "network": plan.network.name,
             "phases": "; ".join(f"{phase.name}: {plural(phase.rounds, 'round')}" for phase in plan.phases),
             "noise": plan.privacy.noise.value,
-            "hospitals in a round": f"up to {rules.cohort_size}; a sum needs {rules.minimum_survivors}",
+            "hospitals in a round": f"up to {plan.round_size}{groups}; a sum needs {rules.minimum_survivors}",
             "assumed colluding": plural(rules.assumed_colluders, "hospital"),
         }
     )

@@ -4,26 +4,31 @@ from dataclasses import dataclass
 
 from common.plan.schedule import version_before
 from server.model.evaluation import Evaluation
+from server.model.group_median import summed_counts
 from server.model.state import evaluation_of
 from server.study.folder import Study
 from server.study.journal import Journal
-from server.study.journal_rows import AbortRow, AppliedRow, AttemptRow, OpenedRow
+from server.study.journal_rows import AbortRow, AppliedRow, AttemptRow, MedianRow, OpenedRow
 
 
 @dataclass(frozen=True, eq=False)
 class AttemptRecord:
-    """Everything the journal says about one attempt; ``version``: rounds applied to the model it was ordered with."""
+    """Everything the journal says about one attempt; ``version``: rounds applied to the model it was ordered with.
+
+    ``median``: where the sum was one of several whose median moved the model; the last of them has ``applied`` too.
+    """
 
     ordered: AttemptRow
     version: int
     opened: OpenedRow | None
     applied: AppliedRow | None
     abort: AbortRow | None
+    median: MedianRow | None = None
 
     @property
     def outcome(self) -> str:
         """``applied``, ``aborted``, ``opened`` (not applied yet) or ``running`` (or cut off by a crash)."""
-        if self.applied:
+        if self.applied or self.median:
             return "applied"
         if self.abort:
             return "aborted"
@@ -35,6 +40,7 @@ def attempt_records(study: Study, journal: Journal) -> list[AttemptRecord]:
     opened = {row.attempt: row for row in journal.opened()}
     applied = {row.attempt: row for row in journal.applied()}
     aborts = {row.attempt: row for row in journal.aborts()}
+    medians = {row.attempt: row for row in journal.medians()}
     return [
         AttemptRecord(
             row,
@@ -42,6 +48,7 @@ def attempt_records(study: Study, journal: Journal) -> list[AttemptRecord]:
             opened.get(row.attempt),
             applied.get(row.attempt),
             aborts.get(row.attempt),
+            medians.get(row.attempt),
         )
         for row in journal.attempts()
     ]
@@ -49,16 +56,18 @@ def attempt_records(study: Study, journal: Journal) -> list[AttemptRecord]:
 
 def scores_by_version(study: Study, journal: Journal) -> dict[int, Evaluation]:
     """Return the noised scores by version of the model (rounds applied to it), in order."""
-    scores = {}
-    for record in attempt_records(study, journal):
+    scores, records = {}, attempt_records(study, journal)
+    for record in records:
         if record.opened and record.applied:
-            row, ordered = record.opened, record.ordered
+            ordered, last = record.ordered, record.ordered.attempt
+            sums = [each.opened for each in records if each.opened and each.median and each.median.applied == last]
+            rows = sums or [record.opened]
             score = evaluation_of(
                 study.plan,
                 ordered.phase,
                 ordered.round_number,
-                meta=row.meta,
-                participants=len(row.participants),
+                meta=summed_counts([row.meta for row in rows]),
+                participants=sum(len(row.participants) for row in rows),
             )
             if score:
                 scores[record.version] = score

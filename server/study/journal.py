@@ -7,6 +7,7 @@
     answers    what each site was asked, what became of it, bytes and seconds
     refusals   signed refusals of sites: code, and the site they name
     heads      the head of each site's ledger, as it signed it with its keys: against older copies of a ledger
+    medians    of which group's sums an applied row is the median, where the plan draws groups
     unsound    who was in the sum of an attempt that was given up because the sum failed its check
     suspicions what such sums proved: who is left out of cohorts since when, until when, and why
 
@@ -17,10 +18,11 @@ the server starts again. Triggers refuse every change and deletion of a row.
 import json
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -34,34 +36,13 @@ from server.study.journal_rows import (
     AttemptRow,
     Details,
     HeadRow,
+    MedianRow,
     OpenedRow,
     RefusalRow,
     SuspicionKind,
     SuspicionRow,
 )
-
-_TABLES: Final = {
-    "study": "one INTEGER PRIMARY KEY CHECK (one = 1), plan_digest BLOB NOT NULL, started_unix_s REAL NOT NULL",
-    "attempts": "attempt INTEGER PRIMARY KEY, phase INTEGER NOT NULL, round_number INTEGER NOT NULL,"
-    " cohort TEXT NOT NULL, model_digest BLOB NOT NULL, unix_s REAL NOT NULL",
-    "aborts": "attempt INTEGER PRIMARY KEY REFERENCES attempts, code INTEGER NOT NULL, sentence TEXT NOT NULL,"
-    " suspects TEXT NOT NULL, unix_s REAL NOT NULL",
-    "opened": "attempt INTEGER PRIMARY KEY REFERENCES attempts, participants TEXT NOT NULL, dropped TEXT NOT NULL,"
-    " sum_digest BLOB NOT NULL, session_id BLOB NOT NULL, survivors_digest BLOB NOT NULL,"
-    " transcript_digest BLOB NOT NULL, meta BLOB NOT NULL, unix_s REAL NOT NULL",
-    "applied": "attempt INTEGER PRIMARY KEY REFERENCES opened, divisor REAL NOT NULL, checkpoint_sha256 TEXT NOT NULL,"
-    " model_digest BLOB NOT NULL, finished INTEGER NOT NULL, unix_s REAL NOT NULL",
-    "answers": "attempt INTEGER NOT NULL REFERENCES attempts, asked TEXT NOT NULL, site TEXT NOT NULL,"
-    " outcome TEXT NOT NULL, bytes_to_site INTEGER NOT NULL, bytes_from_site INTEGER NOT NULL, seconds REAL NOT NULL,"
-    " PRIMARY KEY (attempt, asked, site)",
-    "refusals": "attempt INTEGER NOT NULL REFERENCES attempts, site TEXT NOT NULL, stage TEXT NOT NULL,"
-    " code INTEGER NOT NULL, about TEXT NOT NULL, PRIMARY KEY (attempt, site)",
-    "heads": "attempt INTEGER NOT NULL REFERENCES attempts, site TEXT NOT NULL, head BLOB NOT NULL,"
-    " PRIMARY KEY (attempt, site)",
-    "unsound": "attempt INTEGER PRIMARY KEY REFERENCES attempts, summed TEXT NOT NULL",
-    "suspicions": "attempt INTEGER PRIMARY KEY REFERENCES attempts, kind TEXT NOT NULL, groups TEXT NOT NULL,"
-    " until_attempt INTEGER NOT NULL, sentence TEXT NOT NULL, unix_s REAL NOT NULL",
-}
+from server.study.journal_tables import schema
 
 
 class Journal:
@@ -93,7 +74,7 @@ class Journal:
         self._database.execute("PRAGMA journal_mode=WAL")
         self._database.execute("PRAGMA synchronous=FULL")
         self._database.execute("PRAGMA foreign_keys=ON")
-        self._write([(sql, ()) for sql in _schema()])
+        self._write([(sql, ()) for sql in schema()])
         self._write([("INSERT OR IGNORE INTO study VALUES (1, ?, ?)", (plan_digest, self._clock()))])
 
     def close(self) -> None:
@@ -134,10 +115,13 @@ class Journal:
         )
         self._write([("INSERT INTO opened VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values), *_statements(details)])
 
-    def record_applied(self, row: AppliedRow) -> None:
-        """Note that a sum moved the model; the checkpoint is durable already."""
+    def record_applied(self, row: AppliedRow, medians: Sequence[MedianRow] = ()) -> None:
+        """Note that a sum, or the median of ``medians``, moved the model; the checkpoint is durable already."""
         values = (row.attempt, row.divisor, row.checkpoint_sha256, row.model_digest, int(row.finished), self._clock())
-        self._write([("INSERT INTO applied VALUES (?, ?, ?, ?, ?, ?)", values)])
+        members = [
+            ("INSERT INTO medians VALUES (?, ?, ?)", (each.attempt, each.divisor, each.applied)) for each in medians
+        ]
+        self._write([("INSERT INTO applied VALUES (?, ?, ?, ?, ?, ?)", values), *members])
 
     def record_answers(self, answers: Sequence[AnswerRow]) -> None:
         """Note answers that came after the attempt was decided (to RESULT).
@@ -157,6 +141,11 @@ class Journal:
     def attempts_in(self, phase: int) -> int:
         """Return how many attempts at rounds of a phase were numbered."""
         return int(self._rows("SELECT count(*) FROM attempts WHERE phase = ?", phase)[0][0])
+
+    def most_orders_of_a_site(self, phase: int) -> int:
+        """Return how many attempts of a phase the site was ordered for that was ordered for most."""
+        orders = Counter(site for row in self.attempts() if row.phase == phase for site in row.cohort)
+        return max(orders.values(), default=0)
 
     def attempts(self) -> list[AttemptRow]:
         """Return all attempts, in order."""
@@ -190,6 +179,11 @@ class Journal:
     def applied(self) -> list[AppliedRow]:
         """Return all applied sums, in order."""
         return [_applied_row(row) for row in self._rows("SELECT * FROM applied ORDER BY attempt")]
+
+    def medians(self) -> list[MedianRow]:
+        """Return which opened sums were applied as a median; empty for journals of before there were groups."""
+        rows = self._rows("SELECT * FROM medians ORDER BY attempt") if self._has("medians") else []
+        return [MedianRow(*row) for row in rows]
 
     def last_applied(self) -> AppliedRow | None:
         """Return the last applied sum, None before the first."""
@@ -266,17 +260,6 @@ class Journal:
 
 def _applied_row(row: tuple[Any, ...]) -> AppliedRow:
     return AppliedRow(row[0], row[1], row[2], row[3], bool(row[4]), row[5])
-
-
-def _schema() -> list[str]:
-    tables = [f"CREATE TABLE IF NOT EXISTS {name} ({columns}) STRICT" for name, columns in _TABLES.items()]
-    triggers = [
-        f"CREATE TRIGGER IF NOT EXISTS {name}_{event.lower()} BEFORE {event} ON {name}"
-        " BEGIN SELECT raise(ABORT, 'the journal is append-only'); END"
-        for name in _TABLES
-        for event in ("UPDATE", "DELETE")
-    ]
-    return tables + triggers
 
 
 def _statements(details: Details) -> list[tuple[str, tuple[Any, ...]]]:

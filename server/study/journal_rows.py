@@ -62,6 +62,15 @@ class AppliedRow:
 
 
 @dataclass(frozen=True)
+class MedianRow:
+    """An opened sum of a group. ``divisor``: of its mean. ``applied``: the attempt whose row stands for the round."""
+
+    attempt: int
+    divisor: float
+    applied: int
+
+
+@dataclass(frozen=True)
 class AnswerRow:
     """What became of one question to one site: ``taken``, ``timeout``, ``refused:…``, ``rejected:…``, ``failed:…``."""
 

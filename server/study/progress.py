@@ -12,12 +12,18 @@ Order of writes in a round, each durable before the next:
 
 A crash before 3 loses the attempt (its number stays used), one after 3 loses nothing: the sum is applied on the next
 start. ``applied.attempt`` is a primary key and each sum leads from one stored state to the next, so none counts twice.
+Where the plan draws groups, 1 to 3 happen for each of them, 4 and 5 once for the round: after a crash the groups that
+were opened are the round if they are three, else it is done again.
 
 Limit: without noise (public data only) sites never open two sums over one model. A crash in the moment between the
 sites' last answer and 3 then leaves a study that cannot go on; with noise the round is done again, and charged.
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from common.networks.errors import WeightsInvalidError
+from common.plan.aggregation import LEAST_GROUPS
 from common.plan.protocol import divisor
 from common.secagg.accumulator import SummedVector
 from common.secagg.messages import Result
@@ -26,12 +32,22 @@ from common.secagg.statements import result_digest
 from server.errors import StudyFolderInvalidError
 from server.model.blocks import Weights
 from server.model.checkpoint import KEPT, open_checkpoint, prune_checkpoints, write_checkpoint
-from server.model.state import ModelState, StateOf, apply_sum, computed_sum, in_memory, start_state, state_from
+from server.model.group_median import GroupSum
+from server.model.state import (
+    ModelState,
+    StateOf,
+    apply_sum,
+    computed_median,
+    computed_sum,
+    in_memory,
+    start_state,
+    state_from,
+)
 from server.model.sums import read_sum
 from server.model.tensor_file import remove_unfinished, set_aside
 from server.study.folder import Study
 from server.study.journal import Journal
-from server.study.journal_rows import LOST, AbortRow, AppliedRow, AttemptRow, OpenedRow
+from server.study.journal_rows import LOST, AbortRow, AppliedRow, AttemptRow, MedianRow, OpenedRow
 
 LOST_SENTENCE = "the server stopped before the sum was opened"
 
@@ -54,9 +70,11 @@ def resume(study: Study, journal: Journal) -> StateOf[Weights]:
         journal.record_abort(AbortRow(attempt, LOST, LOST_SENTENCE, ()))
     state = stored_state(study, journal)
     given_up = {abort.attempt for abort in journal.aborts()}
-    for row in journal.opened():
-        if row.attempt > state.attempt and row.attempt not in given_up:
-            state = apply_opened(study, journal, state, row, _sum_of(study, journal, row)) or state
+    waiting = [row for row in journal.opened() if row.attempt > state.attempt and row.attempt not in given_up]
+    if study.plan.aggregation.takes_median:
+        return (apply_groups(study, journal, state, waiting) or state) if waiting else state
+    for row in waiting:
+        state = apply_opened(study, journal, state, row, _sum_of(study, journal, row)) or state
     return state
 
 
@@ -90,7 +108,6 @@ def apply_opened(
     the sum cannot be applied (nobody expected at its sites, weights not finite): the attempt is then noted as
     aborted, and the model stays.
     """
-    facts = study.network.phases[state.phase]
     try:
         applied = computed_sum(
             study.plan, study.network, state, attempt=row.attempt, participants=row.participants, total=total
@@ -100,11 +117,52 @@ def apply_opened(
         return None
     sha256, share = write_checkpoint(study.folder.checkpoints, applied.state), applied.divisor
     del applied  # so that the model read back is the only one in memory
-    after = _opened_checkpoint(study, row.attempt, sha256)
-    digest = facts.digest_of(after.parameters)
-    journal.record_applied(AppliedRow(row.attempt, share, sha256, digest, after.finished))
+    return _noted(study, journal, state, AppliedRow(row.attempt, share, sha256, b"", finished=False))
+
+
+def apply_groups(
+    study: Study, journal: Journal, state: StateOf[Weights], rows: Sequence[OpenedRow]
+) -> StateOf[Weights] | None:
+    """Move the model by the median of a round's opened groups, as ``apply_opened`` does by one sum.
+
+    In memory are the sums of all groups. None, with every group noted as aborted, where fewer than three were opened
+    or the median cannot be applied: the sums were released and are charged, and the round is done again.
+    """
+    phase = study.network.phases[state.phase].phase
+    if len(rows) < LEAST_GROUPS:
+        why = f"{len(rows)} groups of this round were opened, a median needs {LEAST_GROUPS}"
+        _note_given_up(journal, rows, Check.C_TOO_FEW, why)
+        return None
+    try:
+        applied = computed_median(study.plan, study.network, state, _group_sums(study, journal, rows))
+    except (ValueError, WeightsInvalidError) as error:
+        _note_given_up(journal, rows, Check.ANY_INTERNAL, str(error))
+        return None
+    sha256, share = write_checkpoint(study.folder.checkpoints, applied.state), applied.divisor
+    del applied
+    last = rows[-1].attempt
+    medians = [MedianRow(row.attempt, divisor(study.plan, phase, row.participants), last) for row in rows]
+    return _noted(study, journal, state, AppliedRow(last, share, sha256, b"", finished=False), medians)
+
+
+def _note_given_up(journal: Journal, rows: Sequence[OpenedRow], check: Check, why: str) -> None:
+    for row in rows:
+        journal.record_abort(AbortRow(row.attempt, TABLE[check].code, why, ()))
+
+
+def _noted(
+    study: Study, journal: Journal, state: StateOf[Weights], row: AppliedRow, medians: Sequence[MedianRow] = ()
+) -> StateOf[Weights]:
+    """Read the new checkpoint back, make the row of the round that ``state`` was at durable, return the next state."""
+    after = _opened_checkpoint(study, row.attempt, row.checkpoint_sha256)
+    digest = study.network.phases[state.phase].digest_of(after.parameters)
+    journal.record_applied(replace(row, model_digest=digest, finished=after.finished), medians)
     prune_checkpoints(study.folder.checkpoints, journal.recently_applied(KEPT + 1))
     return after
+
+
+def _group_sums(study: Study, journal: Journal, rows: Sequence[OpenedRow]) -> list[GroupSum]:
+    return [GroupSum(row.attempt, row.participants, _sum_of(study, journal, row)) for row in rows]
 
 
 def _opened_checkpoint(study: Study, attempt: int, digest: str) -> StateOf[Weights]:
@@ -115,6 +173,9 @@ def _opened_checkpoint(study: Study, attempt: int, digest: str) -> StateOf[Weigh
 def announced_results(journal: Journal) -> dict[int, bytes]:
     """Return the digest of the RESULT of each attempt that moved the model: what its sites were, or would be, told."""
     opened = {row.attempt: row for row in journal.opened()}
+    applied = {row.attempt: row for row in journal.applied()}
+    groups = [replace(applied[each.applied], attempt=each.attempt, divisor=each.divisor) for each in journal.medians()]
+    steps = applied | {each.attempt: each for each in groups}
     return {
         step.attempt: result_digest(
             Result(
@@ -126,7 +187,7 @@ def announced_results(journal: Journal) -> dict[int, bytes]:
                 signature=bytes(64),
             )
         )
-        for step, row in ((step, opened[step.attempt]) for step in journal.applied())
+        for step, row in ((step, opened[step.attempt]) for step in steps.values())
     }
 
 
@@ -136,11 +197,18 @@ def replay(study: Study, journal: Journal) -> ModelState:
     Raises: StudyFolderInvalidError if a sum is not the one that was opened, or a divisor is not that of the plan.
     """
     state, opened = start_state(study.network), {row.attempt: row for row in journal.opened()}
+    medians = journal.medians()
     for step in journal.applied():
+        groups = [each for each in medians if each.applied == step.attempt]
+        phase = study.network.phases[state.phase].phase
+        for attempt, noted in [(each.attempt, each.divisor) for each in groups] or [(step.attempt, step.divisor)]:
+            if divisor(study.plan, phase, opened[attempt].participants) != noted:
+                raise StudyFolderInvalidError(f"attempt {attempt}: the journal's divisor is not that of the plan")
+        if study.plan.aggregation.takes_median:
+            sums = _group_sums(study, journal, [opened[each.attempt] for each in groups])
+            state = in_memory(computed_median(study.plan, study.network, state, sums).state)
+            continue
         row = opened[step.attempt]
-        phase = study.network.phases[state.phase]
-        if divisor(study.plan, phase.phase, row.participants) != step.divisor:
-            raise StudyFolderInvalidError(f"attempt {step.attempt}: the journal's divisor is not that of the plan")
         total = _sum_of(study, journal, row)
         state = apply_sum(
             study.plan, study.network, state, attempt=row.attempt, participants=row.participants, total=total

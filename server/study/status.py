@@ -47,13 +47,22 @@ def study_status(study: Study, journal: Journal | None) -> dict[str, Any]:
         "rounds_planned": planned,
         "phase": study.plan.phases[last.ordered.phase].name if last else None,
         "round_number": last.ordered.round_number if last else None,
-        "attempts": len(records),
+        "attempts": _attempts(study, journal),
         "attempts_allowed": sum(phase.maximum_attempts for phase in study.plan.phases),
         "aborted": dict(Counter(reason(record.abort.code) for record in records if record.abort)),
         "suspicions": _suspicions(journal, last) if journal else [],
         "scores": {str(version): _score(score.document()) for version, score in scores.items()},
         "sites": {site.name: _site(site.name, records, journal) for site in study.plan.sites},
     }
+
+
+def _attempts(study: Study, journal: Journal | None) -> int:
+    """Return how many of the plan's attempts are used up: with groups, those of the site that was ordered most."""
+    if journal is None:
+        return 0
+    if study.plan.aggregation.takes_median:
+        return sum(journal.most_orders_of_a_site(phase) for phase in range(len(study.plan.phases)))
+    return journal.last_attempt()
 
 
 def reason(code: int) -> str:

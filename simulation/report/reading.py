@@ -1,6 +1,6 @@
 """From the files of a run to the facts of its report. The journal is only read; nothing here saw a site's update."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -16,6 +16,7 @@ from common.terminal import fedward_version
 from common.trust.identity import fingerprint
 from common.trust.roster import read_roster
 from server.model.evaluation import count_noise_stddev
+from server.model.group_median import summed_counts
 from server.study.folder import StudyFolder
 from server.study.journal import Journal
 from server.study.journal_rows import AbortRow, AnswerRow, AttemptRow, OpenedRow, RefusalRow
@@ -32,14 +33,18 @@ def read_attempts(plan: StudyPlan, journal: Journal) -> tuple[Attempt, ...]:
     """Return every attempt of the journal, in order."""
     opened = {row.attempt: row for row in journal.opened()}
     aborts = {row.attempt: row for row in journal.aborts()}
-    applied = {row.attempt for row in journal.applied()}
+    groups = {row.attempt: row.applied for row in journal.medians()}
+    applied = {row.attempt for row in journal.applied()} | set(groups)
     answers = _by_attempt(journal.answers())
     refusals = _by_attempt(journal.refusals())
     found = []
     for row in journal.attempts():
         attempt = _attempt(row, answers.get(row.attempt, ()), refusals.get(row.attempt, ()))
         if row.attempt in applied:
-            attempt = _with_sum(plan, attempt, row, opened[row.attempt])
+            others = [opened[each] for each, round_of in groups.items() if round_of == row.attempt]
+            is_counted = groups.get(row.attempt, row.attempt) == row.attempt
+            counted = (others or [opened[row.attempt]]) if is_counted else []
+            attempt = _with_sum(plan, attempt, row, opened[row.attempt], counted)
         else:
             attempt = _given_up(attempt, row, aborts.get(row.attempt))
         found.append(attempt)
@@ -105,11 +110,14 @@ def _attempt(row: AttemptRow, answers: Iterable[AnswerRow], refusals: Iterable[R
     )
 
 
-def _with_sum(plan: StudyPlan, attempt: Attempt, row: AttemptRow, opened: OpenedRow) -> Attempt:
+def _with_sum(
+    plan: StudyPlan, attempt: Attempt, row: AttemptRow, opened: OpenedRow, counted: Sequence[OpenedRow]
+) -> Attempt:
+    """Say who was in the sum, and what ``counted`` scored: all groups of a round together, at the last of them."""
     version = version_before(plan, row.phase, row.round_number)
     counts: tuple[float, ...] = ()
-    if is_evaluated(plan, version):
-        counts = tuple((opened.meta.view(np.int64) / UNITS_PER_PATIENT).tolist())
+    if counted and is_evaluated(plan, version):
+        counts = tuple((summed_counts([each.meta for each in counted]).view(np.int64) / UNITS_PER_PATIENT).tolist())
     closing = is_closing(plan, row.phase, row.round_number)
     return replace(
         attempt,
@@ -118,7 +126,9 @@ def _with_sum(plan: StudyPlan, attempt: Attempt, row: AttemptRow, opened: Opened
         seconds=opened.unix_s - row.unix_s,
         scored_round=version,
         counts=counts,
-        counts_noise_stddev=count_noise_stddev(plan, len(opened.participants)) if counts else 0.0,
+        counts_noise_stddev=count_noise_stddev(plan, sum(len(each.participants) for each in counted))
+        if counts
+        else 0.0,
     )
 
 
