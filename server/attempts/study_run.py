@@ -101,9 +101,7 @@ class StudyRun:
         Raises: PlanInvalidError for a plan that draws groups (``open_groups``).
         """
         if self.study.plan.aggregation.takes_median:
-            raise PlanInvalidError(
-                "aggregation.robust = median_of_groups: a round is several attempts; run whole rounds"
-            )
+            raise PlanInvalidError("aggregation.robust = median_of_groups: a round has several attempts; call `start`")
         opened = self.open_groups(state)
         return opened if isinstance(opened, RunState) else opened[0]
 

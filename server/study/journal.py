@@ -118,9 +118,8 @@ class Journal:
     def record_applied(self, row: AppliedRow, medians: Sequence[MedianRow] = ()) -> None:
         """Note that a sum, or the median of ``medians``, moved the model; the checkpoint is durable already."""
         values = (row.attempt, row.divisor, row.checkpoint_sha256, row.model_digest, int(row.finished), self._clock())
-        members = [
-            ("INSERT INTO medians VALUES (?, ?, ?)", (each.attempt, each.divisor, each.applied)) for each in medians
-        ]
+        insert = "INSERT INTO medians VALUES (?, ?, ?)"
+        members = [(insert, (each.attempt, each.divisor, each.applied)) for each in medians]
         self._write([("INSERT INTO applied VALUES (?, ?, ?, ?, ?, ?)", values), *members])
 
     def record_answers(self, answers: Sequence[AnswerRow]) -> None:

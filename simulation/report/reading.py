@@ -116,6 +116,7 @@ def _with_sum(
     """Say who was in the sum, and what ``counted`` scored: all groups of a round together, at the last of them."""
     version = version_before(plan, row.phase, row.round_number)
     counts: tuple[float, ...] = ()
+    sites = sum(len(each.participants) for each in counted)
     if counted and is_evaluated(plan, version):
         counts = tuple((summed_counts([each.meta for each in counted]).view(np.int64) / UNITS_PER_PATIENT).tolist())
     closing = is_closing(plan, row.phase, row.round_number)
@@ -126,9 +127,7 @@ def _with_sum(
         seconds=opened.unix_s - row.unix_s,
         scored_round=version,
         counts=counts,
-        counts_noise_stddev=count_noise_stddev(plan, sum(len(each.participants) for each in counted))
-        if counts
-        else 0.0,
+        counts_noise_stddev=count_noise_stddev(plan, sites) if counts else 0.0,
     )
 
 
