@@ -177,12 +177,12 @@ def test_the_study_ends_when_a_hospital_s_attempts_are_used_up(make_groups):
 
 
 def test_garbage_spoils_one_group_only_and_the_hospital_is_found(make_groups):
-    federation = make_groups(14, short={"rounds": 5, "maximum_attempts": 40})
+    federation = make_groups(14, short={"rounds": 9, "maximum_attempts": 60})
     liar = "site-14"
     federation.sessions[liar] = GarbageSite(federation.sessions[liar], federation.keys[liar], always)
     assert federation.run().state is RunState.FINISHED
     told = Told(federation)
-    assert len(told.journal.applied()) == 6
+    assert len(told.journal.applied()) == 10
     row = told.journal.suspicions()[0]
     assert row.groups == ((liar,),)
     for record in told.records:
