@@ -119,6 +119,7 @@ OTHERS: dict[str, list[Any]] = {
     "aggregation.rule": ["mean", "yogi"], "aggregation.learning_rate": [0.3], "aggregation.momentum": [0.2],
     "aggregation.second_momentum": [0.5], "aggregation.adaptivity": [0.5], "aggregation.average_decay": [0.2],
     "aggregation.model_selection": ["last"], "aggregation.stop_after_scores": [1], "aggregation.least_gain": [0.2],
+    "aggregation.robust": ["median_of_groups"],
     "evaluation.every_rounds": [1], "evaluation.epsilon": [0.5], "evaluation.held_out": [False, True],
     "evaluation.score_bins": [8],
     "timing.training_timeout_s": [60.0], "timing.stage_timeout_s": [60.0], "timing.reply_slot_s": [7.0],
