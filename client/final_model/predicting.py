@@ -30,7 +30,7 @@ from client.dicom.segments import read_index
 from client.dicom.settings import FileKind, IngestSettings, settings_for
 from client.dicom.store import Store
 from client.dicom.walk import FoundFile, walk
-from client.final_model.scoring import predicted
+from client.final_model.scoring import SCANS_AT_ONCE, predicted
 from common.errors import FileUnreadableError
 from common.plan.plan import StudyPlan
 from common.plan.task import TaskKind
@@ -105,10 +105,8 @@ def predict(
         studies = _studies(cache.records, origin)
         result = Predictions(plan, refused=refused)
         for done, records in enumerate(studies, start=1):
-            images = _images(cache, records)
-            probabilities = predicted(network, images, plan.task.kind, device or torch.device("cpu"))
             files = tuple(sorted(set(_files(records, origin))))
-            figures = _figures(probabilities, plan)
+            figures = _figures(network, plan, cache, records, device=device or torch.device("cpu"))
             result.rows.append(StudyRow(files, len(records), _answer(figures, plan), figures))
             if predicting:
                 predicting(done, len(studies))
@@ -172,12 +170,22 @@ def _images(cache: Cache, records: Sequence[RecordInfo]) -> Tensor:
     return torch.stack([torch.from_numpy(cache.read(record.record_id)).unsqueeze(0) for record in records])
 
 
-def _figures(probabilities: Tensor, plan: StudyPlan) -> tuple[float, ...]:
-    if plan.task.kind is not TaskKind.SEGMENTATION:
-        return tuple(probabilities.double().mean(0).tolist())
-    answered = probabilities.argmax(1)
-    voxels = [float((answered == index).sum()) for index in range(1, len(plan.task.classes))]
-    return tuple(count * _voxel_ml(plan) for count in voxels)
+def _figures(
+    network: nn.Module, plan: StudyPlan, cache: Cache, records: Sequence[RecordInfo], *, device: torch.device
+) -> tuple[float, ...]:
+    """Return a study's figures; of however many images, a few are in memory at a time."""
+    kind, classes = plan.task.kind, len(plan.task.classes)
+    totals = torch.zeros(classes, dtype=torch.float64)
+    for start in range(0, len(records), SCANS_AT_ONCE):
+        images = _images(cache, records[start : start + SCANS_AT_ONCE])
+        probabilities = predicted(network, images, kind, device)
+        if kind is TaskKind.SEGMENTATION:
+            totals += torch.bincount(probabilities.argmax(1).flatten(), minlength=classes)
+        else:
+            totals += probabilities.double().sum(0)
+    if kind is not TaskKind.SEGMENTATION:
+        return tuple((totals / len(records)).tolist())
+    return tuple(float(count) * _voxel_ml(plan) for count in totals[1:])
 
 
 def _answer(figures: Sequence[float], plan: StudyPlan) -> str:

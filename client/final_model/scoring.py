@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from client.dicom.census import SMALL_CELL
-from client.learning.patients import UNKNOWN, PatientScans
+from client.learning.patient_answers import mean_answers, mean_dice
+from client.learning.patients import UNKNOWN, Scans
 from common.plan.task import Task, TaskKind
 from common.privacy.intervals import NORMAL_95, wilson_bounds
 from common.privacy.metrics import auc_standard_error, calibration_error
@@ -73,16 +74,11 @@ def predicted(network: nn.Module, images: Tensor, kind: TaskKind, device: torch.
     return torch.cat(parts)
 
 
-def score(
-    network: nn.Module, task: Task, patients: Iterable[PatientScans], *, device: torch.device | None = None
-) -> Score:
-    """Score a network on patients; those without a labelled scan are left out."""
-    place = device or torch.device("cpu")
-    labelled = (patient.chosen(patient.labelled.nonzero().squeeze(1)) for patient in patients)
-    known = (patient for patient in labelled if len(patient.images))
+def score(network: nn.Module, task: Task, patients: Iterable[Scans]) -> Score:
+    """Score a network, where it lives, on patients, a few scans at a time; who has no labelled scan is left out."""
     if task.kind is TaskKind.SEGMENTATION:
-        return _score_segmentation(network, task, known, place)
-    rows = [_row(network, task, patient, place) for patient in known]
+        return _score_segmentation(network, task, patients)
+    rows = [row for row in (_row(network, task, patient) for patient in patients) if row is not None]
     if not rows:
         return Score(0, (), None)
     scores, truth = (np.stack(column) for column in zip(*rows, strict=True))
@@ -95,13 +91,17 @@ def score(
     return Score(_shown(len(rows)), shown, _calibration(scores, truth))
 
 
-def _row(network: nn.Module, task: Task, patient: PatientScans, device: torch.device) -> tuple[Floats, Floats]:
+def _row(network: nn.Module, task: Task, patient: Scans) -> tuple[Floats, Floats] | None:
     """Return a patient's mean probabilities and labels (1, 0, or NaN where nobody knows), each (classes,)."""
-    scores = predicted(network, patient.images, task.kind, device).mean(0).double().numpy()
-    if task.kind is TaskKind.MULTI_LABEL:
-        present = patient.labels.amax(0).double().numpy()
+    several = task.kind is TaskKind.MULTI_LABEL
+    found = mean_answers(network, patient, several_labels=several, most=SCANS_AT_ONCE)
+    if found is None:
+        return None
+    scores: Floats = found.scores.numpy()
+    if several:
+        present = found.labels.double().numpy()
         return scores, np.where(present == UNKNOWN, np.nan, present)
-    return scores, (np.arange(len(task.classes)) == int(patient.labels[0])).astype(np.float64)
+    return scores, (np.arange(len(task.classes)) == int(found.labels)).astype(np.float64)
 
 
 def _class_scores(
@@ -164,22 +164,17 @@ def _calibration(scores: Floats, truth: Floats) -> float:
     return calibration_error(counts)
 
 
-def _score_segmentation(
-    network: nn.Module, task: Task, patients: Iterable[PatientScans], device: torch.device
-) -> Score:
+def _score_segmentation(network: nn.Module, task: Task, patients: Iterable[Scans]) -> Score:
     """Mean over patients of 2 |A and B| / (|A| + |B|), for each foreground class that expert or network found."""
     dice: list[list[float]] = [[] for _ in task.classes[1:]]
     count = 0
     for patient in patients:
+        found = mean_dice(network, patient, classes=len(task.classes), most=SCANS_AT_ONCE)
+        if found is None:
+            continue
         count += 1
-        answered = predicted(network, patient.images, task.kind, device).argmax(1)
-        known = patient.labels != UNKNOWN
-        for index, values in enumerate(dice, start=1):
-            ours, theirs = (answered == index) & known, patient.labels == index
-            sizes = (ours.flatten(1).sum(1) + theirs.flatten(1).sum(1)).double()
-            if bool((sizes > 0).any()):
-                overlap = (ours & theirs).flatten(1).sum(1).double()
-                values.append(float((2 * overlap / sizes)[sizes > 0].mean()))
+        for values, one in zip(dice, found[0], strict=True):
+            values.extend([] if one is None else [one])
     rows = tuple(
         ClassScore(name, _shown(len(values)), None, dice=_mean(values))
         for name, values in zip(task.classes[1:], dice, strict=True)

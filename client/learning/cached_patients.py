@@ -4,7 +4,7 @@ Labelled patients that the split holds out are only scored; everybody else train
 be scored by, so the split does not matter for them. The view is the frozen one: strata never change within a study.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -47,18 +47,62 @@ class CachedPatients:
         """Return the patients that are only scored."""
         return self._held_out
 
-    def read(self, patient_key: str) -> PatientScans:
-        """Return one patient's scans; a scan that cannot be decrypted is left out (and so weighs nothing)."""
-        scans = [scan for scan in map(self._read_scan, self._records[patient_key]) if scan is not None]
-        if not scans:
-            return PatientScans(torch.zeros(0, 1, *self._plan.image.size_px), torch.zeros(0, dtype=torch.int64))
-        images, labels = zip(*scans, strict=True)
-        return PatientScans(torch.stack(images), torch.stack(labels))
+    def read(self, patient_key: str) -> "CachedScans":
+        """Return one patient's scans; each is decrypted when it is asked for."""
+        return CachedScans(self._cache, self._plan, self._records[patient_key])
 
     def _is_held_out(self, key: str) -> bool:
         records = self._records[key]
         labelled = bool(records) and records[0].stratum is Stratum.LABELLED
         return self._plan.evaluation.held_out and labelled and records[0].split is Split.VALIDATION
+
+
+class CachedScans:
+    """One patient's scans in the cache (``client.learning.patients.Scans``): in memory are those that are asked for.
+
+    A scan that cannot be decrypted is left out.
+    """
+
+    def __init__(self, cache: Cache, plan: StudyPlan, records: Sequence[RecordInfo]) -> None:
+        self._cache, self._plan, self._records = cache, plan, records
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    @property
+    def images(self) -> Tensor:
+        """All images, read anew: (scans, 1, *size) float32."""
+        return self.whole().images
+
+    @property
+    def labels(self) -> Tensor:
+        """All labels, read anew; shapes as in ``PatientScans``."""
+        return self.whole().labels
+
+    @property
+    def labelled(self) -> Tensor:
+        """Which scans carry any label, read anew: (scans,) bool."""
+        return self.whole().labelled
+
+    def whole(self) -> PatientScans:
+        """Return all scans in memory."""
+        return self._read(self._records)
+
+    def chosen(self, indices: Tensor) -> PatientScans:
+        """Return the scans at ``indices`` (n,) int64, and read no other."""
+        return self._read([self._records[index] for index in indices.tolist()])
+
+    def blocks(self, most: int) -> Iterator[PatientScans]:
+        """Yield all scans, at most ``most`` at a time."""
+        for start in range(0, len(self._records), most):
+            yield self._read(self._records[start : start + most])
+
+    def _read(self, records: Sequence[RecordInfo]) -> PatientScans:
+        scans = [scan for scan in map(self._read_scan, records) if scan is not None]
+        if not scans:
+            return PatientScans(torch.zeros(0, 1, *self._plan.image.size_px), torch.zeros(0, dtype=torch.int64))
+        images, labels = zip(*scans, strict=True)
+        return PatientScans(torch.stack(images), torch.stack(labels))
 
     def _read_scan(self, record: RecordInfo) -> tuple[Tensor, Tensor] | None:
         try:

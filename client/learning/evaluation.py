@@ -6,50 +6,58 @@ there. The agent noises the sum like a gradient sum. Validation patients are pat
 ``plan.evaluation.epsilon``.
 """
 
+import logging
 from collections.abc import Iterable
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from client.learning.patients import UNKNOWN, PatientScans
+from client.learning.patient_answers import Answers, mean_answers, mean_dice
+from client.learning.patients import UNKNOWN, Scans
+from common.faults import fault_without_text
 from common.privacy.metrics import UNITS_PER_PATIENT, CountKind, CountLayout, Counts
 
+SCANS_AT_ONCE = 4  # of one patient, where no plan says it
 
-def count_patients(network: nn.Module, patients: Iterable[PatientScans], counts: CountLayout) -> NDArray[np.int64]:
+_log = logging.getLogger("fedward.trainer")
+
+
+def count_patients(
+    network: nn.Module, patients: Iterable[Scans], counts: CountLayout, *, scans_at_once: int = SCANS_AT_ONCE
+) -> NDArray[np.int64]:
     """Return the sum of the patients' vectors in units of 1 / 1024 patient: (counts.length,) int64.
 
-    Edge cases: a patient without a labelled scan, or whose prediction is not finite, adds nothing.
+    ``scans_at_once``: how many scans of a patient are in memory beside one another.
+    Edge cases: a patient without a labelled scan, whose prediction is not finite, or whose record raises, adds nothing.
     Guarantee: each patient moves the sum by a vector of norm at most 1024 ``counts.patient_norm`` and sqrt(length) / 2
     for the rounding, and what the others add is the same integers with and without that patient.
     """
     total = np.zeros(counts.length, np.int64)
     for patient in patients:
-        vector = _patient_vector(network, patient, counts)
+        try:
+            vector = _patient_vector(network, patient, counts, scans_at_once)
+        except Exception as error:  # noqa: BLE001 (whatever it is, it is this record's, and must not be seen)
+            _log.warning("a held-out record that scoring cannot work with adds nothing: %s", fault_without_text(error))
+            continue
         if vector is not None:
             total += np.rint(vector * UNITS_PER_PATIENT).astype(np.int64)
     return total
 
 
-def _patient_vector(network: nn.Module, patient: PatientScans, counts: CountLayout) -> Counts | None:
-    known = patient.labelled
-    if not bool(known.any()):
-        return None
-    labelled = patient.chosen(known.nonzero().squeeze(1))
-    device = next(network.parameters()).device
-    with torch.no_grad():
-        logits = network(labelled.images.to(device)).float().cpu()
-    if not bool(torch.isfinite(logits).all()):
-        return None
+def _patient_vector(network: nn.Module, patient: Scans, counts: CountLayout, most: int) -> Counts | None:
     vector = np.zeros(counts.length)
     tables = counts.tables(vector)
     if counts.kind is CountKind.SEGMENTATION:
-        _add_dice(tables, logits, labelled.labels)
-    elif counts.kind is CountKind.MULTI_LABEL:
-        _add_labels(tables, torch.sigmoid(logits).mean(0), labelled.labels)
+        return vector if _add_dice(tables, network, patient, most) else None
+    several = counts.kind is CountKind.MULTI_LABEL
+    answers = mean_answers(network, patient, several_labels=several, most=most)
+    if answers is None or not answers.is_finite:
+        return None
+    if several:
+        _add_labels(tables, answers)
     else:
-        _add_class(tables, torch.softmax(logits, 1).mean(0), int(labelled.labels[0]))
+        _add_class(tables, answers.scores, int(answers.labels))
     return vector
 
 
@@ -65,30 +73,27 @@ def _add_class(tables: dict[str, Counts], scores: Tensor, true_class: int) -> No
     confidence[int(answered == true_class), _bin(scores[answered], confidence.shape[1])] += 1
 
 
-def _add_labels(tables: dict[str, Counts], scores: Tensor, labels: Tensor) -> None:
+def _add_labels(tables: dict[str, Counts], answers: Answers) -> None:
     """Count a patient with several labels: one holds if any scan has it, and is unknown if no scan knows."""
-    present = labels.amax(0)
     histograms = tables["histograms"]
-    for index, label in enumerate(present.tolist()):
+    for index, label in enumerate(answers.labels.tolist()):
         if label != UNKNOWN:
-            histograms[index, int(label), _bin(scores[index], histograms.shape[2])] += 1
+            histograms[index, int(label), _bin(answers.scores[index], histograms.shape[2])] += 1
 
 
-def _add_dice(tables: dict[str, Counts], logits: Tensor, label_maps: Tensor) -> None:
+def _add_dice(tables: dict[str, Counts], network: nn.Module, patient: Scans, most: int) -> bool:
     """Add the patient's mean Dice for each foreground class that an expert or the network found in a scan.
 
-    Dice = 2 |A and B| / (|A| + |B|) over known voxels.
+    Returns whether there is anything to count.
     """
-    answered = logits.argmax(1)
-    known = label_maps != UNKNOWN
-    for row in range(len(tables["dice"])):
-        ours, theirs = (answered == row + 1) & known, label_maps == row + 1
-        sizes = (ours.flatten(1).sum(1) + theirs.flatten(1).sum(1)).double()
-        found = sizes > 0
-        if bool(found.any()):
-            overlap = (ours & theirs).flatten(1).sum(1).double()
-            tables["dice"][row] += float((2 * overlap[found] / sizes[found]).mean())
+    found = mean_dice(network, patient, classes=len(tables["dice"]) + 1, most=most)
+    if found is None or not found[1]:
+        return False
+    for row, dice in enumerate(found[0]):
+        if dice is not None:
+            tables["dice"][row] += dice
             tables["present"][row] += 1
+    return True
 
 
 def _bin(score: Tensor, bins: int) -> int:

@@ -4,7 +4,7 @@ A patient with any label belongs to the labelled stratum with all scans, otherwi
 fixed when the plan is approved. Keys are the site's keyed hashes; they stay in the building.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -16,6 +16,25 @@ from torch import Tensor
 from client.dicom.record import Stratum
 
 UNKNOWN: Final = -1  # a scan, or a voxel, that nobody has labelled
+
+
+class Scans(Protocol):
+    """One patient's scans, in memory (``PatientScans``) or wherever they lie; nothing is read before it is asked for.
+
+    A scan that cannot be read is counted by ``len`` and left out of everything else: it weighs nothing.
+    """
+
+    def __len__(self) -> int:
+        """Return the number of scans on record."""
+
+    def chosen(self, indices: Tensor) -> "PatientScans":
+        """Return the scans at ``indices`` (n,) int64, and read no other."""
+
+    def blocks(self, most: int) -> "Iterator[PatientScans]":
+        """Yield all scans in their order, at most ``most`` (1 or more) at a time: memory for no more is taken."""
+
+    def whole(self) -> "PatientScans":
+        """Return all scans in memory, however many there are."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +54,23 @@ class PatientScans:
         """Return which scans carry any label: (scans,) bool."""
         return labelled_scans(self.labels)
 
+    def __len__(self) -> int:
+        return len(self.images)
+
     def chosen(self, indices: Tensor) -> "PatientScans":
-        """Return the scans at ``indices`` (n,) int64."""
+        """Return the scans at ``indices`` (n,) int64. Raises: ValueError unless each image has its label."""
+        if len(self.images) != len(self.labels):
+            raise ValueError(f"{len(self.images)} images have {len(self.labels)} labels")
         return PatientScans(self.images[indices], self.labels[indices])
+
+    def blocks(self, most: int) -> "Iterator[PatientScans]":
+        """Yield the scans, at most ``most`` at a time."""
+        for start in range(0, len(self), most):
+            yield PatientScans(self.images[start : start + most], self.labels[start : start + most])
+
+    def whole(self) -> "PatientScans":
+        """Return these scans."""
+        return self
 
     def to(self, device: torch.device) -> "PatientScans":
         """Return the scans on ``device``."""
@@ -56,8 +89,8 @@ class Patients(Protocol):
     def keys(self, stratum: Stratum) -> Sequence[str]:
         """Return the patients of a stratum in a fixed order."""
 
-    def read(self, patient_key: str) -> PatientScans:
-        """Return one patient's scans. A scan that cannot be read is left out; a patient may have none."""
+    def read(self, patient_key: str) -> Scans:
+        """Return one patient's scans; a patient may have none."""
 
 
 class ArrayPatients:

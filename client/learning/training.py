@@ -210,12 +210,16 @@ class PhaseTraining:
             yield from stack_patients(rows, patients_per_stack=self.patients_at_once, rows_per_patient=rows_per_patient)
 
     def _rows(self, patient_key: str, lesson: Lesson, randomness: PatientRandomness) -> PatientRows | None:
-        """Prepare one patient, alone: at most k scans, chosen at random; None for an empty or malformed record."""
+        """Prepare one patient, alone: at most k scans, chosen at random before any is read.
+
+        None for an empty or malformed record.
+        """
         scans = self.patients.read(patient_key)
-        chosen = torch.randperm(len(scans.images), generator=randomness.generator("choice of scans"))
-        if len(chosen) == 0 or not has_form(scans, self.settings, self._size):
+        order = torch.randperm(len(scans), generator=randomness.generator("choice of scans"))
+        taken = scans.chosen(order[: self.settings.most_scans])
+        if len(taken) == 0 or not has_form(taken, self.settings, self._size):
             return None
-        return lesson.rows(scans.chosen(chosen[: self.settings.most_scans]).to(self._device), randomness)
+        return lesson.rows(taken.to(self._device), randomness)
 
     @property
     def _device(self) -> torch.device:

@@ -106,7 +106,8 @@ class StudyTraining:
     def _score(self, network: nn.Module, assignment: Assignment) -> NDArray[np.int64]:
         """Return counts of the received model on the held-out patients, in 1 / 1024 patient; zeros if not scored."""
         scored = self._patients.held_out() if assignment.scored else []
-        counts = count_patients(network, (self._patients.read(key) for key in scored), self._counts)
+        at_once = self._plan.image.maximum_scans_per_patient
+        counts = count_patients(network, map(self._patients.read, scored), self._counts, scans_at_once=at_once)
         if self._own_scores and assignment.scored:
             where = {"phase": assignment.phase, "round_number": assignment.round_number}
             note_own_score(self._own_scores, self._counts, counts, **where)

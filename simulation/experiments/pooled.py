@@ -74,7 +74,7 @@ def train_openly(network: nn.Module, patients: Patients, *, epochs: int, seed: i
     Mini-batches of 64, weak views, a learning rate of 2e-3 that falls to 0 (one cycle).
     """
     generator = torch.Generator().manual_seed(seed)
-    people = [patients.read(key) for key in patients.keys(Stratum.LABELLED)]
+    people = [patients.read(key).whole() for key in patients.keys(Stratum.LABELLED)]
     images, labels = torch.cat([p.images[:1] for p in people]), torch.cat([p.labels[:1] for p in people])
     optimiser = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], lr=2e-3)
     steps = epochs * -(-len(labels) // 64)

@@ -16,7 +16,7 @@ from torch import nn
 from client.dicom.record import Stratum
 from client.learning.mechanism import WIDEST, LatticeNoise
 from client.learning.noise import PrivacyRandomness
-from client.learning.patients import Patients, PatientScans
+from client.learning.patients import Patients, PatientScans, Scans
 from client.learning.phase_settings import phase_settings
 from client.learning.private_training import PrivateTraining
 from common.networks.parameters import load
@@ -46,7 +46,7 @@ class RememberedPatients:
 
     def __init__(self, patients: Patients) -> None:
         self._keys = {stratum: list(patients.keys(stratum)) for stratum in Stratum}
-        self._scans = {key: patients.read(key) for keys in self._keys.values() for key in keys}
+        self._scans = {key: patients.read(key).whole() for keys in self._keys.values() for key in keys}
 
     def keys(self, stratum: Stratum) -> Sequence[str]:
         """Return the patients of a stratum."""
@@ -67,7 +67,7 @@ class UnitedPatients:
         """Return the patients of a stratum, site by site."""
         return [f"{name}/{key}" for name, site in self._sites.items() for key in site.keys(stratum)]
 
-    def read(self, patient_key: str) -> PatientScans:
+    def read(self, patient_key: str) -> Scans:
         """Return one patient's scans."""
         name, _, key = patient_key.partition("/")
         return self._sites[name].read(key)

@@ -154,3 +154,58 @@ def test_what_a_patient_adds_is_the_same_integers_whoever_else_is_there(kind):
         assert np.array_equal(whole - one, count_patients(network, everybody[:place] + everybody[place + 1 :], counts))
         bound = counts.patient_norm * UNITS_PER_PATIENT + math.sqrt(counts.length) / 2
         assert np.linalg.norm(one) <= bound, "what the noise is sized for"
+
+
+class Raising(FirstPixels):
+    """Gives up on a scan whose last pixel is set."""
+
+    def forward(self, images):
+        if bool((images[..., -1, -1] == 1).any()):
+            raise RuntimeError("patient-0815")
+        return super().forward(images)
+
+
+class Unreadable:
+    def __len__(self):
+        return 1
+
+    def blocks(self, most):
+        raise MemoryError("patient-0815")
+
+
+def raising_patient():
+    one = patient([[9.0, 0.0], [9.0, 0.0]], [1, 1])
+    one.images[1, 0, -1, -1] = 1
+    return one
+
+
+RAISING = {
+    "a scan that the network raises on": raising_patient(),
+    "a scan that cannot be read": Unreadable(),
+    "a class that the plan does not have": patient([[9.0, 0.0]], [7]),
+    "fewer labels than images": PatientScans(torch.rand(3, 1, 4, 4), torch.tensor([1])),
+}
+
+
+@pytest.mark.parametrize("place", [0, 1, 3])
+@pytest.mark.parametrize("case", RAISING)
+def test_a_held_out_record_that_raises_adds_nothing_and_the_others_add_the_same_integers(case, place, caplog):
+    counts = CountLayout(CountKind.CLASSIFICATION, 2, 8)
+    others = people(2, count=3)[0]
+    with_it = [*others[:place], RAISING[case], *others[place:]]
+    found = count_patients(Raising(2), with_it, counts, scans_at_once=1)
+    assert np.array_equal(found, count_patients(Raising(2), others, counts, scans_at_once=1))
+    assert found.any()
+    assert "0815" not in caplog.text
+
+
+@pytest.mark.parametrize("kind", list(CountKind))
+@pytest.mark.parametrize("most", [1, 2, 7])
+def test_blocks_of_scans_give_the_counts_of_the_whole_to_rounding(kind, most):
+    counts, random = CountLayout(kind, 3, 5), np.random.default_rng(3)
+    torch.manual_seed(3)
+    network = FirstPixels(3) if kind is not CountKind.SEGMENTATION else nn.Conv2d(1, 3, 1)
+    for _ in range(10):
+        one = somebody(kind, 3, random)
+        blocks = count_patients(network, [one], counts, scans_at_once=most)
+        assert np.abs(blocks - count_patients(network, [one], counts, scans_at_once=3)).max() <= 1

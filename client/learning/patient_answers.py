@@ -1,0 +1,72 @@
+"""What a network answers about one patient: all labelled scans, averaged, in blocks that bound the memory.
+
+However many scans a patient has, no more than a block of them is in memory. The averages are sums in float64, so blocks
+change them by rounding only. Used for the noised evaluation of a study and for a hospital's own exact figures.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from client.learning.patients import UNKNOWN, PatientScans, Scans
+
+
+@dataclass(frozen=True)
+class Answers:
+    """One patient's mean probabilities and what is known of them.
+
+    Shapes: scores (classes,) float64; labels (classes,) of several labels (1 if any scan has it, ``UNKNOWN`` if no
+    scan knows), or () the class of the first labelled scan. ``is_finite``: whether every answer was a number.
+    """
+
+    scores: Tensor
+    labels: Tensor
+    is_finite: bool
+
+
+def mean_answers(network: nn.Module, patient: Scans, *, several_labels: bool, most: int) -> Answers | None:
+    """Return a patient's answers, ``most`` scans at a time; None without a labelled scan."""
+    total, labels, count, is_finite = torch.zeros(0), torch.zeros(0), 0, True
+    for part, logits in _answered(network, patient, most):
+        scores = (torch.sigmoid(logits) if several_labels else torch.softmax(logits, 1)).double().sum(0)
+        found = part.labels.amax(0) if several_labels else part.labels[0]
+        if count == 0:
+            total, labels = scores, found
+        else:
+            total, labels = total + scores, torch.maximum(labels, found) if several_labels else labels
+        count += len(part)
+        is_finite = is_finite and bool(torch.isfinite(logits).all())
+    return Answers(total / count, labels, is_finite) if count else None
+
+
+def mean_dice(network: nn.Module, patient: Scans, *, classes: int, most: int) -> tuple[list[float | None], bool] | None:
+    """Return the mean Dice of each foreground class over a patient's scans, and whether every answer was a number.
+
+    Dice = 2 |A and B| / (|A| + |B|) over known voxels, of scans in which expert or network found the class; None where
+    none has it. None in all without a labelled scan.
+    """
+    totals, counts, seen, is_finite = [0.0] * (classes - 1), [0] * (classes - 1), 0, True
+    for part, logits in _answered(network, patient, most):
+        answered, known = logits.argmax(1), part.labels != UNKNOWN
+        for row in range(classes - 1):
+            ours, theirs = (answered == row + 1) & known, part.labels == row + 1
+            sizes = (ours.flatten(1).sum(1) + theirs.flatten(1).sum(1)).double()
+            overlap, found = (ours & theirs).flatten(1).sum(1).double(), sizes > 0
+            totals[row] += float((2 * overlap[found] / sizes[found]).sum())
+            counts[row] += int(found.sum())
+        seen += len(part)
+        is_finite = is_finite and bool(torch.isfinite(logits).all())
+    means = [total / count if count else None for total, count in zip(totals, counts, strict=True)]
+    return (means, is_finite) if seen else None
+
+
+def _answered(network: nn.Module, patient: Scans, most: int) -> Iterator[tuple[PatientScans, Tensor]]:
+    """Yield the labelled scans of each block with the network's logits, float32 in main memory."""
+    device = next((weights.device for weights in network.parameters()), torch.device("cpu"))
+    for block in patient.blocks(most):
+        part = block.chosen(block.labelled.nonzero().squeeze(1))
+        if len(part):
+            with torch.no_grad():
+                yield part, network(part.images.to(device)).float().cpu()
