@@ -23,6 +23,7 @@ from server.secagg.session import ServerSession
 from server.study.events import RoundEnd, RunState
 from server.study.journal_rows import AbortRow, OpenedRow
 from server.study.progress import apply_groups
+from server.study.score_limit import scored_attempts
 
 PacketsOf = Callable[[Attempt], dict[str, Packet]]
 
@@ -124,12 +125,14 @@ class GroupRound:
         self._conclude()
         run.failures.clear()
         start = self.live[-1].start
+        scored = scored_attempts(run.study.plan, run.journal.attempts())
         score = evaluation_of(
             run.study.plan,
             start.phase,
             start.round_number,
             meta=summed_counts([row.meta for row in self.opened]),
             participants=len(participants),
+            is_scored={row.attempt for row in self.opened} <= scored,
         )
         run.events.on_round(RoundEnd(start, participants, dropped, score, last.seconds))
 

@@ -48,6 +48,7 @@ from server.study.folder import Study
 from server.study.journal import Journal
 from server.study.journal_rows import AbortRow
 from server.study.progress import announced_results, apply_opened
+from server.study.score_limit import scored_attempts
 
 SHORTEST_SLEEP_S = 0.1
 
@@ -205,9 +206,14 @@ class StudyRun:
         self.suspicions.note_sound(frozenset(attempt.whole), frozenset(opened.participants))
         self.conclude(attempt)
         self.failures.clear()
-        start, count = attempt.start, len(opened.participants)
+        start, plan = attempt.start, self.study.plan
         score = evaluation_of(
-            self.study.plan, start.phase, start.round_number, meta=opened.total.meta, participants=count
+            plan,
+            start.phase,
+            start.round_number,
+            meta=opened.total.meta,
+            participants=len(opened.participants),
+            is_scored=start.attempt in scored_attempts(plan, self.journal.attempts()),
         )
         self.events.on_round(RoundEnd(start, opened.participants, opened.dropped, score, attempt.seconds))
 

@@ -113,12 +113,16 @@ def apply_sum(
     attempt: int,
     participants: tuple[str, ...],
     total: SummedVector,
+    is_scored: bool = True,
 ) -> Applied[Vector]:
     """Apply the opened sum of ``attempt`` at the state's round; the next state is in memory, state and sum stay.
 
+    ``is_scored``: its counts are surely scores (``server.study.score_limit``); otherwise they are read as nothing.
     Raises: ValueError if nobody is expected at the participants; WeightsInvalidError if the step leaves the numbers.
     """
-    applied = computed_sum(plan, network, state, attempt=attempt, participants=participants, total=total)
+    applied = computed_sum(
+        plan, network, state, attempt=attempt, participants=participants, total=total, is_scored=is_scored
+    )
     return Applied(in_memory(applied.state), applied.divisor, applied.evaluation)
 
 
@@ -130,19 +134,28 @@ def computed_sum(
     attempt: int,
     participants: tuple[str, ...],
     total: SummedVector,
+    is_scored: bool = True,
 ) -> Applied[Weights]:
     """Apply the opened sum as ``apply_sum`` does: the next parameters in memory, all else as formulae over blocks.
 
     State and sum must stay as they are while the result is used. Raises: as ``apply_sum``.
     """
     share = divisor(plan, network.phases[state.phase].phase, participants)
-    evaluation = evaluation_of(plan, state.phase, state.round_number, meta=total.meta, participants=len(participants))
+    there = len(participants)
+    evaluation = evaluation_of(
+        plan, state.phase, state.round_number, meta=total.meta, participants=there, is_scored=is_scored
+    )
     state = replace(state, attempt=attempt)
     return _moved(plan, network, state, evaluation, direction=_direction(plan, total, share), share=share)
 
 
 def computed_median(
-    plan: StudyPlan, network: StudyNetwork, state: StateOf[Weights], groups: Sequence[GroupSum]
+    plan: StudyPlan,
+    network: StudyNetwork,
+    state: StateOf[Weights],
+    groups: Sequence[GroupSum],
+    *,
+    is_scored: bool = True,
 ) -> Applied[Weights]:
     """Apply the opened sums of a round's groups: one step on the median of their means; counts of patients add up.
 
@@ -152,7 +165,9 @@ def computed_median(
     shares = [divisor(plan, phase, group.participants) for group in groups]
     counted = sum(len(group.participants) for group in groups)
     counts = summed_counts([group.total.meta for group in groups])
-    evaluation = evaluation_of(plan, state.phase, state.round_number, meta=counts, participants=counted)
+    evaluation = evaluation_of(
+        plan, state.phase, state.round_number, meta=counts, participants=counted, is_scored=is_scored
+    )
     middle = median([_direction(plan, group.total, share) for group, share in zip(groups, shares, strict=True)])
     state = replace(state, attempt=groups[-1].attempt)
     return _moved(plan, network, state, evaluation, direction=middle, share=shares[-1])
@@ -231,10 +246,13 @@ def _direction(plan: StudyPlan, total: SummedVector, share: float) -> Weights:
 
 
 def evaluation_of(
-    plan: StudyPlan, phase: int, round_number: int, *, meta: NDArray[np.uint64], participants: int
+    plan: StudyPlan, phase: int, round_number: int, *, meta: NDArray[np.uint64], participants: int, is_scored: bool
 ) -> Evaluation | None:
-    """Return the score of the model that a round was ordered with, None where the plan does not score that version."""
-    if not is_evaluated(plan, version_before(plan, phase, round_number)):
+    """Return the score of the model that a round was ordered with.
+
+    None where the plan does not score that version, or where sites may have sent noise instead (not ``is_scored``).
+    """
+    if not is_scored or not is_evaluated(plan, version_before(plan, phase, round_number)):
         return None
     return evaluate(plan, meta, participants)
 

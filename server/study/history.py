@@ -9,6 +9,7 @@ from server.model.state import evaluation_of
 from server.study.folder import Study
 from server.study.journal import Journal
 from server.study.journal_rows import AbortRow, AppliedRow, AttemptRow, MedianRow, OpenedRow
+from server.study.score_limit import scored_attempts
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,8 +56,12 @@ def attempt_records(study: Study, journal: Journal) -> list[AttemptRecord]:
 
 
 def scores_by_version(study: Study, journal: Journal) -> dict[int, Evaluation]:
-    """Return the noised scores by version of the model (rounds applied to it), in order."""
+    """Return the noised scores by version of the model (rounds applied to it), in order.
+
+    A sum in which sites may have sent noise instead of scores has none (``server.study.score_limit``).
+    """
     scores, records = {}, attempt_records(study, journal)
+    scored = scored_attempts(study.plan, [record.ordered for record in records])
     for record in records:
         if record.opened and record.applied:
             ordered, last = record.ordered, record.ordered.attempt
@@ -68,6 +73,7 @@ def scores_by_version(study: Study, journal: Journal) -> dict[int, Evaluation]:
                 ordered.round_number,
                 meta=summed_counts([row.meta for row in rows]),
                 participants=sum(len(row.participants) for row in rows),
+                is_scored={row.attempt for row in rows} <= scored,
             )
             if score:
                 scores[record.version] = score

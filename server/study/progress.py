@@ -48,6 +48,7 @@ from server.model.tensor_file import remove_unfinished, set_aside
 from server.study.folder import Study
 from server.study.journal import Journal
 from server.study.journal_rows import LOST, AbortRow, AppliedRow, AttemptRow, MedianRow, OpenedRow
+from server.study.score_limit import scored_attempts
 
 LOST_SENTENCE = "the server stopped before the sum was opened"
 
@@ -108,9 +109,16 @@ def apply_opened(
     the sum cannot be applied (nobody expected at its sites, weights not finite): the attempt is then noted as
     aborted, and the model stays.
     """
+    is_scored = row.attempt in scored_attempts(study.plan, journal.attempts())
     try:
         applied = computed_sum(
-            study.plan, study.network, state, attempt=row.attempt, participants=row.participants, total=total
+            study.plan,
+            study.network,
+            state,
+            attempt=row.attempt,
+            participants=row.participants,
+            total=total,
+            is_scored=is_scored,
         )
     except (ValueError, WeightsInvalidError) as error:
         journal.record_abort(AbortRow(row.attempt, TABLE[Check.ANY_INTERNAL].code, str(error), ()))
@@ -133,8 +141,11 @@ def apply_groups(
         why = f"{len(rows)} groups of this round were opened, a median needs {LEAST_GROUPS}"
         _note_given_up(journal, rows, Check.C_TOO_FEW, why)
         return None
+    is_scored = {row.attempt for row in rows} <= scored_attempts(study.plan, journal.attempts())
     try:
-        applied = computed_median(study.plan, study.network, state, _group_sums(study, journal, rows))
+        sums = _group_sums(study, journal, rows)
+        applied = computed_median(study.plan, study.network, state, sums, is_scored=is_scored)
+        del sums
     except (ValueError, WeightsInvalidError) as error:
         _note_given_up(journal, rows, Check.ANY_INTERNAL, str(error))
         return None
@@ -197,7 +208,7 @@ def replay(study: Study, journal: Journal) -> ModelState:
     Raises: StudyFolderInvalidError if a sum is not the one that was opened, or a divisor is not that of the plan.
     """
     state, opened = start_state(study.network), {row.attempt: row for row in journal.opened()}
-    medians = journal.medians()
+    medians, scored = journal.medians(), scored_attempts(study.plan, journal.attempts())
     for step in journal.applied():
         groups = [each for each in medians if each.applied == step.attempt]
         phase = study.network.phases[state.phase].phase
@@ -206,12 +217,19 @@ def replay(study: Study, journal: Journal) -> ModelState:
                 raise StudyFolderInvalidError(f"attempt {attempt}: the journal's divisor is not that of the plan")
         if study.plan.aggregation.takes_median:
             sums = _group_sums(study, journal, [opened[each.attempt] for each in groups])
-            state = in_memory(computed_median(study.plan, study.network, state, sums).state)
+            are_scored = {each.attempt for each in groups} <= scored
+            state = in_memory(computed_median(study.plan, study.network, state, sums, is_scored=are_scored).state)
             continue
         row = opened[step.attempt]
         total = _sum_of(study, journal, row)
         state = apply_sum(
-            study.plan, study.network, state, attempt=row.attempt, participants=row.participants, total=total
+            study.plan,
+            study.network,
+            state,
+            attempt=row.attempt,
+            participants=row.participants,
+            total=total,
+            is_scored=row.attempt in scored,
         ).state
     return state
 
