@@ -162,15 +162,17 @@ def of_system(error: BaseException) -> FedwardError | None:
     return None
 
 
-def error_of(code: int, sentence: str) -> FedwardError | None:
+def error_of(code: int, sentence: str, *, name: str = "") -> FedwardError | None:
     """Return the error that another process of ours ended with, by its exit code; None for a code that has none.
 
+    ``name``: of its class, where the other process says it; of several classes with that code it is then this one.
     Its class is the one with that code if this process has loaded it (whoever catches a class has), otherwise a bare
     error with the same code: the sentence and the exit status are the other process's either way.
     """
     if code in (ExitCode.OK, ExitCode.INTERNAL, ExitCode.USAGE) or code not in set(map(int, ExitCode)):
         return None
-    known = next((kind for kind in _kinds(FedwardError) if kind.exit_code == code), None)
+    kinds = [kind for kind in _kinds(FedwardError) if kind.exit_code == code]
+    known = next((kind for kind in kinds if kind.__name__ == name), kinds[0] if kinds else None)
     return known(sentence) if known is not None else _foreign(ExitCode(code))(sentence)
 
 

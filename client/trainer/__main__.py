@@ -84,7 +84,7 @@ def _answer(replies: int, work: Callable[[], list[memoryview]]) -> None:
         parts = work()
     except FedwardError as error:
         _log.error("refused: %s", fault_without_text(error))
-        send(replies, {"failed": int(error.exit_code), "sentence": str(error)})
+        send(replies, {"failed": int(error.exit_code), "name": type(error).__name__, "sentence": str(error)})
     except Exception as error:  # noqa: BLE001 (its text may hold what is in a scan)
         _log.error("training met %s", fault_without_text(error))
         send(replies, {"failed": int(ExitCode.INTERNAL), "sentence": fault_without_text(error)})

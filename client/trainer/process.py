@@ -176,7 +176,7 @@ def _told(head: dict[str, Any]) -> FedwardError:
     """Return the error that the trainer tells of. It cannot say that a person ended it: that gives budget back."""
     sentence = str(head.get("sentence", ""))
     code = head["failed"] if type(head["failed"]) is int else -1
-    known = error_of(code, sentence)
+    known = error_of(code, sentence, name=str(head.get("name", "")))
     if known is None or isinstance(known, TrainingStoppedError):
         return TrainerFailedError(f"the trainer met {sentence}")
     return known

@@ -21,6 +21,7 @@ def prepared(prepare):
             "every_rounds = 10": "every_rounds = 5\nscore_bins = 256",  # many counts: the noise's width shows
             "maximum_attempts = 12": "maximum_attempts = 14",
             "noise_multiplier = ": "noise_multiplier = 3.0 #",
+            "coordinate_range = ": "coordinate_range = 24.0 #",  # room for that noise
         },
     )
 

@@ -33,6 +33,7 @@ from common.plan.reading import parse_plan
 from common.plan.reply_slot import reply_slot_s
 from common.plan.shapes_here import shapes_here
 from common.secagg.messages import decode
+from common.secagg.order import decode_order
 from common.secagg.refusals import Check
 from common.secagg.stages import SITE_SENDS, Kind
 
@@ -163,7 +164,8 @@ def test_a_trainer_that_hangs_is_killed_when_its_last_slot_ends_and_noise_alone_
     monkeypatch.setattr(north._trainer, "ask", soon)
     session = rounds.begin(study, attempt=2)
     assert rounds.run(session, everybody).participants == rounds.names
-    slot_s, deadline_s = reply_slot_s(study.plan), session.order.deadline_unix_s
+    deadline_s = decode_order(session._order_message.order).deadline_unix_s
+    slot_s = reply_slot_s(study.plan)
     assert deadline_s - slot_s - 2.1 < asked[0] < deadline_s - slot_s / 4, "a multiple of slots, less a margin"
     assert not is_alive(frozen)
     assert rounds.spending(north)[0].attempts == {1: EntryKind.SPENT, 2: EntryKind.SPENT}
@@ -214,7 +216,7 @@ def test_a_model_that_does_not_fit_is_the_same_error_as_without_a_process_betwee
     order = rounds.begin(study).start()["north"]
     packet = north.answer(Kind.ORDER, order.message, memoryview(order.payload))
     assert decode(packet.message, SITE_SENDS)[0] is Kind.KEYS
-    question = {"do": "begin", "plan": study.plan.digest(), "phase": 0, "round": 1, "evaluated": False}
+    question = {"do": "begin", "plan": study.plan.digest(), "phase": 0, "round": 1, "evaluated": False, "scored": False}
     with pytest.raises(WeightsInvalidError, match="shape"):
         north._trainer.ask(question, memoryview(bytes(8)))
 
