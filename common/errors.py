@@ -131,13 +131,13 @@ class PortTakenError(FedwardError):
     exit_code = ExitCode.PORT_TAKEN
 
 
-class DiskFullError(FedwardError):
+class DiskFullError(FileUnreadableError):
     """The disk, or this user's part of it, is full; what was to be written was not."""
 
     exit_code = ExitCode.DISK_FULL
 
 
-class RightMissingError(FedwardError):
+class RightMissingError(FileUnreadableError):
     """The system does not let this user read or write something."""
 
     exit_code = ExitCode.RIGHT_MISSING

@@ -1,5 +1,6 @@
 """Reading and writing files that others may have prepared: bounded, regular, never through a link where it matters."""
 
+import errno
 import os
 import stat
 import tempfile
@@ -7,7 +8,14 @@ from collections.abc import Iterable
 from io import BufferedReader
 from pathlib import Path
 
-from common.errors import FileTooLargeError, FileUnreadableError, NotUtf8Error, OutputExistsError
+from common.errors import (
+    DiskFullError,
+    FileTooLargeError,
+    FileUnreadableError,
+    NotUtf8Error,
+    OutputExistsError,
+    RightMissingError,
+)
 
 
 def read_bounded(path: Path, max_bytes: int) -> bytes:
@@ -68,7 +76,7 @@ def write_new(path: Path, content: bytes, mode: int = 0o644) -> None:
     except FileExistsError:
         raise OutputExistsError(f"{path}: exists already and was left alone; choose another name") from None
     except OSError as error:
-        raise FileUnreadableError(f"{path}: cannot be written ({error.strerror}); check the folder") from None
+        raise _not_written(path, error, "check the folder") from None
     with os.fdopen(descriptor, "wb") as file:
         os.fchmod(file.fileno(), mode)
         file.write(content)
@@ -104,7 +112,19 @@ def write_atomically(path: Path, pieces: Iterable[bytes | memoryview], mode: int
             raise
         sync_folder(path.parent)
     except OSError as error:
-        raise FileUnreadableError(f"{path}: cannot be written ({error.strerror}); check folder and space") from None
+        raise _not_written(path, error, "check folder and space") from None
+
+
+def _not_written(path: Path, error: OSError, advice: str) -> FileUnreadableError:
+    """Return the error of a file that could not be written: no space and no right have exit codes of their own."""
+    kind = {
+        errno.ENOSPC: DiskFullError,
+        errno.EDQUOT: DiskFullError,
+        errno.EACCES: RightMissingError,
+        errno.EPERM: RightMissingError,
+        errno.EROFS: RightMissingError,
+    }.get(error.errno or 0, FileUnreadableError)
+    return kind(f"{path}: cannot be written ({error.strerror}); {advice}")
 
 
 def sync_folder(folder: Path) -> None:

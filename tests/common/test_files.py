@@ -1,12 +1,13 @@
 """Files: bounded before reading, never half written."""
 
+import errno
 import os
 import stat
 from pathlib import Path
 
 import pytest
 
-from common.errors import FedwardError, FileTooLargeError, FileUnreadableError
+from common.errors import ExitCode, FedwardError, FileTooLargeError, FileUnreadableError
 from common.files import read_bounded, read_text, replace_atomically, write_new
 
 
@@ -74,3 +75,27 @@ def test_replacing_leaves_no_temporary_file_behind(tmp_path):
 def test_a_folder_that_is_absent_gives_a_sentence(tmp_path):
     with pytest.raises(FileUnreadableError, match="cannot be written"):
         replace_atomically(tmp_path / "absent" / "file", b"x")
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (errno.ENOSPC, ExitCode.DISK_FULL),
+        (errno.EDQUOT, ExitCode.DISK_FULL),
+        (errno.EROFS, ExitCode.RIGHT_MISSING),
+        (errno.EACCES, ExitCode.RIGHT_MISSING),
+        (errno.EIO, ExitCode.FILE_UNREADABLE),
+    ],
+)
+def test_a_full_disk_and_a_missing_right_have_exit_codes_of_their_own(tmp_path, monkeypatch, number, code):
+    (tmp_path / "file").write_bytes(b"old")
+
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("common.files.os.replace", fails)
+    with pytest.raises(FileUnreadableError, match="cannot be written") as caught:
+        replace_atomically(tmp_path / "file", b"new")
+    assert caught.value.exit_code is code
+    assert (tmp_path / "file").read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
