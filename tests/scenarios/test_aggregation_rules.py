@@ -105,6 +105,10 @@ def study(template, tmp_path):
         rule = (aggregation or {}).get("rule", document["aggregation"]["rule"].value)
         document["aggregation"] |= {name: SETTINGS[name] for name in READ_BY[rule]} | (aggregation or {})
         document["privacy"] |= privacy or {}
+        if privacy:
+            document["timing"] |= {
+                "reply_slot_s": 3.0
+            }  # private plans name one; these hospitals do not wait for its end
         document["phases"] = [document["phases"][0] | (phase or {})]
         plan = StudyPlan.model_validate(document)
         folder.study.plan.write_text(plan_toml(plan))

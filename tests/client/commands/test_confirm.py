@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from client.consent.approval import approved_plans, check_for_site
+from client.consent.approval import CheckedPlan, approved_plans, check_for_site
 from client.consent.confirmation import confirmations, confirmed_sites, least_confirmed_in_study
 from client.consent.errors import NotConfirmedError, PolicyRefusedError
 from client.consent.open_studies import OpenStudies
@@ -17,6 +17,7 @@ from client.ledger.ledger import Ledger
 from common.plan.errors import PlanInvalidError
 from common.plan.guarantee import epsilon_if_real, guarantee
 from common.plan.reading import read_plan
+from common.plan.shapes_here import shapes_here
 from common.trust.identity import fingerprint
 from common.trust.roster import Roster, signed_roster
 
@@ -139,9 +140,16 @@ def test_epsilon_falls_to_what_the_plan_promises_when_all_are_confirmed(plan_fil
     assert seen[0] > seen[-1]
 
 
+def opened(site, plan_file):
+    """The plan as a site that works on it has it: checked, and its start weights built."""
+    proposed = check_for_site(site, plan_file)
+    shapes = shapes_here(proposed.plan)
+    return CheckedPlan(proposed.plan, proposed.roster, proposed.site_id, proposed.guarantee, shapes, proposed.confirmed)
+
+
 def test_the_rules_of_a_session_count_confirmed_hospitals_only(call, alone, plan_file):
     call("south")
-    rules = session_policy(check_for_site(alone, plan_file), read_policy(alone.policy))
+    rules = session_policy(opened(alone, plan_file), read_policy(alone.policy))
     assert rules.confirmed == {"north", "south"}
     assert rules.least_confirmed == rules.minimum_survivors == 3
 
@@ -158,7 +166,7 @@ def test_a_running_site_notices_that_a_confirmation_was_taken_back(asked, stocke
 
 def test_a_policy_may_ask_for_fewer_but_not_for_so_few_that_two_updates_do_not_hide_each_other(alone, plan_file):
     alone.policy.write_text('format = "fedward-policy/1"\nminimum_confirmed = 3\n')
-    rules = session_policy(check_for_site(alone, plan_file), read_policy(alone.policy))
+    rules = session_policy(opened(alone, plan_file), read_policy(alone.policy))
     assert rules.least_confirmed == 3
     alone.policy.write_text('format = "fedward-policy/1"\nminimum_confirmed = 3\nassumed_colluders = 2\n')
     with pytest.raises(PolicyRefusedError):
