@@ -232,7 +232,11 @@ def test_what_the_plan_says_and_what_its_noise_buys(real_run, shown):
     for observer, shares in known.items():
         left = ((rules.minimum_survivors - shares) / honest) ** 0.5
         most = max(bought(plan, stratum, left) for stratum in ("labelled", "unlabelled", "validation"))
-        assert shown.exact[f"seen.{observer}"] == pytest.approx(most, rel=1e-6), observer
+        # The tails that drawn noise lacks are charged beside it: next to nothing for whoever the guarantee is towards,
+        # up to a few thousandths of epsilon where less noise stands.
+        assert most * (1 - 1e-6) <= shown.exact[f"seen.{observer}"] <= most * 1.005, observer
+        if observer in ("outsider", "guarantee"):
+            assert shown.exact[f"seen.{observer}"] == pytest.approx(most, rel=1e-6), observer
 
 
 def stratum_cost(plan, stratum):
