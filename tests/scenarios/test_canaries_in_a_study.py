@@ -64,7 +64,7 @@ def study_folder(root: Path, roster, coordinator_key, order_key) -> StudyFolder:
     folder.plan.write_text(text.replace("labelled_sampling_rate = 0.2", "labelled_sampling_rate = 0.9"))
     plan = folder.plan.read_text()
     plan = plan.replace("noise_multiplier = ", "noise_multiplier = 9")  # enough for the higher rate
-    folder.plan.write_text(plan.replace("coordinate_range = 64.0", "coordinate_range = 1024.0"))
+    folder.plan.write_text(plan.replace("coordinate_range = ", "coordinate_range = 1024.0 # "))  # room for that noise
     sign_plan(read_plan(folder.plan), folder.plan, coordinator_key)
     folder.roster.write_bytes(signed_roster(roster, coordinator_key))
     write_new(folder.order_key, order_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), 0o600)
