@@ -15,6 +15,7 @@ from client.installation.folder import SiteFolder
 from common.files import write_new
 from common.plan.reading import read_plan
 from common.plan.signing import sign_plan
+from common.terminal import errors, output
 from common.trust.identity import create_secret_file
 from common.trust.roster import Roster, signed_roster
 from server.study.plan_template import new_plan_text
@@ -36,6 +37,15 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def _the_consoles_still_print() -> Iterator[None]:
+    """No test may leave the programs' consoles bound elsewhere: tests after it would read nothing."""
+    yield
+    for console in (output, errors):
+        assert console._file is None  # rich has no other way to ask: reading ``file`` gives today's stream
+        assert not console.quiet
 
 
 @pytest.fixture(scope="session")

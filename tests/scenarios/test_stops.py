@@ -1,6 +1,7 @@
 import logging
 import os
 import signal
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -121,6 +122,15 @@ def test_too_many_sites_lost_skips_the_round_cleanly_and_the_next_attempt_works(
     assert 2 not in [row.attempt for row in journal.opened()]
 
 
+@pytest.fixture
+def keyboard() -> Iterator[None]:
+    """The interrupt as a terminal's process has it; a shell's background job ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("keyboard")
 def test_a_first_ctrl_c_asks_to_stop_and_a_second_interrupts():
     with stop_on_interrupt() as stop:
         os.kill(os.getpid(), signal.SIGINT)
