@@ -90,7 +90,7 @@ def test_no_weight_update_score_or_count_leaves_in_the_clear(real_run):
 
 
 def telling_pieces(real_run):
-    """Return every three words of the scores and counts; runs of zeros, which a round without scores has, tell nothing."""
+    """Return every three words of scores and counts but zeros, of which a round without scores is full."""
     metas = [contribution.meta.tobytes() for contribution in real_run.contributions.values()]
     pieces = {meta[place : place + 24] for meta in metas for place in range(0, len(meta) - 24, 8)} - {bytes(24)}
     assert len(pieces) > 100, "no scores in this run: nothing would be looked for"
