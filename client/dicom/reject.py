@@ -86,6 +86,9 @@ class RejectCode(StrEnum):
     SEGMENTATION_UNMATCHED = "segmentation_unmatched"
     SEGMENTATION_GEOMETRY = "segmentation_geometry"
     SEGMENTATION_CLASSES = "segmentation_classes"
+    SEGMENTATION_FRAME = "segmentation_frame"
+    SEGMENTATION_CONTOURS = "segmentation_contours"
+    SEGMENTATION_TOO_LARGE = "segmentation_too_large"
 
 
 # Met again on the next run, because the reason may lie outside the file (a network mount, a copy still under way).

@@ -5,7 +5,7 @@ onto another grid by guessing. Sources: DICOM PS3.3 section A.51 (segmentation),
 """
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from typing import Any
 
@@ -18,7 +18,8 @@ from PIL import Image
 from pydicom.dataset import Dataset
 
 from client.dicom.attributes import integer
-from client.dicom.header import NATIVE, read_header
+from client.dicom.class_names import class_numbers
+from client.dicom.header import NATIVE
 from client.dicom.limits import MAX_FRAME_BYTES, MAX_INFLATED_BYTES, MAX_VOLUME_VOXELS
 from client.dicom.reject import RejectCode, Rejected
 
@@ -31,30 +32,11 @@ WHOLE_NUMBER = 1e-3  # values of a mask that was stored with a scale
 GZIP = 16 + zlib.MAX_WBITS
 
 
-def referenced_uids(dataset: Dataset, *, instances: bool) -> set[str]:
-    """Return the series (or the instances) a SEG object says it was drawn on (PS3.3 section C.12.2).
-
-    Instances are also named frame by frame (C.7.6.16.2.6), by objects that leave the list out.
-    """
-    series = list(dataset.get("ReferencedSeriesSequence") or [])
-    if not instances:
-        return {str(item.SeriesInstanceUID) for item in series if item.get("SeriesInstanceUID")}
-    images = [image for item in series for image in item.get("ReferencedInstanceSequence") or []]
-    images += [image for frame in dataset.get("PerFrameFunctionalGroupsSequence") or [] for image in _sources(frame)]
-    return {str(image.ReferencedSOPInstanceUID) for image in images if image.get("ReferencedSOPInstanceUID")}
-
-
-def _sources(frame: Dataset) -> list[Dataset]:
-    derivations = frame.get("DerivationImageSequence") or []
-    return [image for derivation in derivations for image in derivation.get("SourceImageSequence") or []]
-
-
-def open_segmentation(content: bytes) -> Segmentation:
-    """Parse a SEG object, within the same bounds as an image.
+def open_segmentation(dataset: Dataset) -> Segmentation:
+    """Understand a SEG object that was read whole, within the same bounds as an image.
 
     Raises: Rejected(segmentation_unreadable).
     """
-    dataset = read_header(content, whole=True)
     try:
         _check_length(dataset)
         return Segmentation.from_dataset(dataset, copy=False)
@@ -78,36 +60,29 @@ def _check_length(dataset: Dataset) -> None:
         raise Rejected(RejectCode.SEGMENTATION_UNREADABLE)
 
 
-def class_of_segments(segmentation: Segmentation, classes: Sequence[str]) -> dict[int, int]:
-    """Return the class number of each segment: by its label, else its type, else the only one there can be.
+def class_of_segments(
+    segmentation: Segmentation, classes: Sequence[str], words: Mapping[str, str]
+) -> list[tuple[int, int]]:
+    """Return each segment of the study and its class number, by its label, else its type; rising by class.
 
-    Raises: Rejected(segmentation_classes) when a segment is none of the study's classes.
+    Raises: Rejected(segmentation_classes).
     """
-    result = {}
-    numbers = list(segmentation.segment_numbers)
-    for number in numbers:
-        description = segmentation.get_segment_description(number)
-        names = (str(description.segment_label), str(description.segmented_property_type.meaning))
-        known = [classes.index(_plain(name)) for name in names if _plain(name) in classes]
-        if not known and not (len(numbers) == 1 and len(classes) == 2):
-            raise Rejected(RejectCode.SEGMENTATION_CLASSES)
-        result[number] = known[0] if known else 1
-    return result
+    described = {number: segmentation.get_segment_description(number) for number in segmentation.segment_numbers}
+    names = {n: (str(one.segment_label), str(one.segmented_property_type.meaning)) for n, one in described.items()}
+    return sorted(class_numbers(names, classes, words).items(), key=lambda item: item[1])
 
 
-def _plain(name: str) -> str:
-    return " ".join(name.lower().split())
-
-
-def seg_volume(segmentation: Segmentation, classes: Sequence[str], geometry: VolumeGeometry) -> Labels:
+def seg_volume(
+    segmentation: Segmentation, classes: Sequence[str], words: Mapping[str, str], geometry: VolumeGeometry
+) -> Labels:
     """Return class numbers (slices, rows, columns) uint8 on the image's grid; slices nobody drew on are background.
 
+    ``words``: what the hospital's own names of segments mean (``class_names``).
     Where two segments overlap the higher class number wins.
     Raises: Rejected (``segmentation_...``).
     """
-    of_segment = class_of_segments(segmentation, classes)
     result = np.zeros(geometry.spatial_shape, np.uint8)
-    for number, class_number in sorted(of_segment.items(), key=lambda item: item[1]):
+    for number, class_number in class_of_segments(segmentation, classes, words):
         try:
             drawn = segmentation.get_volume(segment_numbers=[number], combine_segments=True, relabel=True)
         except Exception:  # noqa: BLE001
@@ -116,14 +91,19 @@ def seg_volume(segmentation: Segmentation, classes: Sequence[str], geometry: Vol
     return result
 
 
-def seg_image(segmentation: Segmentation, classes: Sequence[str], instance_uid: str, shape: tuple[int, int]) -> Labels:
+def seg_image(
+    segmentation: Segmentation,
+    classes: Sequence[str],
+    words: Mapping[str, str],
+    instance_uid: str,
+    shape: tuple[int, int],
+) -> Labels:
     """Return class numbers (rows, columns) uint8 of one 2-D image a SEG object was drawn on.
 
     Raises: Rejected (``segmentation_...``).
     """
-    of_segment = class_of_segments(segmentation, classes)
     result = np.zeros(shape, np.uint8)
-    for number, class_number in sorted(of_segment.items(), key=lambda item: item[1]):
+    for number, class_number in class_of_segments(segmentation, classes, words):
         try:
             drawn = segmentation.get_pixels_by_source_instance(
                 [instance_uid],

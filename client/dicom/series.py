@@ -63,6 +63,11 @@ def ordered(slices: Sequence[Slice], grid_mm: tuple[float, ...] = ANY_GRID_MM) -
     return in_order, _sheared(_upright(in_order, axes, step_mm, places), in_order, axes, depths)
 
 
+def single(slice_: Slice, thickness_mm: float) -> Geometry:
+    """Return the grid of one slice by itself; its depth is the slice's thickness."""
+    return _upright([slice_], _axes(slice_.orientation), thickness_mm, ())
+
+
 def _axes(orientation: tuple[float, ...]) -> Vector:
     """Return unit vectors along slices, rows and columns; exactly orthogonal, as rounded cosines are not."""
     along_row = np.array(orientation[:3]) / np.linalg.norm(orientation[:3])

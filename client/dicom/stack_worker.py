@@ -9,20 +9,20 @@ from typing import Any
 
 import numpy as np
 
-from client.dicom.attributes import instance_uid
 from client.dicom.describe import describe
 from client.dicom.facts import OTHER, Facts
 from client.dicom.header import read_header
 from client.dicom.image_module import check_image_module, check_kind
 from client.dicom.instance import picture_axes, read_images, verdict
 from client.dicom.intensity import Levels
-from client.dicom.kinds import SEGMENTATION_CLASSES
+from client.dicom.label_objects import drawn_on_picture, drawn_on_volume, holds_labels, referenced_uids
 from client.dicom.label_table import label_names
 from client.dicom.limits import FILE_CPU_S, grant_cpu
 from client.dicom.reject import RejectCode, Rejected
 from client.dicom.resize import Labels, centred, resample_labels
-from client.dicom.segmentation import nifti_volume, open_segmentation, png_image, referenced_uids, seg_image, seg_volume
+from client.dicom.segmentation import nifti_volume, png_image
 from client.dicom.settings import FileKind
+from client.dicom.structure_labels import DrawnOn
 from client.dicom.volume import BuiltVolume, SeriesFiles, build_volume
 from client.dicom.walk import read_whole
 from client.dicom.worker import Reply, Session, serve
@@ -43,7 +43,7 @@ def read_headers(session: Session, request: Mapping[str, Any]) -> Iterator[Reply
 def _header(session: Session, name: bytes) -> dict[str, Any]:
     dataset = read_header(read_whole(session.roots[0], name), pixels=False)
     names = session.pseudonyms.below(name)
-    if dataset.get("SOPClassUID") in SEGMENTATION_CLASSES and session.settings.kind is TaskKind.SEGMENTATION:
+    if holds_labels(dataset) and session.settings.kind is TaskKind.SEGMENTATION:
         facts = describe(dataset, OTHER, names)
         keyword = "SeriesInstanceUID" if session.settings.dimensions == 3 else "SOPInstanceUID"
         uids = referenced_uids(dataset, instances=keyword == "SOPInstanceUID")
@@ -96,13 +96,16 @@ def _volume(session: Session, stack: Mapping[str, Any], replies: list[Reply], en
 
 
 def _volume_labels(session: Session, stack: Mapping[str, Any], built: BuiltVolume) -> Iterator[Labels]:
-    """Yield the label map of a volume, if there is one; several SEG objects are laid over one another."""
+    """Yield the label map of a volume, if there is one; several objects are laid over one another."""
     geometry, classes = built.grid.source_geometry(), session.settings.classes
+    images = DrawnOn(geometry, built.frame_of_reference, built.instance_keys, session.pseudonyms)
     drawn: Labels | None = None
     if stack["mask"]:
         drawn = nifti_volume(read_whole(session.roots[1], stack["mask"], 1), classes, geometry)
     for name in stack["segmentations"]:
-        one = seg_volume(open_segmentation(read_whole(session.roots[0], name)), classes, geometry)
+        session.alive()
+        grant_cpu(FILE_CPU_S)
+        one = drawn_on_volume(read_whole(session.roots[0], name), classes, stack["words"], images)
         drawn = one if drawn is None else np.maximum(drawn, one)
     if drawn is not None:
         yield built.grid.label_map(drawn).astype(np.uint8, copy=False)
@@ -138,8 +141,9 @@ def _picture_labels(session: Session, stack: Mapping[str, Any], content: bytes) 
     if stack["mask"]:
         drawn = png_image(read_whole(session.roots[1], stack["mask"], 1), session.settings.classes, drawn.shape)
     for name in stack["segmentations"]:
-        segmentation = open_segmentation(read_whole(session.roots[0], name))
-        one = seg_image(segmentation, session.settings.classes, instance_uid(dataset, "SOPInstanceUID"), drawn.shape)
+        grant_cpu(FILE_CPU_S)
+        file = read_whole(session.roots[0], name)
+        one = drawn_on_picture(file, session.settings.classes, stack["words"], dataset, session.pseudonyms)
         drawn = np.maximum(drawn, one)
     rows, columns, _ = picture_axes(module, dataset, session.settings)
     yield centred(resample_labels(drawn, rows, columns), session.settings.size_px, 0)

@@ -141,6 +141,7 @@ def _item(stack: Stack) -> dict[str, Any]:
         "images": [file.name for file in stack.images],
         "segmentations": [file.name for file in stack.segmentations],
         "mask": stack.mask.encode(),
+        "words": {},
     }
 
 

@@ -32,12 +32,14 @@ Read = Callable[[int], bytes]
 
 @dataclass(frozen=True, slots=True)
 class BuiltVolume:
-    """A volume of the study, and the grid it came from (for segmentations)."""
+    """A volume of the study, and what it came from (for segmentations): grid, instances, frame of reference."""
 
     facts: Facts
     levels: Levels
     grid: Grid
     duplicates: list[int]
+    instance_keys: frozenset[str] = frozenset()
+    frame_of_reference: str = ""
 
 
 class SeriesFiles:
@@ -107,7 +109,9 @@ def build_volume(files: SeriesFiles, settings: IngestSettings, alive: Callable[[
         intensity_high=high,
         spacing_mm=settings.spacing_mm,
     )
-    return BuiltVolume(facts, levels.astype(np.uint16, copy=False), grid, duplicates)
+    instances = frozenset(slice_.instance_key for slice_ in in_order)
+    frame = next((slice_.frame_of_reference for slice_ in in_order if slice_.frame_of_reference), "")
+    return BuiltVolume(facts, levels.astype(np.uint16, copy=False), grid, duplicates, instances, frame)
 
 
 def _decoded(
