@@ -5,8 +5,9 @@
     python tests/mutants/plant.py --file client/ledger/budget.py --old 'A' --new 'B'     a fault of your own
 
 A fault is one replacement in one promise-critical file: what stands there (exactly once) and what it becomes. Caught:
-a test of that file fails. Survived: all of them pass, which is a hole in the tests; exit status 1. Says nothing (the
-fault does not apply, the program cannot even be imported, time ran out, or the tests fail without any fault): exit
+a test of that file fails. Hung: the tests took more than ten times as long as without the fault, which a person would
+notice too; counts as caught. Survived: all of them pass, which is a hole in the tests; exit status 1. Says nothing (the
+fault does not apply, the program cannot even be imported, or the tests fail or do not end without any fault): exit
 status 2, because then "caught" would mean nothing.
 
 Third-party libraries are loaded once and every run is a fork, so that a fault costs its tests, not PyTorch's start.
@@ -19,6 +20,7 @@ import multiprocessing
 import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -34,7 +36,10 @@ REPOSITORY: Final = Path(__file__).resolve().parents[2]
 FAULTS: Final = Path(__file__).with_name("faults.toml")
 COPIED: Final = ("common", "client", "server", "simulation", "tests", "pyproject.toml", "docs")
 LIBRARIES: Final = ("torch", "numpy", "pydantic", "cryptography", "hypothesis", "pytest", "dp_accounting", "pydicom")
-LONGEST_S: Final = 600.0  # the tests of one fault
+LONGEST_S: Final = 600.0  # the tests of a file without a fault
+LEAST_LIMIT_S: Final = 60.0  # a fault's tests may always take so long: a loaded machine is no finding
+HUNG_FACTOR: Final = 10.0  # and so many times what they take without it
+HUNG: Final = -2  # in place of pytest's exit status
 CAUGHT_BY: Final = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
 
 
@@ -42,6 +47,7 @@ class Verdict(StrEnum):
     """What came of one fault."""
 
     CAUGHT = "caught"
+    HUNG = "hung"
     SURVIVED = "SURVIVED"
     SAYS_NOTHING = "SAYS NOTHING"
 
@@ -128,68 +134,76 @@ def run_tests(root: Path, tests: Iterable[str], log: Path) -> int:
         return int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", "-rfE", *tests]))
 
 
-def try_fault(fault: Fault | None, tests: tuple[str, ...], by: tuple[str, ...], answer: Any) -> None:
+def try_fault(folder: Path, fault: Fault | None, tests: tuple[str, ...], by: tuple[str, ...], answer: Any) -> None:
     """Child: plant, run ``by`` and then ``tests``, and put (exit status, what it is about) into ``answer``."""
-    with tempfile.TemporaryDirectory(prefix="fedward-mutant-") as folder:
-        root = copy_of_the_tree(Path(folder) / "tree")
-        if fault is not None and (why := plant(root, fault)):
-            answer.put((-1, why))
-            return
-        status, log = 0, Path(folder) / "log"
-        for chosen in filter(None, (by, tests)):
-            status = run_tests(root, chosen, log)
-            if status != 0:
-                break
-        caught = CAUGHT_BY.search(log.read_text(errors="replace"))
-        answer.put((status, caught[1] if caught else f"pytest ended with status {status}"))
+    os.setsid()
+    root = copy_of_the_tree(folder / "tree")
+    if fault is not None and (why := plant(root, fault)):
+        answer.put((-1, why))
+        return
+    status, log = 0, folder / "log"
+    for chosen in filter(None, (by, tests)):
+        status = run_tests(root, chosen, log)
+        if status != 0:
+            break
+    caught = CAUGHT_BY.search(log.read_text(errors="replace"))
+    answer.put((status, caught[1] if caught else f"pytest ended with status {status}"))
 
 
 def verdict_of(status: int, about: str) -> tuple[Verdict, str]:
     """Say what an exit status of pytest means: 1 is a failed test, 0 none; others say nothing about the fault."""
+    if status == HUNG:
+        return Verdict.HUNG, about
     if status == 0:
         return Verdict.SURVIVED, "every test of the file passes"
     return (Verdict.CAUGHT, about) if status == 1 else (Verdict.SAYS_NOTHING, about)
 
 
-def judge(fault: Fault | None, tests: tuple[str, ...], by: tuple[str, ...] = ()) -> tuple[int, str]:
+def judge(fault: Fault | None, tests: tuple[str, ...], by: tuple[str, ...], limit_s: float) -> tuple[int, str]:
     """Run one fault (None: none) in a fork, with a limit of time; see ``try_fault``."""
     context = multiprocessing.get_context("fork")
     answer = context.SimpleQueue()
-    child = context.Process(target=try_fault, args=(fault, tests, by, answer))
-    child.start()
-    child.join(LONGEST_S)
-    if child.is_alive():
+    with tempfile.TemporaryDirectory(prefix="fedward-mutant-", ignore_cleanup_errors=True) as folder:
+        child = context.Process(target=try_fault, args=(Path(folder), fault, tests, by, answer))
+        child.start()
+        child.join(limit_s)
+        hung = child.is_alive()
         child.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)  # the programs that its tests started
         child.join()
-        return -1, f"not done after {LONGEST_S:.0f} s"
+    if hung:
+        return HUNG, f"not done after {limit_s:.0f} s"
     return answer.get() if not answer.empty() else (-1, "the process that ran the tests died")
 
 
-def outcome(fault: Fault) -> Outcome:
-    """Judge one fault."""
+def outcome(fault: Fault, *, usual_s: float) -> Outcome:
+    """Judge one fault, whose tests take ``usual_s`` without it."""
     began = time.monotonic()
-    verdict, about = verdict_of(*judge(fault, fault.tests, fault.by))
+    limit_s = max(LEAST_LIMIT_S, HUNG_FACTOR * usual_s)
+    verdict, about = verdict_of(*judge(fault, fault.tests, fault.by, limit_s))
     return Outcome(fault.file, fault.says, verdict, about, round(time.monotonic() - began, 1))
 
 
-def unfaulted(tests: tuple[str, ...]) -> Outcome | None:
-    """Return what is wrong with a set of tests when nothing was planted; None when they pass."""
+def unfaulted(tests: tuple[str, ...]) -> Outcome:
+    """Run a set of tests with nothing planted: they survive that, or say nothing about any fault."""
     began = time.monotonic()
-    status, about = judge(None, tests)
+    status, about = judge(None, tests, (), LONGEST_S)
+    seconds = round(time.monotonic() - began, 1)
     if status == 0:
-        return None
-    return Outcome("", "no fault", Verdict.SAYS_NOTHING, f"fails without any fault: {about}", time.monotonic() - began)
+        return Outcome("", "no fault", Verdict.SURVIVED, "every test passes", seconds)
+    return Outcome("", "no fault", Verdict.SAYS_NOTHING, f"fails without any fault: {about}", seconds)
 
 
 def outcomes(faults: list[Fault], workers: int) -> Iterator[Outcome]:
     """Judge all faults, several at a time, each set of tests first without a fault."""
     from multiprocessing.pool import ThreadPool  # noqa: PLC0415 (threads only wait: each run is a process)
 
+    kinds = sorted({fault.tests for fault in faults})
     with ThreadPool(workers) as pool:
-        for found in pool.imap_unordered(unfaulted, sorted({fault.tests for fault in faults})):
-            if found is not None:
-                yield found
-        yield from pool.imap_unordered(outcome, faults)
+        usual = dict(zip(kinds, pool.imap(unfaulted, kinds), strict=True))
+        yield from (found for found in usual.values() if found.verdict is Verdict.SAYS_NOTHING)
+        yield from pool.imap_unordered(lambda fault: outcome(fault, usual_s=usual[fault.tests].seconds), faults)
 
 
 def chosen_faults(arguments: argparse.Namespace) -> list[Fault]:
@@ -227,7 +241,8 @@ def main() -> int:
     if arguments.json:
         print(json.dumps({"planted": len(faults), **counts, "faults": [asdict(each) for each in found]}))
     else:
-        print(f"{len(faults)} faults planted, {counts['caught']} caught, {counts['survived']} survived")
+        caught = counts["caught"] + counts["hung"]
+        print(f"{len(faults)} faults planted, {caught} caught ({counts['hung']} hung), {counts['survived']} survived")
     return exit_status(planted=len(faults), survived=counts["survived"], says_nothing=counts["says_nothing"])
 
 

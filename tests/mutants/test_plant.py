@@ -50,7 +50,15 @@ def test_each_fault_gets_its_verdict_and_what_says_nothing_is_no_success(tmp_pat
 
 
 def test_tests_that_fail_without_any_fault_say_nothing():
-    assert plant.unfaulted(("tests/mutants/no_such_tests.py",)) is not None
+    assert plant.unfaulted(("tests/mutants/no_such_tests.py",)).verdict is plant.Verdict.SAYS_NOTHING
+
+
+def test_a_test_that_loops_for_ever_is_ended_and_counts_as_found(tmp_path):
+    tests = tmp_path / "test_loop.py"
+    tests.write_text("def test_loop():\n    while True:\n        pass\n")
+    verdict, about = plant.verdict_of(*plant.judge(None, (str(tests),), (), 3.0))
+    assert (verdict, about) == (plant.Verdict.HUNG, "not done after 3 s")
+    assert plant.unfaulted((str(tests.with_name("test_none.py")),)).verdict is plant.Verdict.SAYS_NOTHING
 
 
 def test_one_survivor_is_a_failure_and_a_run_that_proves_nothing_is_another():
@@ -86,5 +94,5 @@ def test_every_planted_fault_is_caught():
         [sys.executable, str(PLANT), "--json"], capture_output=True, text=True, check=False, timeout=3600
     )
     found = json.loads(done.stdout)
-    assert [fault for fault in found["faults"] if fault["verdict"] != "caught"] == []
+    assert [fault for fault in found["faults"] if fault["verdict"] not in ("caught", "hung")] == []
     assert done.returncode == 0

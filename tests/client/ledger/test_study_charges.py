@@ -88,12 +88,11 @@ def test_every_local_step_is_charged(plan_document, ledger):
 def test_as_many_scores_as_the_plan_has_cost_its_evaluation_epsilon(plan_document, ledger):
     plan = plan_with(plan_document)
     charges = StudyCharges(plan, ledger)
-    attempt = 0
-    while charges.may_score(closing=True):
-        attempt += 1
+    for attempt in range(1, evaluations(plan) + 1):
+        assert charges.may_score(closing=True)
         charges.reserve(plan.phases[0], attempt, scored=True)
+    assert not charges.may_score(closing=True)
     [study] = ledger.spending()
-    assert attempt == evaluations(plan)
     assert 0.99 * plan.evaluation.epsilon < study.epsilon(VALIDATION) <= plan.evaluation.epsilon
     assert epsilon([*study.events[VALIDATION], study.events[VALIDATION][0]], study.delta) > plan.evaluation.epsilon
 
