@@ -9,6 +9,8 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Final
 
+from pydantic import ConfigDict, TypeAdapter
+
 from client.installation.folder import SiteFolder
 from common.errors import FedwardError
 from common.files import read_bounded, replace_atomically
@@ -30,6 +32,9 @@ class TrainingFault:
     fault: str
 
 
+_FILE_FORM: Final = TypeAdapter(list[TrainingFault], config=ConfigDict(strict=True, extra="forbid"))
+
+
 def note_fault(folder: SiteFolder, *, plan: str, round_number: int, fault: str) -> None:
     """Keep a fault for the staff, and say it in the log; never raises, because the round goes on as if nothing was."""
     _log.error("training failed (%s): this round is answered with noise alone, and charged", fault)
@@ -45,7 +50,7 @@ def note_fault(folder: SiteFolder, *, plan: str, round_number: int, fault: str) 
 def training_faults(folder: SiteFolder) -> list[TrainingFault]:
     """Return the last trainings that failed, oldest first; none where the file is missing or damaged."""
     try:
-        found = json.loads(read_bounded(folder.state / FILE, MAX_BYTES))
-        return [TrainingFault(**each) for each in found]
-    except (OSError, FedwardError, ValueError, TypeError):
+        found = _FILE_FORM.validate_json(read_bounded(folder.state / FILE, MAX_BYTES))
+    except (OSError, FedwardError, ValueError):
         return []
+    return found if all(each.fault.isprintable() and each.plan.isprintable() for each in found) else []

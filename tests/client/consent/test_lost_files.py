@@ -260,32 +260,6 @@ def opted_out(folder: SiteFolder, *keys: str) -> None:
     keep_opt_outs(folder, cache)
 
 
-def test_a_lost_list_of_opt_outs_stops_training_and_ingest_until_all_are_named_again(east):
-    opted_out(east, "1" * 32, "2" * 32)
-    Site.open(east.path)
-    east.opted_out.unlink()
-    shutil.rmtree(east.cache)
-    assert lost_ones(east) == {Lost.WITHDRAWALS}
-    for call in (lambda: Site.open(east.path), lambda: read_scans(east)):
-        with pytest.raises(RecordLostError, match="who opted out"):
-            call()
-
-
-def read_scans(folder: SiteFolder) -> None:
-    plan = next(folder.plans.glob("*/plan.toml"))
-    command("ingest", folder.path.parent, "--plan", plan, "--site-folder", folder.path)
-
-
-def test_opt_outs_named_again_heal_the_list_without_a_decision(east):
-    opted_out(east, "1" * 32, "2" * 32)
-    east.opted_out.unlink()
-    (east.cache / "withdrawn.sealed").unlink()
-    opted_out(east, "1" * 32)
-    assert lost_ones(east) == {Lost.WITHDRAWALS}
-    opted_out(east, "2" * 32)
-    assert losses(east) == []
-
-
 def test_another_site_secret_is_noticed_and_its_decision_ends_the_studies_that_knew_the_old_one(rounds, used, east):
     opted_out(east, "1" * 32)
     east.secret.unlink()
