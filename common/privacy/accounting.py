@@ -17,7 +17,6 @@ Zhu, Dong and Wang 2022 (dominating pairs). Checked against a second accountant 
 """
 
 import functools
-import importlib
 import math
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -28,6 +27,7 @@ from typing import Any, Final
 
 from common.privacy.errors import AccountingError
 from common.privacy.gaussian import gaussian_epsilon
+from common.privacy.google_accounting import google_accounting
 from common.privacy.kept_figures import kept_or
 
 FINE_INTERVAL: Final = 1e-4  # of the privacy loss
@@ -81,7 +81,7 @@ def epsilon(events: Sequence[SampledGaussian], delta: float, *, interval: float 
     The events compose (same patients); strata do not (disjoint patients): call once for each stratum, take the largest.
     Guarantee: an upper bound of the true epsilon for both directions of the zero-out relation, whatever the interval;
     at the fine one less than ``EXACT`` above what that interval itself gives. No events: 0. Sampling rate 1: exact.
-    Cost otherwise: 0.05 to 1.4 s of one core the first time, after a second or two for loading the accountant.
+    Cost otherwise: 0.05 to 1.4 s of one core the first time, after half a second for loading the accountant.
     Raises: AccountingError for an unknown kind of event, or delta outside [1e-15, 0.1].
     """
     require_delta(delta)
@@ -186,11 +186,6 @@ def _is_exact(coarse: float, steps: int) -> bool:
     private-training.md), which is nothing beside a large epsilon and much beside a small one.
     """
     return coarse > MEANINGLESS_EPSILON or 1.5 * steps * COARSE_INTERVAL**2 <= EXACT * coarse
-
-
-def google_accounting() -> Any:
-    """Import dp-accounting. It takes a second (scipy), so commands that never account do not pay for it."""
-    return importlib.import_module("dp_accounting")
 
 
 def google_event(event: SampledGaussian) -> Any:

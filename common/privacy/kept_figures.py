@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-CODE: Final = ("accounting.py", "gaussian.py", "kept_figures.py")
+CODE: Final = ("accounting.py", "gaussian.py", "google_accounting.py", "kept_figures.py")
 
 
 class Figures(Protocol):
