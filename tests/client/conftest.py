@@ -72,6 +72,7 @@ def prepare(tmp_path_factory, scans, roster, coordinator_key, order_key, site_ke
         for usual, ours in {
             "size_px = [64, 64]": "size_px = [32, 32]",
             '"abnormal"': '"consolidation"',
+            "reply_slot_s = 3.0": "reply_slot_s = 0.4",  # each answer waits for one
             **changes,
         }.items():
             assert usual in text, usual

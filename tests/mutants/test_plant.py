@@ -40,6 +40,7 @@ def planted(file: Path, *more: str) -> tuple[int, dict[str, str], str]:
     return done.returncode, {each["says"]: each["verdict"] for each in found}, done.stderr
 
 
+@pytest.mark.slow
 def test_each_fault_gets_its_verdict_and_what_says_nothing_is_no_success(tmp_path):
     file = tmp_path / "faults.toml"
     path, tests = "common/privacy/intervals.py", "tests/mutants/of_intervals.py"
@@ -68,6 +69,7 @@ def test_one_survivor_is_a_failure_and_a_run_that_proves_nothing_is_another():
     assert plant.exit_status(planted=0, survived=0, says_nothing=0) == 2
 
 
+@pytest.mark.slow
 def test_a_fault_of_ones_own_needs_a_file_that_has_tests():
     status, _, said = planted(plant.FAULTS, "--file", "no/such/file.py", "--old", "a", "--new", "b")
     assert status != 0

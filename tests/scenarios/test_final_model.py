@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import pytest
 import torch
 from typer.testing import CliRunner
 
@@ -23,6 +24,7 @@ def call(*words):
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_every_hospital_receives_and_scores_the_model_that_it_helped_to_train(real_run, tmp_path):
     study = open_study(real_run.folder.study.path)
     journal = open_journal(study)

@@ -143,6 +143,7 @@ def check_whole(facts, undisturbed):
     assert "How the model grew" in facts.folder.report.read_text()
 
 
+@pytest.mark.slow
 def test_a_run_that_is_interrupted_then_killed_ends_with_the_model_of_one_that_was_not(runs, undisturbed):
     folder = runs.copy("interrupted")
     status, said = runs.run(folder, "contribute:6", "INT")  # the second of four sites, in the second round

@@ -5,6 +5,8 @@ import os
 import time
 from dataclasses import asdict
 
+import pytest
+
 from simulation.benchmarks.rounds import Row, why_no_nvflare
 from simulation.benchmarks.rounds_real import RealRound, _summary, real_scenario
 from simulation.benchmarks.rounds_timed import Lap, Laps, Stopwatch, measure, on_loopback, tree_cpu_s
@@ -21,6 +23,7 @@ AGREED = {
 }
 
 
+@pytest.mark.slow
 def test_every_round_is_a_lap_and_the_pause_between_two_counts_for_neither() -> None:
     paused: list[Lap] = []
 

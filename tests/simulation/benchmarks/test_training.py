@@ -15,6 +15,7 @@ from simulation.benchmarks.training_steps import OpacusStep, OurStep, PlainStep
 SMALL = training.Subject("tiny", "small_cnn", dimensions=2, width=4, size=8, patients=3, patients_per_stack=2)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_json_has_the_agreed_shape_and_all_four_networks(capsys):
     training.training(repeats=1, small=True, as_json=True)
