@@ -251,7 +251,7 @@ def test_a_cache_that_lies_elsewhere_or_came_later_is_read(rounds, study, everyb
         north.close()
         north._trainer.warm_up()
         until(
-            lambda: b"client.trainer" in Path(f"/proc/{pid_of(north)}/cmdline").read_bytes().split(b"\0")[2:], "fenced"
+            lambda: b"client.trainer" in Path(f"/proc/{pid_of(north)}/cmdline").read_bytes().split(b"\0")[2:3], "fenced"
         )
         cache.with_name("kept").rename(cache)
     rounds.run(rounds.begin(study), everybody)
