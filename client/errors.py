@@ -1,4 +1,6 @@
-"""Errors of training at a hospital, which the agent, the trainer and the gradient engines share."""
+"""Errors of a hospital's program that several of its rooms share."""
+
+import sqlite3
 
 from common.errors import ExitCode, FedwardError
 
@@ -13,3 +15,9 @@ class TrainingStoppedError(FedwardError):
     """A person of the hospital ended the training under way; the reason is not in the data."""
 
     exit_code = ExitCode.TRAINER_FAILED
+
+
+class JournalDamagedError(FedwardError, sqlite3.DatabaseError):
+    """The site's journal is no whole journal: it begins again by a person's decision only."""
+
+    exit_code = ExitCode.RECORD_LOST

@@ -1,12 +1,14 @@
 """Reading and writing files that others may have prepared: bounded, regular, never through a link where it matters."""
 
 import errno
+import json
 import os
 import stat
 import tempfile
 from collections.abc import Iterable
 from io import BufferedReader
 from pathlib import Path
+from typing import Any
 
 from common.errors import (
     DiskFullError,
@@ -64,6 +66,18 @@ def read_text(path: Path, max_bytes: int) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise NotUtf8Error(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
+
+
+def parsed_json(content: bytes | bytearray | str) -> Any:
+    """Return what a JSON text says, as plain values.
+
+    ``json`` alone raises RecursionError for text that nests deeply, which nobody thinks of: here it is one error.
+    Raises: ValueError for whatever is no JSON text, and for one that nests too deeply.
+    """
+    try:
+        return json.loads(content)  # noqa: TID251 (the one place)
+    except RecursionError:
+        raise ValueError("the text nests too deeply") from None
 
 
 def write_new(path: Path, content: bytes, mode: int = 0o644) -> None:

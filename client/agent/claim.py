@@ -15,7 +15,7 @@ from typing import Any
 from flwr.app.metadata import Metadata
 
 from common.errors import FileTooLargeError, FileUnreadableError
-from common.files import read_bounded
+from common.files import parsed_json, read_bounded
 
 _MAX_BYTES = 64 * 1024
 _FIELDS = (
@@ -54,7 +54,7 @@ def write_claim(path: Path, token: str, metadata: Metadata | None = None) -> Non
 def read_claim(path: Path) -> Claim | None:
     """Return the claim that was left behind, or None: there is none, or it cannot be read and the minute must pass."""
     try:
-        kept: dict[str, Any] = json.loads(read_bounded(path, _MAX_BYTES))
+        kept: dict[str, Any] = parsed_json(read_bounded(path, _MAX_BYTES))
         metadata = kept["metadata"]
         return Claim(str(kept["token"]), Metadata(**metadata) if metadata is not None else None)
     except (FileUnreadableError, FileTooLargeError, ValueError, KeyError, TypeError):

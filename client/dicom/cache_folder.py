@@ -23,7 +23,7 @@ from client.dicom.errors import CacheInvalidError
 from client.dicom.settings import PIPELINE_VERSION, IngestSettings
 from client.dicom.vault import CACHE_ID_BYTES, Vault
 from common.errors import FileUnreadableError
-from common.files import read_bounded, write_new
+from common.files import parsed_json, read_bounded, write_new
 
 FORMAT = "fedward-cache/1"
 HEADER = "cache.json"
@@ -57,7 +57,7 @@ def open_folder(path: Path, secret: bytes) -> CacheFolder:
     if not (path / HEADER).is_file():
         raise CacheInvalidError(f"{path}: no cache here; make one with `fedward-site ingest`")
     try:
-        header = json.loads(read_bounded(path / HEADER, MAX_HEADER_BYTES))
+        header = parsed_json(read_bounded(path / HEADER, MAX_HEADER_BYTES))
         settings = IngestSettings.model_validate_json(json.dumps(header["settings"]))
         known, cache_id, key_check = header["format"], bytes.fromhex(header["cache_id"]), header["key_check"]
         check = bytes.fromhex(key_check)

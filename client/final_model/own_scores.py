@@ -18,6 +18,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from common.files import parsed_json
 from common.plan.selection import DICE_SPREAD
 from common.privacy.metrics import UNITS_PER_PATIENT, CountKind, CountLayout, area_under_curve
 
@@ -89,8 +90,10 @@ def read_own_scores(path: Path) -> list[OwnScore]:
     scores = []
     for line in lines:
         try:
-            scores.append(OwnScore(**json.loads(line)))
-        except (ValueError, TypeError):
+            found = OwnScore(**parsed_json(line))
+            if all(math.isfinite(value) for value in asdict(found).values()):
+                scores.append(found)
+        except (ValueError, TypeError, OverflowError):
             continue
     return scores
 

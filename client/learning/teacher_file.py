@@ -14,7 +14,7 @@ from safetensors.torch import load, save
 
 from client.learning.training import PhaseTraining
 from common.errors import FedwardError
-from common.files import read_bounded, replace_atomically
+from common.files import parsed_json, read_bounded, replace_atomically
 from common.networks.parameters import flatten, layout
 from common.networks.parameters import load as put
 
@@ -28,7 +28,7 @@ def keep_teacher(path: Path, training: PhaseTraining, phase: int) -> None:
     With decay 1 it never changes, so it is written once; durable, complete or not at all. Raises: FileUnreadableError.
     """
     decay = training.settings.teacher_decay
-    if training.teacher is None or decay == 0 or (decay == 1 and _facts(path).get("phase") == phase):
+    if training.teacher is None or decay == 0 or (decay == 1 and kept_facts(path).get("phase") == phase):
         return
     path.parent.mkdir(mode=0o700, exist_ok=True)
     network = training.teacher.network
@@ -39,7 +39,7 @@ def keep_teacher(path: Path, training: PhaseTraining, phase: int) -> None:
 
 def recall_teacher(path: Path, training: PhaseTraining, phase: int) -> None:
     """Give a new training of a phase the teacher that an earlier process left; nothing happens where there is none."""
-    facts = _facts(path)
+    facts = kept_facts(path)
     if training.teacher is None or facts.get("phase") != phase:
         return
     network = training.teacher.network
@@ -52,13 +52,13 @@ def recall_teacher(path: Path, training: PhaseTraining, phase: int) -> None:
     training.followed_round = int(facts["round"])
 
 
-def _facts(path: Path) -> dict[str, int]:
+def kept_facts(path: Path) -> dict[str, int]:
     """Return phase and last round of the file's teacher; empty where there is no file that can be read."""
     try:
         with path.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(min(size, _OVERHEAD_BYTES)))
-        facts = json.loads(header["__metadata__"]["fedward"])
+            header = parsed_json(file.read(min(size, _OVERHEAD_BYTES)))
+        facts = parsed_json(header["__metadata__"]["fedward"])
         return {"phase": int(facts["phase"]), "round": int(facts["round"])}
     except (OSError, ValueError, KeyError, TypeError):
         return {}

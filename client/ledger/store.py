@@ -11,7 +11,6 @@ returns. ``BEGIN IMMEDIATE`` around reading and writing: two processes cannot bo
 
 import contextlib
 import hashlib
-import json
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -21,7 +20,8 @@ from typing import Any, Final
 
 from client.ledger.errors import LedgerBusyError, LedgerInvalidError
 from common.errors import OutputExistsError
-from common.files import read_bounded, replace_atomically, sync_folder
+from common.faults import is_damage
+from common.files import parsed_json, read_bounded, replace_atomically, sync_folder
 from common.trust.canonical import canonical_bytes
 
 APPLICATION_ID: Final = 0x46574C47  # "FWLG" in the file's header: another SQLite file is not a ledger
@@ -167,7 +167,7 @@ class LedgerStore:
                 raise LedgerInvalidError(
                     f"{self._path}: entry {number} was changed or is out of place; nothing is spent"
                 )
-            self.rows.append(Row(number, study, json.loads(text), stored_study))
+            self.rows.append(Row(number, study, parsed_json(text), stored_study))
             self._head = head
 
     def _forget_uncommitted(self) -> None:
@@ -197,12 +197,14 @@ class LedgerStore:
         try:
             yield
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-                raise LedgerBusyError(
-                    f"{self._path}: another process holds the privacy ledger; stop it or wait"
-                ) from None
-            raise LedgerInvalidError(f"{self._path}: the privacy ledger cannot be used ({error})") from None
-        except (sqlite3.DatabaseError, ValueError, KeyError, TypeError) as error:
+            if not is_damage(error):
+                if error.sqlite_errorcode in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                    raise LedgerBusyError(
+                        f"{self._path}: another process holds the privacy ledger; stop it or wait"
+                    ) from None
+                raise LedgerInvalidError(f"{self._path}: the privacy ledger cannot be used ({error})") from None
+            raise LedgerInvalidError(f"{self._path}: the privacy ledger is damaged ({error})") from None
+        except (sqlite3.DatabaseError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise LedgerInvalidError(f"{self._path}: the privacy ledger is damaged ({type(error).__name__})") from None
 
 
@@ -247,7 +249,7 @@ def _read_anchor(path: Path) -> tuple[int, bytes]:
     found = []
     for slot in slots:
         with contextlib.suppress(ValueError):
-            found.append(json.loads(slot))
+            found.append(parsed_json(slot))
     if not found:
         raise ValueError("no slot of the anchor can be read")
     newest = max(found, key=lambda document: int(document["number"]))

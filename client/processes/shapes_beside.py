@@ -14,6 +14,7 @@ from typing import Final
 from client.errors import TrainerFailedError
 from common.errors import ExitCode, FedwardError, error_of
 from common.faults import fault_without_text
+from common.files import parsed_json
 from common.flower.environment import child_environment
 from common.plan.plan import StudyPlan
 from common.plan.shape import PhaseShape, Shapes
@@ -55,7 +56,7 @@ def _asked(plan: StudyPlan) -> Shapes:
             timeout=TIMEOUT_S,
             check=False,
         )
-        said = json.loads(child.stdout)
+        said = parsed_json(child.stdout)
         if "failed" in said:
             raise error_of(said["failed"], said["sentence"]) or TrainerFailedError(said["sentence"])
         return tuple(

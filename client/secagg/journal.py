@@ -16,6 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from client.errors import JournalDamagedError
+from common.faults import is_damage
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS attempts (plan BLOB, attempt INTEGER, phase INTEGER NOT NULL,
                                      PRIMARY KEY (plan, attempt)) STRICT;
@@ -38,8 +41,8 @@ class SiteJournal:
 
     One connection for the life of the object: to open, read the schema and close cost more than the commit itself.
     Threads take turns, processes may share the file; each method is one transaction.
-    Raises (every method): sqlite3.Error if the file cannot be read or written, or in a fork of the process that opened
-    it; a session then refuses and sends nothing.
+    Raises (every method): JournalDamagedError; another sqlite3.Error if the file cannot be read or written, or in a
+    fork of the process that opened it; a session then refuses and sends nothing.
     """
 
     def __init__(self, path: Path) -> None:
@@ -48,13 +51,18 @@ class SiteJournal:
         self._path, self._turn, self._process = path, threading.Lock(), os.getpid()
         self._database = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
         try:
-            self._database.execute("PRAGMA journal_mode=WAL")
-            self._database.execute("PRAGMA synchronous=FULL")
-            self._database.execute(f"PRAGMA wal_autocheckpoint={_PAGES_IN_WAL}")
-            self._database.executescript(_SCHEMA)
+            with self._open() as database:
+                database.execute("PRAGMA journal_mode=WAL")
+                database.execute("PRAGMA synchronous=FULL")
+                database.execute(f"PRAGMA wal_autocheckpoint={_PAGES_IN_WAL}")
+                database.executescript(_SCHEMA)
+                is_whole = database.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok"
         except BaseException:
             self._database.close()
             raise
+        if not is_whole:
+            self._database.close()
+            raise self._damaged()
 
     def close(self) -> None:
         """Close the file; what was recorded stays."""
@@ -167,4 +175,16 @@ class SiteJournal:
             if os.getpid() != self._process:
                 # SQLite's locks and buffers do not survive a fork: two processes would write over each other
                 raise sqlite3.ProgrammingError("a journal is used by the process that opened it, not by a fork of it")
-            yield self._database
+            try:
+                yield self._database
+            except (sqlite3.DatabaseError, TypeError, OverflowError) as error:  # the last two: of values that cannot be
+                if isinstance(error, sqlite3.ProgrammingError) or (
+                    isinstance(error, sqlite3.DatabaseError) and not is_damage(error)
+                ):
+                    raise
+                raise self._damaged() from None
+
+    def _damaged(self) -> JournalDamagedError:
+        return JournalDamagedError(
+            f"{self._path}: the journal of attempts is damaged; put the newest copy back (docs/lost-files.md)"
+        )

@@ -76,7 +76,7 @@ class TrainerProcess:
             self._end(patience_s=0)  # what it computes now, nobody waits for
             raise
         if "failed" in head:
-            raise _told(head)
+            raise told(head)
         return head, reply
 
     def close(self) -> None:
@@ -172,7 +172,7 @@ def _has_ended(process: subprocess.Popen[bytes]) -> bool:
     return process.poll() is not None or bool(poller.poll(0))
 
 
-def _told(head: dict[str, Any]) -> FedwardError:
+def told(head: dict[str, Any]) -> FedwardError:
     """Return the error that the trainer tells of. It cannot say that a person ended it: that gives budget back."""
     sentence = str(head.get("sentence", ""))
     code = head["failed"] if type(head["failed"]) is int else -1

@@ -14,7 +14,6 @@ one version.
 
 import concurrent.futures
 import io
-import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -31,6 +30,7 @@ from flwr.supercore.inflatable.inflatable_object import (
 )
 from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
 
+from common.files import parsed_json
 from common.flower.environment import require_flower
 
 SENDERS: Final = 2  # as many as Flower's own default
@@ -63,7 +63,7 @@ def _inflate(cls: type[Array], object_content: bytes, children: dict[str, Inflat
     hollow: dict[str, InflatableObject] = {name: ArrayChunk(memoryview(b"")) for name in children or {}}
     array = _flowers_inflate(cls, object_content, hollow)  # every check, and no data
     names = get_object_children_ids_from_object_content(object_content)
-    order = [names[place] for place in json.loads(get_object_body(object_content, cls))["arraychunk_ids"]]
+    order = [names[place] for place in parsed_json(get_object_body(object_content, cls))["arraychunk_ids"]]
     sizes = {name: len(chunk.data) for name, chunk in chunks.items()}
     _charge(sum(sizes[name] for name in order))
     whole, places = io.BytesIO(), dict[str, int]()

@@ -7,7 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-from common.files import read_bounded, read_text
+from common.files import parsed_json, read_bounded, read_text
 from common.networks.errors import WeightsInvalidError
 
 DATA_FOLDER: Final = Path(__file__).parents[1] / "data"
@@ -58,7 +58,7 @@ def check_initialisation(parameters: Mapping[str, tuple[int, ...]], digest: str)
     The same rule as ``common.networks.initialisation``, which loads them. Raises: WeightsInvalidError.
     """
     content = shipped_content(digest)
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])  # the format's own head
+    header = parsed_json(content[8 : 8 + int.from_bytes(content[:8], "little")])  # the format's own head
     tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
     refuse_missing(parameters, tensors, digest)
     fitting = frozenset(tensors) & frozenset(parameters)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from common.errors import FedwardError
-from common.files import replace_atomically
+from common.files import parsed_json, replace_atomically
 from common.privacy.kept_figures import figures_kept
 from common.trust.identity import create_secret_file, read_private_file, read_secret_file
 
@@ -62,8 +62,8 @@ class FigureFile:
 
     def _read(self) -> dict[str, Any]:
         try:
-            found = json.loads(read_private_file(self._file, MAX_BYTES))
-        except (FedwardError, ValueError, RecursionError):
+            found = parsed_json(read_private_file(self._file, MAX_BYTES))
+        except (FedwardError, ValueError):
             return {}
         return found if isinstance(found, dict) else {}
 

@@ -1,12 +1,11 @@
 """The coordinator's signature under a study plan: a small file beside the plan, ``study.toml.sig``."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from common.files import read_text, replace_atomically
+from common.files import parsed_json, read_text, replace_atomically
 from common.plan.errors import PlanBadSignatureError, PlanUnsignedError
 from common.plan.plan import FORMAT, StudyPlan
 from common.trust.canonical import canonical_bytes, decode_base64, encode_base64
@@ -79,11 +78,11 @@ def verify_plan(plan: StudyPlan, plan_path: Path, expected: Ed25519PublicKey | N
 def _read(path: Path) -> tuple[Ed25519PublicKey, str, bytes]:
     damaged = PlanBadSignatureError(f"{path}: not a plan signature of format {FORMAT}; ask the coordinator again")
     try:
-        document = json.loads(read_text(path, MAX_SIGNATURE_BYTES))
+        document = parsed_json(read_text(path, MAX_SIGNATURE_BYTES))
         if not isinstance(document, dict) or set(document) != FIELDS or document["format"] != FORMAT:
             raise damaged
         key = Ed25519PublicKey.from_public_bytes(decode_base64(document["public_key"]))
         signature = decode_base64(document["signature"])
-    except (RecursionError, ValueError):
+    except ValueError:
         raise damaged from None
     return key, str(document["plan_digest"]), signature

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from common.errors import FedwardError
-from common.files import read_bounded, replace_atomically
+from common.files import parsed_json, read_bounded, replace_atomically
 
 FILE_NAME: Final = "failing.json"
 MAX_BYTES: Final = 64 * 1024
@@ -33,7 +33,7 @@ def failing(state: Path) -> dict[str, str]:
     """Return why each process that keeps ending does so; nothing where no supervisor runs. Never raises."""
     try:
         os.kill(int(read_bounded(state / "supervisor.pid", 64)), 0)
-        found = json.loads(read_bounded(state / FILE_NAME, MAX_BYTES))
-    except (FedwardError, ValueError, OverflowError, OSError, RecursionError):
+        found = parsed_json(read_bounded(state / FILE_NAME, MAX_BYTES))
+    except (FedwardError, ValueError, OverflowError, OSError):
         return {}
     return {str(name): str(words) for name, words in found.items()} if isinstance(found, dict) else {}

@@ -14,13 +14,15 @@ import rfc8785
 def canonical_bytes(document: Any) -> bytes:
     """Return the canonical JSON (UTF-8) of a document of dict, list, str, bool, int (below 2^53) and finite float.
 
-    Raises: ValueError for anything else (NaN, infinity, large integers, other types).
+    Raises: ValueError for anything else (NaN, infinity, large integers, other types, values that nest too deeply).
     Source: RFC 8785.
     """
     try:
         return rfc8785.dumps(document)
     except rfc8785.CanonicalizationError as error:
         raise ValueError(f"document has no canonical form: {error}") from None
+    except RecursionError:
+        raise ValueError("document has no canonical form: it nests too deeply") from None
 
 
 def digest(purpose: str, content: bytes) -> str:

@@ -12,14 +12,13 @@ Source: the linked time-stamps of Haber and Stornetta, J. Cryptology 1991.
 
 import fcntl
 import hashlib
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from common.files import sync_folder
+from common.files import parsed_json, sync_folder
 from common.trust.canonical import canonical_bytes
 from common.trust.errors import ChainBrokenError
 
@@ -120,14 +119,14 @@ class HashChain:
 
     def _checked(self, number: int, head: str, line: bytes) -> ChainLink:
         try:
-            document = json.loads(line[:MAX_LINE_BYTES])
+            document = parsed_json(line[:MAX_LINE_BYTES])
             entry, claimed = document["entry"], document["hash"]
             fits = (
                 isinstance(entry, dict)
                 and len(document) == 2
                 and claimed == _hash(self._name, head, canonical_bytes(entry))
             )
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, KeyError, TypeError):
             fits = False
         if not fits:
             raise ChainBrokenError(

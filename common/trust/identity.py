@@ -11,7 +11,7 @@ import secrets
 import stat
 from pathlib import Path
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
@@ -46,7 +46,7 @@ def read_signing_key(path: Path) -> Ed25519PrivateKey:
     content = read_private_file(path, MAX_KEY_BYTES)
     try:
         key = serialization.load_pem_private_key(content, password=None)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, UnsupportedAlgorithm):
         raise KeyInvalidError(f"{path}: not a PEM secret key; make one with `fedward-site keys new`") from None
     if not isinstance(key, Ed25519PrivateKey):
         raise KeyInvalidError(f"{path}: a key of another kind, expected Ed25519; make one with `fedward-site keys new`")
@@ -70,7 +70,7 @@ def read_public_key(path: Path) -> Ed25519PublicKey:
     content = read_bounded(path, MAX_KEY_BYTES)
     try:
         key = serialization.load_pem_public_key(content)
-    except ValueError:
+    except (ValueError, UnsupportedAlgorithm):
         raise KeyInvalidError(f"{path}: not a PEM public key; ask its owner for the .pub file") from None
     if not isinstance(key, Ed25519PublicKey):
         raise KeyInvalidError(f"{path}: a public key of another kind, expected Ed25519")

@@ -12,12 +12,12 @@ Whoever trusts the coordinator's key needs nothing else to know that the weights
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from common.files import parsed_json
 from common.trust.canonical import encode_base64
 from common.trust.errors import ReleaseInvalidError
 from common.trust.identity import public_bytes
@@ -62,8 +62,8 @@ def verify_card(card: bytes, signature: bytes, coordinator: Ed25519PublicKey) ->
     if signed["card_sha256"] != hashlib.sha256(card).hexdigest():
         raise ReleaseInvalidError(f"{CARD}: was changed after it was signed")
     try:
-        document = json.loads(card)
-    except (ValueError, RecursionError):
+        document = parsed_json(card)
+    except ValueError:
         raise ReleaseInvalidError(f"{CARD}: is not JSON text") from None
     if not isinstance(document, dict) or not isinstance(document.get("files"), dict):
         raise ReleaseInvalidError(f"{CARD}: names no files")

@@ -5,7 +5,6 @@ it. The coordinator's signature is bookkeeping (which epoch is newest), not trus
 keys could also invent hospitals and read the updates of the real ones.
 """
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from common.files import read_text
+from common.files import parsed_json, read_text
 from common.trust.canonical import canonical_bytes, decode_base64, digest, encode_base64
 from common.trust.errors import RosterBadSignatureError, RosterInvalidError
 from common.trust.identity import fingerprint, public_bytes, sign, verify
@@ -86,8 +85,8 @@ def read_roster(path: Path) -> Roster:
     Raises: RosterInvalidError, RosterBadSignatureError, FileUnreadableError, FileTooLargeError, NotUtf8Error.
     """
     try:
-        file = json.loads(read_text(path, MAX_ROSTER_BYTES))
-    except (RecursionError, ValueError):
+        file = parsed_json(read_text(path, MAX_ROSTER_BYTES))
+    except ValueError:
         raise RosterInvalidError(f"{path}: not a signed roster; ask the coordinator for the file again") from None
     return checked_roster(file, path)
 

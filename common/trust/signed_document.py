@@ -6,12 +6,12 @@ Two files with the same meaning are the same bytes (RFC 8785), so a changed bit 
 not canonical any more, or the signature does not fit.
 """
 
-import json
 from typing import Any
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from common.files import parsed_json
 from common.trust.canonical import canonical_bytes, decode_base64, digest, encode_base64
 from common.trust.identity import sign, verify
 
@@ -60,9 +60,9 @@ def decoded_key(text: Any) -> Ed25519PublicKey:
 
 def _parsed(content: bytes) -> dict[str, Any]:
     try:
-        document = json.loads(content.decode())
+        document = parsed_json(content.decode())
         canonical_bytes(document)
-    except (RecursionError, ValueError):
+    except ValueError:
         raise SignedDocumentError("is not JSON text") from None
     if not isinstance(document, dict):
         raise SignedDocumentError("is not a JSON object")

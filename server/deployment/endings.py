@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from common.errors import FedwardError
-from common.files import read_bounded, replace_atomically
+from common.files import parsed_json, read_bounded, replace_atomically
 from server.study.events import RunState
 
 FILE_NAME: Final = "ended.json"
@@ -41,10 +41,10 @@ def write_ending(study_folder: Path, state: RunState | None, sentence: str) -> N
 def read_ending(study_folder: Path) -> Ending | None:
     """Return the last ending; None where there is none (a run goes on, was killed, or never began)."""
     try:
-        document = json.loads(read_bounded(study_folder / FILE_NAME, MAX_BYTES))
+        document = parsed_json(read_bounded(study_folder / FILE_NAME, MAX_BYTES))
         state = document["state"]
         return Ending(None if state is None else RunState(state), str(document["sentence"]), float(document["unix_s"]))
-    except (FedwardError, ValueError, KeyError, TypeError):
+    except (FedwardError, ValueError, KeyError, TypeError, OverflowError):  # a number may be as large as it likes
         return None
 
 

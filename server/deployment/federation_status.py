@@ -1,12 +1,11 @@
 """Where a federation stands, as plain values: processes, sites, studies. Reads files only, so it works at any time."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any, Final
 
 from common.errors import FedwardError
-from common.files import read_bounded
+from common.files import parsed_json, read_bounded
 from common.processes.failing import failing
 from server.deployment.endings import read_ending
 from server.federation.admission import admitted, current_roster
@@ -88,7 +87,7 @@ def _executor_facts(folder: FederationFolder) -> dict[str, Any]:
     if process_of(folder, "executor") is None:
         return {}
     try:
-        facts = json.loads(read_bounded(folder.state / "executor.json", MAX_FACTS_BYTES))
+        facts = parsed_json(read_bounded(folder.state / "executor.json", MAX_FACTS_BYTES))
     except (FedwardError, ValueError):
         return {}
     return facts if isinstance(facts, dict) else {}

@@ -13,6 +13,7 @@ import sys
 from functools import cached_property
 from typing import Final
 
+from common.files import parsed_json
 from common.plan.plan import StudyPlan
 from common.plan.selection import noise_stddev_of_counts
 
@@ -50,7 +51,7 @@ class ScoreNoise:
         child, self._child = self._child, None
         try:
             said = b"" if child is None else child.communicate(timeout=TIMEOUT_S)[0]
-            return dict(enumerate((float.fromhex(number) for number in json.loads(said)), start=1))
+            return dict(enumerate((float.fromhex(number) for number in parsed_json(said)), start=1))
         except (OSError, ValueError, TypeError, subprocess.TimeoutExpired):
             if child is not None:
                 child.kill()

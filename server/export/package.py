@@ -13,7 +13,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from safetensors.numpy import save
 
-from common.files import replace_atomically
+from common.files import parsed_json, replace_atomically
 from common.plan.guarantee import guarantee
 from common.terminal import fedward_version
 from common.trust.canonical import canonical_bytes
@@ -84,7 +84,7 @@ def weights_file(network: StudyNetwork, parameters: Vector, metadata: Mapping[st
         {name: value.copy() for name, value in named_parameters(network, parameters).items()}, dict(metadata)
     )
     size = int.from_bytes(content[:8], "little")
-    header = json.loads(content[8 : 8 + size])
+    header = parsed_json(content[8 : 8 + size])
     header["__metadata__"] = dict(sorted(metadata.items()))
     ordered = json.dumps({name: header[name] for name in sorted(header)}, separators=(",", ":")).encode()
     return content[:8] + ordered.ljust(size) + content[8 + size :]

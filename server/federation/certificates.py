@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
@@ -72,7 +73,10 @@ def new_authority(name: str) -> Authority:
 
 def read_authority(certificate: Path, key: Path) -> Authority:
     """Read an authority that ``new_authority`` made. Raises: KeyInvalidError, KeyExposedError, FileUnreadableError."""
-    secret = load_pem_private_key(read_private_file(key, MAX_KEY_BYTES), password=None)
+    try:
+        secret: object = load_pem_private_key(read_private_file(key, MAX_KEY_BYTES), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        secret = None
     if not isinstance(secret, ec.EllipticCurvePrivateKey):
         raise KeyInvalidError(f"{key}: not the key of an authority that `fedward-server init` made")
     return Authority(read_certificate(certificate), secret)

@@ -1,8 +1,6 @@
 """From a federation folder to the kit that its hospitals get."""
 
-import json
-
-from common.files import read_text
+from common.files import parsed_json, read_text
 from common.flower.pointer import FLOWER_VERSION, pointer_digest
 from common.trust.canonical import encode_base64
 from common.trust.identity import public_bytes, read_signing_key
@@ -19,7 +17,7 @@ def make_kit(folder: FederationFolder, config: CoordinatorConfig) -> bytes:
     Raises: KitInvalidError, and what reading key, certificate and roster raises.
     """
     key = read_signing_key(folder.key)
-    roster = json.loads(read_text(folder.roster, MAX_ROSTER_BYTES)) if folder.roster.exists() else None
+    roster = parsed_json(read_text(folder.roster, MAX_ROSTER_BYTES)) if folder.roster.exists() else None
     document = {
         "federation": config.federation,
         "coordinator": encode_base64(public_bytes(key.public_key())),

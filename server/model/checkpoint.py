@@ -12,6 +12,7 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
+from common.files import parsed_json
 from server.errors import StudyFolderInvalidError
 from server.model.blocks import Weights, same_bits
 from server.model.optimiser import OptimiserState
@@ -72,7 +73,7 @@ def open_checkpoint(folder: Path, attempt: int, digest: str, *, num_parameters: 
     if stored.sha256() != digest:
         raise changed
     try:
-        return _state(stored, json.loads(stored.metadata["fedward"]))
+        return _state(stored, parsed_json(stored.metadata["fedward"]))
     except (ValueError, KeyError):
         raise StudyFolderInvalidError(
             f"{path}: not a checkpoint that this version reads; finish the study with the version that began it"

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import FileUnreadableError
-from common.files import open_bounded, write_atomically
+from common.files import open_bounded, parsed_json, write_atomically
 from server.errors import StudyFolderInvalidError
 from server.model.blocks import Weights, blocks
 
@@ -147,7 +147,7 @@ class TensorFile:
         file = open_bounded(path, max_bytes)
         try:
             metadata, places = _header(file)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             file.close()
             raise ValueError("not a file of tensors") from None
         return cls(file, metadata, {name: StoredVector(file, place) for name, place in places.items()})
@@ -177,7 +177,7 @@ def _header(file: BufferedReader) -> tuple[dict[str, str], dict[str, Place]]:
     length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
     if length > min(_MAX_HEADER_BYTES, end - _LENGTH_BYTES):
         raise ValueError
-    header = json.loads(file.read(length))
+    header = parsed_json(file.read(length))
     metadata = {str(name): str(value) for name, value in header.pop("__metadata__", {}).items()}
     places = {}
     for name, entry in header.items():

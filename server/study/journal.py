@@ -19,14 +19,13 @@ import json
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
-import numpy as np
-
+from common.faults import is_damage
 from server.errors import StudyFolderInvalidError
 from server.study.journal_rows import (
     NO_DETAILS,
@@ -39,16 +38,28 @@ from server.study.journal_rows import (
     MedianRow,
     OpenedRow,
     RefusalRow,
-    SuspicionKind,
     SuspicionRow,
+    abort_row,
+    applied_row,
+    attempt_row,
+    opened_row,
+    statements_of,
+    suspicion_row,
+    unsound_row,
 )
 from server.study.journal_tables import schema
+
+Row = TypeVar("Row")
+
+
+class NotBegunError(Exception):
+    """The file has no study yet: its run is making it at this moment."""
 
 
 class Journal:
     """The file, open for one process. Every ``record_...`` but ``record_answers`` is on disk when it returns.
 
-    Raises (every method): sqlite3.Error if the file cannot be read or written.
+    Raises (every method): StudyFolderInvalidError if the file is damaged; sqlite3.Error if it cannot be used.
     """
 
     def __init__(
@@ -58,24 +69,39 @@ class Journal:
 
         Raises: StudyFolderInvalidError if it belongs to another plan.
         """
-        self._clock = clock
+        self._clock, self._path = clock, path
         if only_reads:
             self._database = sqlite3.connect(f"file:{quote(str(path.resolve()))}?mode=ro", uri=True)
         else:
             self._database = sqlite3.connect(path, isolation_level=None)
-            self._prepare(plan_digest)
-        if self._rows("SELECT plan_digest FROM study")[0][0] != plan_digest:
+        try:
+            if not only_reads:
+                self._prepare(plan_digest)
+            self._check(plan_digest)
+        except BaseException:
             self.close()
-            raise StudyFolderInvalidError(f"{path}: the journal of another plan; a changed plan needs a new folder")
+            raise
 
     def _prepare(self, plan_digest: bytes) -> None:
         """Make the tables and the study's one row, unless they are there."""
         # WAL with FULL: one fsync at each commit, and `status` reads while a round runs.
-        self._database.execute("PRAGMA journal_mode=WAL")
-        self._database.execute("PRAGMA synchronous=FULL")
-        self._database.execute("PRAGMA foreign_keys=ON")
+        for setting in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            self._rows(f"PRAGMA {setting}")
         self._write([(sql, ()) for sql in schema()])
         self._write([("INSERT OR IGNORE INTO study VALUES (1, ?, ?)", (plan_digest, self._clock()))])
+
+    def _check(self, plan_digest: bytes) -> None:
+        """Look whether the file is whole, and this plan's; a value of another type than its column's is noticed too."""
+        if not self._has("study") or not (first := self._rows("SELECT plan_digest FROM study")):
+            raise NotBegunError
+        if first[0][0] != plan_digest:
+            message = "the journal of another plan; a changed plan needs a new folder"
+            raise StudyFolderInvalidError(f"{self._path}: {message}")
+        if self._rows("PRAGMA quick_check(1)") != [("ok",)]:
+            raise self._damaged()
+
+    def _damaged(self) -> StudyFolderInvalidError:
+        return StudyFolderInvalidError(f"{self._path}: the study's journal is damaged; put its newest copy back")
 
     def close(self) -> None:
         """Close the file."""
@@ -92,7 +118,7 @@ class Journal:
         """Note that an attempt was given up."""
         row = (abort.attempt, abort.code, abort.sentence, json.dumps(abort.suspects), self._clock())
         unsound = [("INSERT INTO unsound VALUES (?, ?)", (abort.attempt, json.dumps(list(details.summed))))]
-        statements = [*_statements(details), *(unsound if details.summed else ())]
+        statements = [*statements_of(details), *(unsound if details.summed else ())]
         self._write([("INSERT INTO aborts VALUES (?, ?, ?, ?, ?)", row), *statements])
 
     def record_suspicion(self, row: SuspicionRow) -> None:
@@ -113,7 +139,7 @@ class Journal:
             row.meta.astype("<u8").tobytes(),
             self._clock(),
         )
-        self._write([("INSERT INTO opened VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values), *_statements(details)])
+        self._write([("INSERT INTO opened VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values), *statements_of(details)])
 
     def record_applied(self, row: AppliedRow, medians: Sequence[MedianRow] = ()) -> None:
         """Note that a sum, or the median of ``medians``, moved the model; the checkpoint is durable already."""
@@ -129,7 +155,7 @@ class Journal:
         """
         self._database.execute("PRAGMA synchronous=NORMAL")
         try:
-            self._write(_statements(Details(answers)))
+            self._write(statements_of(Details(answers)))
         finally:
             self._database.execute("PRAGMA synchronous=FULL")
 
@@ -148,46 +174,28 @@ class Journal:
 
     def attempts(self) -> list[AttemptRow]:
         """Return all attempts, in order."""
-        rows = self._rows("SELECT * FROM attempts ORDER BY attempt")
-        return [AttemptRow(a, p, r, tuple(json.loads(cohort)), digest, at) for a, p, r, cohort, digest, at in rows]
+        return self._read(attempt_row, "SELECT * FROM attempts ORDER BY attempt")
 
     def aborts(self) -> list[AbortRow]:
         """Return all aborts, in order."""
-        rows = self._rows("SELECT * FROM aborts ORDER BY attempt")
-        return [AbortRow(a, code, text, tuple(json.loads(suspects)), at) for a, code, text, suspects, at in rows]
+        return self._read(abort_row, "SELECT * FROM aborts ORDER BY attempt")
 
     def opened(self) -> list[OpenedRow]:
         """Return all opened sums, in order."""
-        return [
-            OpenedRow(
-                a,
-                tuple(json.loads(there)),
-                tuple(json.loads(gone)),
-                total,
-                sid,
-                u3h,
-                transcript,
-                np.frombuffer(meta, "<u8"),
-                at,
-            )
-            for a, there, gone, total, sid, u3h, transcript, meta, at in self._rows(
-                "SELECT * FROM opened ORDER BY attempt"
-            )
-        ]
+        return self._read(opened_row, "SELECT * FROM opened ORDER BY attempt")
 
     def applied(self) -> list[AppliedRow]:
         """Return all applied sums, in order."""
-        return [_applied_row(row) for row in self._rows("SELECT * FROM applied ORDER BY attempt")]
+        return self._read(applied_row, "SELECT * FROM applied ORDER BY attempt")
 
     def medians(self) -> list[MedianRow]:
         """Return which opened sums were applied as a median; empty for journals of before there were groups."""
-        rows = self._rows("SELECT * FROM medians ORDER BY attempt") if self._has("medians") else []
-        return [MedianRow(*row) for row in rows]
+        return self._read(MedianRow, "SELECT * FROM medians ORDER BY attempt") if self._has("medians") else []
 
     def last_applied(self) -> AppliedRow | None:
         """Return the last applied sum, None before the first."""
-        rows = self._rows("SELECT * FROM applied ORDER BY attempt DESC LIMIT 1")
-        return _applied_row(rows[0]) if rows else None
+        rows = self._read(applied_row, "SELECT * FROM applied ORDER BY attempt DESC LIMIT 1")
+        return rows[0] if rows else None
 
     def rounds_applied(self) -> int:
         """Return how many sums were applied."""
@@ -208,24 +216,21 @@ class Journal:
 
     def answers(self) -> list[AnswerRow]:
         """Return what every site was asked and what became of it."""
-        return [AnswerRow(*row) for row in self._rows("SELECT * FROM answers ORDER BY attempt, rowid")]
+        return self._read(AnswerRow, "SELECT * FROM answers ORDER BY attempt, rowid")
 
     def refusals(self) -> list[RefusalRow]:
         """Return the sites' signed refusals."""
-        return [RefusalRow(*row) for row in self._rows("SELECT * FROM refusals ORDER BY attempt, site")]
+        return self._read(RefusalRow, "SELECT * FROM refusals ORDER BY attempt, site")
 
     def unsound(self) -> list[tuple[int, tuple[str, ...]]]:
         """Return attempt and members of each sum that failed its check; empty for journals of before that was kept."""
-        rows = self._rows("SELECT * FROM unsound ORDER BY attempt") if self._has("unsound") else []
-        return [(attempt, tuple(json.loads(summed))) for attempt, summed in rows]
+        return self._read(unsound_row, "SELECT * FROM unsound ORDER BY attempt") if self._has("unsound") else []
 
     def suspicions(self) -> list[SuspicionRow]:
         """Return what unsound sums proved, in order; empty for journals of before that was kept."""
-        rows = self._rows("SELECT * FROM suspicions ORDER BY attempt") if self._has("suspicions") else []
-        return [
-            SuspicionRow(a, SuspicionKind(kind), tuple(map(tuple, json.loads(groups))), until, sentence, at)
-            for a, kind, groups, until, sentence, at in rows
-        ]
+        if not self._has("suspicions"):
+            return []
+        return self._read(suspicion_row, "SELECT * FROM suspicions ORDER BY attempt")
 
     def last_heads(self) -> dict[str, HeadRow]:
         """Return the newest head of each site's ledger; empty for journals of before they were kept."""
@@ -240,30 +245,37 @@ class Journal:
 
     def _write(self, statements: Sequence[tuple[str, tuple[Any, ...]]]) -> None:
         """Run the statements as one transaction, on disk when this returns."""
-        self._database.execute("BEGIN IMMEDIATE")
-        try:
-            for sql, values in statements:
-                self._database.execute(sql, values)
-        except BaseException:
-            self._database.execute("ROLLBACK")
-            raise
-        self._database.execute("COMMIT")
+        with self._guarded():
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                for sql, values in statements:
+                    self._database.execute(sql, values)
+            except BaseException:
+                self._database.execute("ROLLBACK")
+                raise
+            self._database.execute("COMMIT")
 
     def _has(self, table: str) -> bool:
         """Tell whether a journal that is only read has this table: those of earlier versions lack the newer ones."""
         return bool(self._rows("SELECT 1 FROM sqlite_master WHERE name = ?", table))
 
     def _rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
-        return self._database.execute(query, values).fetchall()
+        with self._guarded():
+            return self._database.execute(query, values).fetchall()
 
+    def _read(self, row: Callable[..., Row], query: str, *values: Any) -> list[Row]:
+        """Return what ``row`` makes of each row that is found."""
+        found = self._rows(query, *values)
+        try:
+            return [row(*each) for each in found]
+        except (ValueError, TypeError):
+            raise self._damaged() from None
 
-def _applied_row(row: tuple[Any, ...]) -> AppliedRow:
-    return AppliedRow(row[0], row[1], row[2], row[3], bool(row[4]), row[5])
-
-
-def _statements(details: Details) -> list[tuple[str, tuple[Any, ...]]]:
-    return [
-        *(("INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?)", tuple(asdict(row).values())) for row in details.answers),
-        *(("INSERT INTO refusals VALUES (?, ?, ?, ?, ?)", tuple(asdict(row).values())) for row in details.refusals),
-        *(("INSERT INTO heads VALUES (?, ?, ?)", tuple(asdict(row).values())) for row in details.heads),
-    ]
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            if is_damage(error):
+                raise self._damaged() from None
+            raise

@@ -1,12 +1,14 @@
 """The rows of a study's journal (``journal``), as the rest of the server reads and writes them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from common.files import parsed_json
 
 LOST: Final = 0  # the code of an attempt that a crash of the server cut off
 
@@ -133,3 +135,48 @@ class Details:
 
 
 NO_DETAILS: Final = Details()
+
+
+def attempt_row(*stored: Any) -> AttemptRow:
+    """Return the row that is stored so. Raises, as all of these: ValueError, TypeError for a damaged one."""
+    attempt, phase, round_number, cohort, *rest = stored
+    return AttemptRow(attempt, phase, round_number, tuple(parsed_json(cohort)), *rest)
+
+
+def abort_row(*stored: Any) -> AbortRow:
+    """Return the row that is stored so."""
+    attempt, code, sentence, suspects, unix_s = stored
+    return AbortRow(attempt, code, sentence, tuple(parsed_json(suspects)), unix_s)
+
+
+def opened_row(*stored: Any) -> OpenedRow:
+    """Return the row that is stored so."""
+    attempt, participants, dropped, *digests, meta, unix_s = stored
+    there, gone = tuple(parsed_json(participants)), tuple(parsed_json(dropped))
+    return OpenedRow(attempt, there, gone, *digests, meta=np.frombuffer(meta, "<u8"), unix_s=unix_s)
+
+
+def applied_row(*stored: Any) -> AppliedRow:
+    """Return the row that is stored so."""
+    *figures, finished, unix_s = stored
+    return AppliedRow(*figures, finished=bool(finished), unix_s=unix_s)
+
+
+def unsound_row(attempt: int, summed: str) -> tuple[int, tuple[str, ...]]:
+    """Return attempt and members of a sum that failed its check."""
+    return attempt, tuple(parsed_json(summed))
+
+
+def suspicion_row(*stored: Any) -> SuspicionRow:
+    """Return the row that is stored so."""
+    attempt, kind, groups, *rest = stored
+    return SuspicionRow(attempt, SuspicionKind(kind), tuple(map(tuple, parsed_json(groups))), *rest)
+
+
+def statements_of(details: Details) -> list[tuple[str, tuple[Any, ...]]]:
+    """Return what writes the details of an attempt: SQL and values."""
+    return [
+        *(("INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?)", tuple(asdict(row).values())) for row in details.answers),
+        *(("INSERT INTO refusals VALUES (?, ?, ?, ?, ?)", tuple(asdict(row).values())) for row in details.refusals),
+        *(("INSERT INTO heads VALUES (?, ?, ?)", tuple(asdict(row).values())) for row in details.heads),
+    ]

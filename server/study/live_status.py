@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from common.errors import FileTooLargeError, FileUnreadableError
-from common.files import read_bounded
+from common.files import parsed_json, read_bounded
 from server.study.events import AttemptStart, RoundEnd, RoundEvents, RunEnd
 from server.study.journal_rows import AbortRow, AnswerRow
 
@@ -47,7 +47,7 @@ class LiveStatus:
 def read_live_status(study_folder: Path) -> LiveStatus | None:
     """Return what was written last; None where nothing (or nothing readable) lies there."""
     try:
-        document = json.loads(read_bounded(study_folder / FILE_NAME, _MAX_BYTES))
+        document = parsed_json(read_bounded(study_folder / FILE_NAME, _MAX_BYTES))
         return LiveStatus(**{name: document[name] for name in LiveStatus.__dataclass_fields__})
     except (FileUnreadableError, FileTooLargeError, ValueError, KeyError, TypeError):
         return None

@@ -1,6 +1,5 @@
 """Where a study stands, as plain values: read from plan and journal, also while the study runs."""
 
-import sqlite3
 from collections import Counter
 from typing import Any
 
@@ -9,24 +8,20 @@ from common.secagg.refusals import CHECK_OF_CODE
 from server.errors import StudyFolderInvalidError
 from server.study.folder import Study
 from server.study.history import AttemptRecord, attempt_records, scores_by_version
-from server.study.journal import Journal
+from server.study.journal import Journal, NotBegunError
 from server.study.journal_rows import LOST
 
 
 def read_journal(study: Study) -> Journal | None:
     """Open the journal for reading; None where the study was never started, or is being started at this moment.
 
-    Raises: StudyFolderInvalidError if it belongs to another plan.
+    Raises: StudyFolderInvalidError if it belongs to another plan, or is damaged.
     """
     if not study.folder.journal.exists():
         return None
     try:
         return Journal(study.folder.journal, study.plan_digest, only_reads=True)
-    except IndexError:  # its tables are there, its first row is not yet
-        return None
-    except sqlite3.OperationalError as error:
-        if "no such table" not in str(error):
-            raise
+    except NotBegunError:
         return None
 
 

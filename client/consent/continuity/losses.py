@@ -23,6 +23,7 @@ from client.dicom.errors import CacheInvalidError
 from client.dicom.kept_opt_outs import KeptOptOuts
 from client.dicom.pseudonyms import secret_check
 from client.dicom.withdrawals import load_withdrawn
+from client.errors import JournalDamagedError
 from client.installation.folder import SiteFolder
 from client.ledger.errors import LedgerInvalidError
 from common.errors import FileUnreadableError
@@ -43,7 +44,7 @@ class Loss:
 
 @dataclass
 class Traces:
-    """All traces of a site; a file that cannot be read is None, and ``unreadable`` says why."""
+    """All traces of a site; a file that cannot be read is None or empty, and ``unreadable`` says why."""
 
     audit: AuditTraces | None
     ledger: LedgerTraces | None
@@ -66,7 +67,7 @@ def read_traces(folder: SiteFolder) -> Traces:
     def tried(lost: Lost, read: Callable[[SiteFolder], Found]) -> Found | None:
         try:
             return read(folder)
-        except (ChainBrokenError, LedgerInvalidError) as error:
+        except (ChainBrokenError, LedgerInvalidError, JournalDamagedError) as error:
             unreadable[lost] = str(error)
             return None
 
@@ -74,7 +75,7 @@ def read_traces(folder: SiteFolder) -> Traces:
         tried(Lost.AUDIT, audit_traces),
         tried(Lost.LEDGER, ledger_traces),
         tried(Lost.OUTBOX, outbox_traces),
-        journal_traces(folder),
+        tried(Lost.JOURNAL, journal_traces) or {},
         unreadable,
     )
 
@@ -120,6 +121,8 @@ def _ledger(folder: SiteFolder, found: Traces) -> Iterator[Loss]:
 
 def _journal(folder: SiteFolder, found: Traces) -> Iterator[Loss]:
     del folder
+    if Lost.JOURNAL in found.unreadable:
+        return
     for study in sorted(found.studies()):
         last, begun, _ = found.journal.get(study, (0, 0, 0))
         known = found.ledger.last_attempt(study) if found.ledger else 0
