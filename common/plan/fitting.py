@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from common.plan.errors import PlanInvalidError, PlanWeakPrivacyError
-from common.plan.phases import Phase
-from common.plan.plan import StudyPlan
+from common.plan.phases import Method, Phase
+from common.plan.plan import Site, StudyPlan
 from common.plan.privacy import NoisePlacement
 from common.plan.protocol import vector_spec
 from common.plan.schedule import count_layout
@@ -15,6 +15,7 @@ from common.secagg.errors import VectorRefusedError
 
 LEAST_STEPS_PER_NOISE = 1024  # privacy.md section 2: the noise share of a site covers at least so many lattice steps
 LARGEST_NOISE = 8.6  # standard deviations: no draw is larger (privacy.md section 2)
+USUAL_RANGE = 64.0
 MOST_ROUNDING = 0.01  # of the clipping norm: how much rounding to the lattice may add to one patient's contribution
 
 
@@ -49,6 +50,57 @@ def least_range(*, noise_multiplier: float, clipping_norm: float, honest_survivo
     """
     share = noise_multiplier * clipping_norm / math.sqrt(honest_survivors)
     return LARGEST_NOISE * (1 + MOST_ROUNDING) * share + clipping_norm
+
+
+def derived_range(plan: StudyPlan) -> float:
+    """Return the ``coordinate_range`` that a plan needs, in halves: for a hospital's noise and its patients beside it.
+
+    The patients: as many as the largest hospital samples, and six standard deviations more, all pointing one way; of
+    moments (``standardise``), which do point one way, all that it has. No more than 64 but for those and for what the
+    noise alone needs: a coarser lattice would round away what a large hospital gains. Differences of weights (local
+    noise) have no such figure: 64.
+    """
+    if plan.privacy.noise is NoisePlacement.LOCAL:
+        return USUAL_RANGE
+    return max(_range_of(plan, phase) for phase in plan.phases)
+
+
+def _range_of(plan: StudyPlan, phase: Phase) -> float:
+    norms = (phase.clipping_norm, phase.clipping_norm * phase.unlabelled_clip_ratio)
+    rates = (phase.labelled_sampling_rate, phase.unlabelled_sampling_rate)
+    least = least_range(
+        noise_multiplier=phase.noise_multiplier,
+        clipping_norm=phase.clipping_norm,
+        honest_survivors=plan.secure_aggregation.honest_survivors,
+    )
+
+    def reach(site: Site, *, all_of_them: bool) -> float:
+        counts = (site.labelled_patients, site.unlabelled_patients)
+        means = [rate * count for rate, count in zip(rates, counts, strict=True)]
+        most = [count * (rate > 0) for rate, count in zip(rates, counts, strict=True)]
+        sampled = most if all_of_them else [mean + 6 * math.sqrt(mean) for mean in means]
+        return sum(norm * patients for norm, patients in zip(norms, sampled, strict=True))
+
+    moments = phase.method is Method.STANDARDISE
+    derived = math.ceil(2 * (least + max(reach(site, all_of_them=moments) for site in plan.sites))) / 2
+    return derived if moments else min(derived, max(USUAL_RANGE, 2.0 ** math.ceil(math.log2(least))))
+
+
+def says_range(plan: StudyPlan) -> bool:
+    """Tell whether a plan's file names ``coordinate_range``; where it does not, the form's 64 stands in its digest."""
+    return "coordinate_range" in plan.secure_aggregation.model_fields_set
+
+
+def require_range(plan: StudyPlan, source: str) -> None:
+    """Refuse to sign a plan whose range nobody chose. Plans that were signed so before stay what they are.
+
+    Raises: PlanInvalidError with the derived range.
+    """
+    if not says_range(plan):
+        raise PlanInvalidError(
+            f"{source}: secure_aggregation.coordinate_range is missing; this plan's noise and patients need "
+            f"{derived_range(plan):g}: add it. A larger one lets one hospital move a coordinate further"
+        )
 
 
 def check_fit(plan: StudyPlan, shapes: Sequence[PhaseLayout], source: str) -> list[PhaseFit]:

@@ -4,7 +4,7 @@ import math
 from dataclasses import asdict
 from typing import Any
 
-from common.plan.fitting import PhaseFit
+from common.plan.fitting import PhaseFit, derived_range, says_range
 from common.plan.guarantee import Guarantee, evaluations, noise_to_signal, seen_by
 from common.plan.phases import Method, Phase
 from common.plan.plan import StudyPlan
@@ -142,6 +142,11 @@ def warnings(plan: StudyPlan, fits: list[PhaseFit]) -> list[str]:
         found.append(f"no dropout is tolerated: one missing site of {rules.cohort_size} {lost}")
     if plan.network.initialisation == "seeded":
         found.append("network.initialisation = seeded: public pre-trained weights are the largest gain under privacy")
+    if not says_range(plan):
+        found.append(
+            f"secure_aggregation.coordinate_range is not in the plan: {rules.coordinate_range:g} holds, its noise and "
+            f"patients need {derived_range(plan):g}; one hospital may move a coordinate further than it must"
+        )
     for phase, fit in zip(plan.phases, fits, strict=True):
         found += _range_warnings(plan, phase)
         ratio = noise_to_signal(plan, phase, fit.num_parameters)

@@ -11,7 +11,7 @@ from common.errors import FedwardError
 from common.files import write_new
 from common.plan.combinations import check_combinations
 from common.plan.figure_file import figures_in, own_folder
-from common.plan.fitting import check_fit
+from common.plan.fitting import check_fit, require_range
 from common.plan.guarantee import check_guarantee
 from common.plan.plan import StudyPlan
 from common.plan.reading import read_plan
@@ -70,6 +70,7 @@ def sign(
     Example: `fedward-server plan sign study.toml --key coordinator.key`
     """
     plan = read_plan(file)
+    require_range(plan, str(file))
     checked_summary(plan, str(file))
     target = sign_plan(plan, file, read_signing_key(key))
     if as_json:

@@ -151,15 +151,16 @@ def abort_row(*stored: Any) -> AbortRow:
 
 def opened_row(*stored: Any) -> OpenedRow:
     """Return the row that is stored so."""
-    attempt, participants, dropped, *digests, meta, unix_s = stored
+    attempt, participants, dropped, total, session, survivors, transcript, meta, unix_s = stored
     there, gone = tuple(parsed_json(participants)), tuple(parsed_json(dropped))
-    return OpenedRow(attempt, there, gone, *digests, meta=np.frombuffer(meta, "<u8"), unix_s=unix_s)
+    counts = np.frombuffer(meta, "<u8")
+    return OpenedRow(attempt, there, gone, total, session, survivors, transcript, counts, unix_s)
 
 
 def applied_row(*stored: Any) -> AppliedRow:
     """Return the row that is stored so."""
-    *figures, finished, unix_s = stored
-    return AppliedRow(*figures, finished=bool(finished), unix_s=unix_s)
+    attempt, divisor, checkpoint, model, finished, unix_s = stored
+    return AppliedRow(attempt, divisor, checkpoint, model, bool(finished), unix_s)
 
 
 def unsound_row(attempt: int, summed: str) -> tuple[int, tuple[str, ...]]:

@@ -11,7 +11,7 @@ import shutil
 
 from common.errors import OutputExistsError
 from common.files import read_bounded, replace_atomically, write_new
-from common.plan.fitting import check_fit
+from common.plan.fitting import check_fit, require_range
 from common.plan.plan import StudyPlan
 from common.plan.reading import read_plan
 from common.plan.reply_slot import check_reply_slot
@@ -64,6 +64,7 @@ def sign_study(folder: FederationFolder, name: str) -> StudyPlan:
             f"{study.path}: this study has begun, so its plan stays as it is; make a new study for a changed plan"
         )
     plan = read_plan(study.plan)
+    require_range(plan, str(study.plan))
     check_fit(plan, phase_layouts(plan), str(study.plan))
     check_reply_slot(plan, str(study.plan))
     order_key = read_signing_key(study.order_key).public_key()

@@ -1,6 +1,5 @@
 """The plan that `fedward-server plan new` writes: every choice commented, every number derived from the sites."""
 
-import math
 import tomllib
 from typing import Any
 
@@ -10,7 +9,7 @@ from common.networks.layouts import layout_of
 from common.networks.shapes import network_parameters
 from common.plan.aggregation import Timing
 from common.plan.errors import PlanInvalidError
-from common.plan.fitting import least_range
+from common.plan.fitting import USUAL_RANGE, derived_range
 from common.plan.reading import parse_plan
 from common.plan.reply_slot import default_reply_slot_s
 from common.privacy.accounting import noise_multiplier_for
@@ -19,6 +18,7 @@ from common.trust.identity import public_bytes
 from common.trust.roster import Roster
 
 LARGEST_COUNT = 10_000_000
+MOST_DIGITS = 8
 SAMPLING_RATE = 0.2  # private-training.md section 4.1: at epsilon 8 it keeps nearly all of the full batch's signal
 PATIENCE = 4  # reply slots that the coordinator waits at least
 SPARE_ATTEMPTS = 1.1  # noise is computed for attempts, so that a few aborted rounds do not end the study early
@@ -117,9 +117,6 @@ def new_plan_text(
         "c": c,
         "t": (n + c) // 2 + 1,
         "s_min": s_min,
-        "coordinate_range": _coordinate_range(
-            multiplier, s_min - c, largest_site=max(labelled for labelled, _ in counts.values())
-        ),
         "rounds": rounds,
         "attempts": attempts,
         "layout_hash": layout_of(network).digest,
@@ -128,20 +125,16 @@ def new_plan_text(
         "sites": "\n".join(SITE.format(name=site, labelled=a, unlabelled=b) for site, (a, b) in counts.items()),
     }
     waiting = Timing().training_timeout_s
-    draft = parse_plan(tomllib.loads(TEMPLATE.format(**facts, reply_slot_s=0.0, training_timeout_s=waiting)), name)
+    times = {"reply_slot_s": 0.0, "training_timeout_s": waiting}
+    draft = parse_plan(tomllib.loads(TEMPLATE.format(**facts, **times, coordinate_range=USUAL_RANGE)), name)
     slot_s = default_reply_slot_s(draft)
-    return TEMPLATE.format(**facts, reply_slot_s=slot_s, training_timeout_s=max(waiting, PATIENCE * slot_s))
+    times = {"reply_slot_s": slot_s, "training_timeout_s": max(waiting, PATIENCE * slot_s)}
+    return TEMPLATE.format(**facts, **times, coordinate_range=derived_range(draft))
 
 
-def _coordinate_range(noise_multiplier: float, honest_survivors: int, *, largest_site: int) -> float:
-    """Return what a hospital's noise and the most patients that its largest can sample need, in halves.
-
-    No more than 64, or what the noise alone needs: a coarser lattice would round away what a large hospital gains.
-    """
-    least = least_range(noise_multiplier=noise_multiplier, clipping_norm=1.0, honest_survivors=honest_survivors)
-    batch = SAMPLING_RATE * largest_site
-    derived = least + batch + 6 * math.sqrt(batch)
-    return min(math.ceil(2 * derived) / 2, max(64.0, 2.0 ** math.ceil(math.log2(least))))
+def _is_count(text: str) -> bool:
+    """Tell whether a text is a number that a site may declare; one of any length is looked at by its length first."""
+    return text.isascii() and text.isdecimal() and len(text) <= MOST_DIGITS and int(text) <= LARGEST_COUNT
 
 
 def _declared(patients: list[str], roster: Roster) -> dict[str, tuple[int, int]]:
@@ -149,7 +142,7 @@ def _declared(patients: list[str], roster: Roster) -> dict[str, tuple[int, int]]
     for entry in patients:
         site, _, numbers = entry.partition("=")
         parts = numbers.split(",")
-        if len(parts) != 2 or not all(part.isdecimal() and int(part) <= LARGEST_COUNT for part in parts):
+        if len(parts) != 2 or not all(map(_is_count, parts)):
             raise PlanInvalidError(f"--patients {entry[:60]}: write SITE=LABELLED,UNLABELLED with whole numbers")
         counts[site] = (int(parts[0]), int(parts[1]))
     if set(counts) != set(roster.sites):

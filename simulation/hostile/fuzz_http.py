@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 PATIENCE_S: Final = 20.0
@@ -80,7 +80,8 @@ class Listener:
         for piece in (content[:half], content[half:]):
             if not transport.is_closed:
                 connection.data_received(piece)
-        if connection.cycle is not None and connection.cycle.more_body:
+        cycle: RequestResponseCycle | None = connection.cycle  # None before the first request
+        if cycle is not None and cycle.more_body:
             connection.connection_lost(None)  # nothing more will come: whoever waits for the rest is told
         if state.tasks:
             _, late = await asyncio.wait(set(state.tasks), timeout=PATIENCE_S)

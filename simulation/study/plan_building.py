@@ -7,7 +7,7 @@ from typing import Any
 from common.networks.shipped_weights import available
 from common.plan.combinations import check_combinations
 from common.plan.errors import PlanWeakPrivacyError
-from common.plan.fitting import check_fit
+from common.plan.fitting import check_fit, derived_range, says_range
 from common.plan.guarantee import check_guarantee, labelled_events, unlabelled_events
 from common.plan.plan import FORMAT, StudyPlan
 from common.plan.privacy import NoisePlacement
@@ -44,7 +44,7 @@ def build_plan(
     }
     draft = parse_plan(document, SOURCE)
     check_combinations(draft, SOURCE)
-    plan = _with_reply_slot(_with_noise(scenario, _with_layouts(draft)))
+    plan = _with_range(_with_reply_slot(_with_noise(scenario, _with_layouts(draft))))
     check_settings_are_read(plan, SOURCE)
     check_reply_slot(plan, SOURCE)
     check_guarantee(plan, SOURCE)
@@ -86,7 +86,9 @@ def _document(scenario: Scenario, counts: Mapping[str, tuple[int, int]]) -> dict
         {"name": name, "labelled_patients": labelled, "unlabelled_patients": unlabelled}
         for name, (labelled, unlabelled) in sorted(counts.items())
     ]
-    document.setdefault("secure_aggregation", default_thresholds(sites) | {"coordinate_range": 64.0})
+    rules = document.setdefault("secure_aggregation", default_thresholds(sites))
+    if draft.secure_aggregation and "coordinate_range" not in draft.secure_aggregation.model_fields_set:
+        del rules["coordinate_range"]  # derived, not the form's
     for phase in document["phases"]:
         if phase["maximum_attempts"] == MOST_ATTEMPTS:
             phase["maximum_attempts"] = int(phase["rounds"] * SPARE_ATTEMPTS) + SPARE_MORE
@@ -145,6 +147,14 @@ def _with_noise(scenario: Scenario, plan: StudyPlan) -> StudyPlan:
         middle = (low + high) / 2
         low, high = (low, middle) if _keeps_promise(with_factor(middle)) else (middle, high)
     return with_factor(high * (1 + NOISE_PRECISION))
+
+
+def _with_range(plan: StudyPlan) -> StudyPlan:
+    """Derive the range of a hospital's sum where the scenario does not name it."""
+    if says_range(plan):
+        return plan
+    rules = plan.secure_aggregation.model_copy(update={"coordinate_range": derived_range(plan)})
+    return plan.model_copy(update={"secure_aggregation": rules})
 
 
 def _with_reply_slot(plan: StudyPlan) -> StudyPlan:

@@ -11,10 +11,11 @@ import pytest
 
 from client.consent.policy import SitePolicyFile, check_policy
 from common.errors import ExitCode
+from common.plan.fitting import derived_range
 from common.plan.guarantee import guarantee
 from common.plan.reading import read_plan
 from common.plan.signing import sign_plan
-from common.trust.identity import create_signing_key, write_public_key
+from common.trust.identity import create_signing_key, read_signing_key, write_public_key
 from server.__main__ import main
 
 
@@ -188,3 +189,47 @@ def test_a_new_plan_passes_the_policy_that_a_hospital_starts_with(sites, tmp_pat
     assert done.returncode == 0, done.stderr
     plan = read_plan(tmp_path / "study.toml")
     check_policy(SitePolicyFile(format="fedward-policy/1"), plan, guarantee(plan))  # raises if a rule does not hold
+
+
+def without_range(study):
+    """Take the range out of a plan, as older files were written; return the sentence's place for it."""
+    file = study / "study.toml"
+    lines = [line for line in file.read_text().splitlines() if not line.startswith("coordinate_range")]
+    file.write_text("\n".join(lines) + "\n")
+    return read_plan(file)
+
+
+def test_a_plan_whose_range_nobody_chose_is_not_signed_and_the_sentence_has_the_one_it_needs(study, fedward_server):
+    needed = derived_range(read_plan(study / "study.toml"))
+    without_range(study)
+    done = fedward_server("plan", "sign", "study.toml", "--key", "coordinator.key", cwd=study)
+    assert done.returncode == ExitCode.PLAN_INVALID
+    assert f"coordinate_range is missing; this plan's noise and patients need {needed:g}: add it" in done.stderr
+
+
+def test_a_plan_signed_before_without_a_range_keeps_digest_and_signature_and_says_so(study, fedward_server):
+    plan = without_range(study)
+    text = (study / "study.toml").read_text()
+    written = text.replace("[secure_aggregation]", "[secure_aggregation]\ncoordinate_range = 64.0")
+    (study / "same.toml").write_text(written)
+    assert read_plan(study / "same.toml").digest() == plan.digest()
+    sign_plan(plan, study / "study.toml", read_signing_key(study / "coordinator.key"))
+    done = fedward_server("plan", "check", "study.toml", "--public-key", "coordinator.pub", "--json", cwd=study)
+    assert done.returncode == ExitCode.OK, done.stderr
+    assert any("coordinate_range is not in the plan: 64 holds" in line for line in json.loads(done.stdout)["warnings"])
+
+
+@pytest.mark.parametrize("count", ["9" * 5000, "²", "٣", "10000001", "-1", ""])
+def test_a_count_of_any_length_or_script_is_a_sentence(count, study, fedward_server):
+    (study / "roster.json").unlink(missing_ok=True)
+    for name in ("orders", "north", "south", "west"):
+        fedward_server("keys", "new", name, cwd=study)
+    keys = [part for name in ("north", "south", "west") for part in ("--site", f"{name}={name}.pub")]
+    fedward_server(
+        "roster", "sign", "roster.json", "--federation", "lungs", "--key", "coordinator.key", *keys, cwd=study
+    )
+    counts = [part for name in ("north", "south", "west") for part in ("--patients", f"{name}={count},1")]
+    new = ["plan", "new", "fresh.toml", "--roster", "roster.json", "--order-key", "orders.pub", *counts]
+    done = fedward_server(*new, cwd=study)
+    assert done.returncode == ExitCode.PLAN_INVALID
+    assert "write SITE=LABELLED,UNLABELLED with whole numbers" in done.stderr

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from common.errors import FileUnreadableError, NotTomlError
-from common.plan.fitting import check_fit
+from common.plan.fitting import check_fit, derived_range
 from common.plan.guarantee import guarantee
 from common.plan.phases import Method
 from common.plan.privacy import NoisePlacement
@@ -173,3 +173,10 @@ def test_a_plan_whose_standardising_sum_would_be_cut_is_warned_of():
         ]
     assert [len(lines) for lines in warned.values()] == [1, 0]
     assert "coordinate_range is 64" in warned[64.0][0]
+
+
+def test_a_scenario_without_a_range_gets_the_one_that_its_noise_and_patients_need():
+    document = tomllib.loads((SHIPPED / "pneumonia-4-hospitals.toml").read_text())
+    document["study"].get("secure_aggregation", {}).pop("coordinate_range", None)
+    plan = build_plan(parse_scenario(document, "x"), COUNTS, roster_digest="0" * 64, order_key="A" * 43 + "=")
+    assert plan.secure_aggregation.coordinate_range == derived_range(plan) != 64.0
