@@ -52,11 +52,11 @@ class ZipPackage:
     """
 
     def __init__(self, path: Path) -> None:
+        if not path.is_file() or path.stat().st_size > MAX_ZIP_BYTES:
+            raise FileUnreadableError(f"{path}: neither a folder nor a zip file of at most {MAX_ZIP_BYTES} bytes")
         try:
-            if not path.is_file() or path.stat().st_size > MAX_ZIP_BYTES:
-                raise FileUnreadableError(f"{path}: neither a folder nor a zip file of at most {MAX_ZIP_BYTES} bytes")
             self._zip = zipfile.ZipFile(path)
-        except (OSError, zipfile.BadZipFile, ValueError):
+        except Exception:  # noqa: BLE001 (a version, a method, a name: each has its own)
             raise FileUnreadableError(f"{path}: neither a folder nor a zip file that can be read") from None
         entries = [entry for entry in self._zip.infolist() if not entry.is_dir()]
         if len(entries) > MAX_ENTRIES:

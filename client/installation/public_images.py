@@ -19,6 +19,7 @@ from common.plan.errors import PlanInvalidError
 from common.plan.plan import StudyPlan
 
 MAX_BYTES: Final = 64 * 1024 * 1024
+MAX_UNPACKED_BYTES: Final = 1 << 30  # a file that is nothing but a name in a plan must not fill the memory
 MOST_IMAGES: Final = 10_000
 
 # images (n, *size) float32 in [0, 1], classes (n,) int64
@@ -44,14 +45,17 @@ def read_public_images(folder: SiteFolder, plan: StudyPlan) -> PublicArrays | No
         raise NotEnrolledError(f"{path}: not the file that the plan names; ask the coordinator for it again")
     try:
         return _parsed(content, plan)
-    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile):
+    except Exception:  # noqa: BLE001 (zip, its decoders and numpy each throw their own; a MemoryError too)
         raise PlanInvalidError(
             f"{path}: needs `images` (n, {', '.join(map(str, plan.image.size_px))}) and `classes` (n,), "
-            f"n from 1 to {MOST_IMAGES}"
+            f"n from 1 to {MOST_IMAGES}, {MAX_UNPACKED_BYTES} bytes at most when unpacked"
         ) from None
 
 
 def _parsed(content: bytes, plan: StudyPlan) -> PublicArrays:
+    with zipfile.ZipFile(io.BytesIO(content)) as packed:  # no entry gives more than it says here
+        if sum(entry.file_size for entry in packed.infolist()) > MAX_UNPACKED_BYTES:
+            raise ValueError("size")
     with np.load(io.BytesIO(content), allow_pickle=False) as archive:
         images, classes = archive["images"], archive["classes"]
     if (

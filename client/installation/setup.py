@@ -73,7 +73,7 @@ def node_key_line(path: Path) -> str:
     """
     try:
         key = load_ssh_private_key(read_private_file(path, MAX_KEY_BYTES), password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
+    except (ValueError, TypeError, UnsupportedAlgorithm, NotImplementedError):
         raise KeyInvalidError(
             f"{path}: not an OpenSSH secret key without a password; restore it from a backup"
         ) from None

@@ -68,7 +68,7 @@ def check_node_key(line: str) -> None:
     """
     try:
         key = load_ssh_public_key(line.encode()) if NODE_KEY.fullmatch(line) else None
-    except (ValueError, UnsupportedAlgorithm):
+    except (ValueError, UnsupportedAlgorithm, NotImplementedError):  # the last: a compressed point
         key = None
     if not isinstance(key, EllipticCurvePublicKey) or not isinstance(key.curve, SECP384R1):
         raise EnrolmentInvalidError("enrolment: `node_key` must be one OpenSSH line of an ECDSA P-384 public key")

@@ -98,7 +98,7 @@ class Suspicions:
         if not possible:
             return None
         proven = possible[0] if len(possible) == 1 else frozenset()
-        alone = [each for each in possible if each in self.left_out]
+        alone = _left_out_alone(possible, self.left_out)
         until = attempt + 1 + min(FIRST_REST << self.concluded, LONGEST_REST)
         if proven and len(proven) <= room:
             why = _why_proven(proven, len(self.unsound), max(map(len, possible)), until)
@@ -148,7 +148,7 @@ def _next_test(possible: Sequence[Sites], left_out: Sequence[Sites], room: int) 
     So as many as there is room for; after a sound sum they come back one by one, until one explanation was left out
     alone. The others are then tested against it.
     """
-    alone = [each for each in possible if each in left_out]
+    alone = _left_out_alone(possible, left_out)
     others = [each for each in possible if each not in alone]
     apart = [each for each in others if not alone or not each & alone[0]] or others
     inside = [[each for each in apart if each <= left] for left in left_out]
@@ -162,6 +162,15 @@ def _next_test(possible: Sequence[Sites], left_out: Sequence[Sites], room: int) 
     first, *more = min(hints, key=lambda each: len(frozenset().union(*each)))
     spare = sorted(frozenset().union(*more) - first)
     return first | frozenset(spare[1:])
+
+
+def _left_out_alone(possible: Sequence[Sites], left_out: Sequence[Sites]) -> list[Sites]:
+    """Return the explanations of which each was left out of a sound sum while all others had a member in it.
+
+    Who is in no explanation may have been missing as well: a hospital that dropped out, or that no group had room for.
+    """
+    inside = [[each for each in possible if each <= left] for left in left_out]
+    return [each for each in possible if [each] in inside]
 
 
 def _why_proven(proven: Sites, failures: int, liars: int, until: int) -> str:

@@ -6,6 +6,7 @@ import io
 import numpy as np
 import pytest
 
+from client.installation import public_images
 from client.installation.errors import NotEnrolledError
 from client.installation.public_images import read_public_images
 from client.learning.phase_settings import phase_settings
@@ -88,4 +89,14 @@ def test_a_file_that_does_not_fit_the_plan_is_refused(case, north, plan_document
     plan = named(plan_document, MISFITS[case])
     put(north, plan, MISFITS[case])
     with pytest.raises(PlanInvalidError, match="needs `images`"):
+        read_public_images(north, plan)
+
+
+def test_a_small_file_that_unpacks_to_a_large_one_is_refused_before_it_is_unpacked(north, plan_document, monkeypatch):
+    monkeypatch.setattr(public_images, "MAX_UNPACKED_BYTES", 20_000)
+    file = io.BytesIO()
+    np.savez_compressed(file, **(GOOD | {"images": np.zeros((5, 64, 64), np.uint8)}))
+    plan = named(plan_document, file.getvalue())
+    put(north, plan, file.getvalue())
+    with pytest.raises(PlanInvalidError, match="20000 bytes at most when unpacked"):
         read_public_images(north, plan)

@@ -1,5 +1,6 @@
 """Enrolment files: the sender holds the site key, and no byte can be changed after signing."""
 
+import base64
 import json
 
 import pytest
@@ -70,6 +71,12 @@ def test_another_node_key_put_into_a_signed_enrolment_is_refused(file):
         read_enrolment(file)
 
 
+def compressed_point() -> str:
+    parts = (b"ecdsa-sha2-nistp384", b"nistp384", b"\x02" + bytes(48))
+    content = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+    return f"ecdsa-sha2-nistp384 {base64.b64encode(content).decode()}"
+
+
 def other_curve() -> str:
     key = ec.generate_private_key(ec.SECP256R1()).public_key()
     return key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
@@ -84,6 +91,7 @@ BAD_FIELDS = {
     "a node key with options before it": {"node_key": 'command="/bin/sh" {}'},
     "a node key on another curve": {"node_key": other_curve()},
     "a node key of the right name over nonsense": {"node_key": "ecdsa-sha2-nistp384 AAAA"},
+    "a node key whose point is compressed": {"node_key": compressed_point()},
     "no node key": {"node_key": None},
     "a site key that is too short": {"site_key": "AAAA"},
     "another format": {"format": "fedward-enrolment/2"},

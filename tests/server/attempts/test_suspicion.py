@@ -130,6 +130,24 @@ def test_what_was_concluded_and_what_was_seen_survive_a_restart():
     assert again.left_out_in(30, whole, least=4) == search.left_out_in(30, whole, least=4)
 
 
+def test_a_liar_is_found_though_others_are_missing_from_every_sum():
+    """Groups leave somebody over, and sites drop out: a sum never lacks the suspect alone."""
+    search, whole, missing = Suspicions(1), names(14), itertools.cycle(names(12))
+    for attempt in range(1, 40):
+        cohort = frozenset(whole) - search.left_out_in(attempt, whole, least=9)
+        cohort -= {next(missing), next(missing)} - {"site-13", "site-14"}
+        if {"site-13", "site-14"} <= cohort or (attempt < 3 and "site-14" in cohort):
+            search.note_unsound(frozenset({"site-13", "site-14", f"site-{attempt}"}))
+        else:
+            search.note_sound(frozenset(whole), cohort)
+        if search.conclude(attempt, whole, least=9):
+            break
+    assert (
+        search.in_force.kind is SuspicionKind.MUTUAL
+    )  # each was left out of a sound sum, and nothing tells them apart
+    assert {*map(frozenset, search.in_force.groups)} == {frozenset({"site-13"}), frozenset({"site-14"})}
+
+
 EXPLAINED = {
     "one in common": ([{"a", "b"}, {"b", "c"}], 1, [{"b"}]),
     "none in common": ([{"a", "b"}, {"c", "d"}], 1, []),

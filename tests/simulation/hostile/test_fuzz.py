@@ -1,7 +1,10 @@
 """The fuzz run: its seeds are good, and so mutations get past the first look; a parser that breaks is found."""
 
+import base64
+import io
 import json
 import random
+import zipfile
 from contextlib import suppress
 
 import pytest
@@ -32,7 +35,26 @@ BROKE = [
     ("study: journal", lambda good: good[:100] + b"\xff" * 200 + good[300:]),
     ("study: journal", lambda good: good.replace(b'["east", "north"]', b'["east", "north"[')),
     ("study: journal", lambda good: good.replace(b"mutual", b"nobody")),
+    ("node key", lambda good: changed_inside(good, b"\0\0\0\x61\x04", b"\0\0\0\x61\x02")),  # a compressed point
+    ("public images", lambda good: good[:80] + bytes([good[80] ^ 255]) * 40 + good[120:]),  # zlib.error
+    ("public images", lambda _: zipped({"images.npy": b"\x93NUMPY\x01\x00\x10\x00{'descr': (((((\n"})),  # TokenError
+    ("release: zip", lambda good: good.replace(b"PK\x01\x02\x14\x03\x14", b"PK\x01\x02\x14\x03\xff")),
 ]
+
+
+def changed_inside(key, former, new):
+    """Return an OpenSSH secret key of whose content one part is another."""
+    first, *lines, last = key.splitlines()
+    content = base64.b64decode(b"".join(lines)).replace(former, new, 1)
+    return first + b"\n" + base64.encodebytes(content) + last + b"\n"
+
+
+def zipped(members):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return file.getvalue()
 
 
 @pytest.fixture(scope="module")
