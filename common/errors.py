@@ -152,10 +152,12 @@ def of_system(error: BaseException) -> FedwardError | None:
     words = str(error) if type(error).__module__ == "sqlite3" else ""
     if number in {errno.ENOSPC, errno.EDQUOT} or "disk is full" in words:
         return DiskFullError("the disk is full: nothing more was written, what was there is whole; free some space")
+    if "disk I/O error" in words:  # SQLite says so too where it has no room for the file of its index
+        return DiskFullError("the disk cannot be written: it is full or broken; free some space, see the system's log")
     if number in {errno.EACCES, errno.EPERM, errno.EROFS} or "readonly database" in words or "unable to open" in words:
         return RightMissingError(
             "the system does not let this user read or write a file that is needed; run as the user who owns the "
-            "folder, and see its rights (--debug before the command shows which file)"
+            "folder, see its rights and whether there is room (--debug before the command shows which file)"
         )
     if number == errno.EADDRINUSE:
         return PortTakenError("a port that is needed is taken by another program; `ss -ltnp` shows who has it")

@@ -91,11 +91,15 @@ def write_new(path: Path, content: bytes, mode: int = 0o644) -> None:
         raise OutputExistsError(f"{path}: exists already and was left alone; choose another name") from None
     except OSError as error:
         raise _not_written(path, error, "check the folder") from None
-    with os.fdopen(descriptor, "wb") as file:
-        os.fchmod(file.fileno(), mode)
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(file.fileno(), mode)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        path.unlink(missing_ok=True)  # half a key would be taken for one
+        raise _not_written(path, error, "check the folder and its space") from None
 
 
 def replace_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:

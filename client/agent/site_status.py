@@ -14,6 +14,7 @@ from client.installation.config import read_site_config
 from client.installation.folder import SiteFolder
 from common.control import site_control_pb2 as api
 from common.processes.failing import failing
+from common.processes.room import lack_of
 
 RUNNING: Final = "running"
 AWAY: Final = "away"
@@ -28,7 +29,7 @@ class SiteStatus:
     agent every standing approval of the audit log, unchecked and without its name. ``processes``: name -> process id,
     of those that live. ``worse_models``: plan digest -> sentence, where its newest model does clearly worse on this
     site's own held-out patients than an earlier one; it stays on this machine. ``failing``: name -> why,
-    of processes that keep ending.
+    of processes that keep ending. ``lacking``: why nothing can be written to the site folder; empty where it can.
     """
 
     site: str
@@ -39,6 +40,7 @@ class SiteStatus:
     processes: dict[str, int]
     connection: str = "unknown"
     failing: dict[str, str] = field(default_factory=dict)
+    lacking: str = ""
     step: str = "unknown"
     round_number: int = 0
     plan: str = ""
@@ -64,6 +66,7 @@ def site_status(folder: SiteFolder) -> SiteStatus:
         "paused": folder.paused.exists(),
         "processes": {name: number for name, number in _processes(folder.state).items() if name not in broken},
         "failing": broken,
+        "lacking": lack_of(folder.path),
     }
     try:
         with ControlClient(folder.control_socket) as control:

@@ -51,6 +51,8 @@ def _summary(now: SiteStatus) -> str:
         words = f"running, but its SuperNode is {now.connection}"
     else:
         words = "running"
+    if now.lacking:
+        words += f", but it cannot work: {now.lacking}"
     return words + ("; PAUSED: it takes part in nothing" if now.paused else "")
 
 

@@ -1,10 +1,11 @@
 """A finding: what was looked at, whether it is in order, and otherwise what to do."""
 
+import sqlite3
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from common.errors import FedwardError
+from common.errors import FedwardError, of_system
 
 
 class Level(StrEnum):
@@ -47,5 +48,9 @@ def examined(name: str, look: Callable[[], Finding | Iterable[Finding]]) -> list
         return [found] if isinstance(found, Finding) else list(found)
     except FedwardError as error:
         return [stop(name, str(error), "see the sentence before, and docs/exit-codes.md")]
+    except sqlite3.Error as error:
+        lacking = of_system(error)
+        text = str(lacking) if lacking else f"a database cannot be used ({type(error).__name__})"
+        return [stop(name, text, "check free space, rights and mounts; put the newest copy back if it is damaged")]
     except OSError as error:
         return [stop(name, f"the operating system refuses ({error.strerror})", "check rights, mounts and free space")]

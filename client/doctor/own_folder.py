@@ -30,6 +30,10 @@ def rights(folder: SiteFolder) -> Finding:
         return stop("folder", f"{folder.path} belongs to user {state.st_uid}, not to you", "run as its owner")
     if mode & 0o077:
         return stop("folder", f"{folder.path} is open to others (mode {mode:04o})", f"chmod 700 {folder.path}")
+    if not os.access(folder.path, os.W_OK | os.X_OK):
+        return stop(
+            "folder", f"{folder.path} cannot be written by you", f"chmod 700 {folder.path}, or mount it writable"
+        )
     return fine("folder", f"{folder.path}, only its owner may enter")
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from client.ledger.errors import LedgerBusyError, LedgerInvalidError
-from common.errors import OutputExistsError
+from common.errors import OutputExistsError, of_system
 from common.faults import is_damage
 from common.files import parsed_json, read_bounded, replace_atomically, sync_folder
 from common.trust.canonical import canonical_bytes
@@ -56,7 +56,7 @@ class LedgerStore:
     """One ledger file in use by this process. One thread at a time, whichever.
 
     Raises (every method): LedgerInvalidError when the file is missing, damaged, changed or older than its anchor;
-    LedgerBusyError when another process holds it for longer than a minute.
+    LedgerBusyError when another process holds it for longer than a minute; DiskFullError, RightMissingError.
     """
 
     def __init__(self, path: Path) -> None:
@@ -202,7 +202,10 @@ class LedgerStore:
                     raise LedgerBusyError(
                         f"{self._path}: another process holds the privacy ledger; stop it or wait"
                     ) from None
-                raise LedgerInvalidError(f"{self._path}: the privacy ledger cannot be used ({error})") from None
+                lacking = of_system(error)  # a full disk is no lost ledger
+                raise lacking or LedgerInvalidError(
+                    f"{self._path}: the privacy ledger cannot be used ({error})"
+                ) from None
             raise LedgerInvalidError(f"{self._path}: the privacy ledger is damaged ({error})") from None
         except (sqlite3.DatabaseError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise LedgerInvalidError(f"{self._path}: the privacy ledger is damaged ({type(error).__name__})") from None
@@ -233,7 +236,7 @@ def _write_anchor(path: Path, number: int, head: bytes) -> None:
         with os.fdopen(descriptor, "wb", buffering=0) as file:
             os.pwrite(file.fileno(), _anchor_slot(number, head), number % 2 * _SLOT_BYTES)
     except OSError as error:
-        raise LedgerInvalidError(
+        raise of_system(error) or LedgerInvalidError(
             f"{_anchor(path)}: cannot be written ({error.strerror}); nothing more is spent"
         ) from None
 

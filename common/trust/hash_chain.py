@@ -77,12 +77,22 @@ class HashChain:
             line = b'{"entry":%b,"hash":"%b"}\n' % (text, link.hash.encode())  # canonical too: its keys are sorted
             if len(line) > MAX_LINE_BYTES:
                 raise ValueError(f"a chain line of {len(line)} bytes; the limit is {MAX_LINE_BYTES}")
-            self._file.seek(0, os.SEEK_END)
-            self._file.write(line)
-            self._file.flush()
-            os.fsync(self._file.fileno())
+            self._write(line)
             self._count, self._head, self._end = link.number, link.hash, self._end + len(line)
         return link
+
+    def _write(self, line: bytes) -> None:
+        """Put one line at the end, whole or not at all: half a line would be damage to whoever reads on."""
+        descriptor = self._file.fileno()
+        end = os.fstat(descriptor).st_size
+        written = 0
+        try:
+            while written < len(line):  # a call may take a part of it; the next one says why
+                written += os.pwrite(descriptor, line[written:], end + written)
+            os.fsync(descriptor)
+        except OSError:
+            os.ftruncate(descriptor, end)
+            raise
 
     def links(self) -> Iterator[ChainLink]:
         """Yield every line, verified from the first. Raises: ChainBrokenError at the first that does not fit."""

@@ -42,6 +42,8 @@ def _print_federation(facts: dict[str, Any]) -> None:
     signed = f"roster epoch {roster['epoch']}" if roster else "no roster yet"
     running = ", ".join(name for name, process in facts["processes"].items() if process) or "nothing runs"
     output.print(f"{facts['federation']} at {facts['address']}: {running}; {signed}", markup=False)
+    if facts["lacking"]:
+        output.print(f"it cannot work: {facts['lacking']}", markup=False)
     for name, why in facts["failing"].items():
         output.print(f"{name} does not work: {why}; logs/{name}.log says more", markup=False)
     sites = Table("site", "in the roster", "online")

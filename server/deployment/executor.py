@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Final
 
-from common.errors import FedwardError
+from common.errors import FedwardError, of_system
 from common.files import replace_atomically
 from common.flower.environment import require_flower
 from server.deployment.loopback_tls import loopback_authority
@@ -106,7 +106,11 @@ class Executor:
         if task is None:
             self.client.stop_run(run_id)
             return
-        study.begin(run_id, task.token)
+        try:
+            study.begin(run_id, task.token)
+        except OSError:
+            self.client.stop_run(run_id)
+            raise
         write_facts(self)
 
     def _stop_strangers(self) -> None:
@@ -154,8 +158,8 @@ def main(folder: FederationFolder) -> None:
     while not asked.wait(config.running.poll_interval_s):
         try:
             executor.step()
-        except FedwardError as error:  # a roster or an enrolment that is damaged: the studies under way go on
-            _log.error("%s", error)
-            time.sleep(ROSTER_PERIOD_S)
+        except (FedwardError, OSError) as error:  # a damaged roster, a full disk: the studies under way go on
+            _log.error("%s", of_system(error) or error)
+            asked.wait(ROSTER_PERIOD_S)
     executor.end()
     client.close()

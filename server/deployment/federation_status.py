@@ -7,6 +7,7 @@ from typing import Any, Final
 from common.errors import FedwardError
 from common.files import parsed_json, read_bounded
 from common.processes.failing import failing
+from common.processes.room import lack_of
 from server.deployment.endings import read_ending
 from server.federation.admission import admitted, current_roster
 from server.federation.certificates import days_left
@@ -31,6 +32,7 @@ def federation_status(folder: FederationFolder, config: CoordinatorConfig) -> di
         "up": process_of(folder, "supervisor") is not None,
         "processes": {name: None if name in broken else process_of(folder, name) for name in PROCESSES},
         "failing": broken,
+        "lacking": lack_of(folder.path),
         "roster": {"epoch": roster.epoch, "digest": roster.digest()} if roster else None,
         "sites": {
             name: {"in_roster": bool(roster and name in roster.sites), "online": online.get(name)}

@@ -78,11 +78,11 @@ class KeptStudy:
             self.end()
 
     def begin(self, run_id: int, token: str) -> None:
-        """Hand the token of a run to the process that awaits it."""
+        """Hand the token of a run to the process that awaits it. Raises: OSError where that cannot be written down."""
         if self.process is None or self.process.stdin is None:
             raise RuntimeError("a token for a study without a process")
-        self.run_id = run_id
         audit(self.folder, "run started", study=self.name, run=str(run_id))
+        self.run_id = run_id
         with contextlib.suppress(BrokenPipeError), self.process.stdin as stream:  # it ended: the next look notes that
             stream.write(f"{token}\n".encode())
         _log.info("%s: run %d begins", self.name, run_id)
@@ -112,7 +112,8 @@ class KeptStudy:
             _tied_to_this_process(command), stdin=subprocess.PIPE, env={**os.environ, **KEEP_LITTLE}
         )
         self.started_at, self.starts = time.monotonic(), self.starts + 1
-        self._pid_file.write_text(f"{self.process.pid}\n")
+        with contextlib.suppress(OSError):  # a full disk must not end what works
+            self._pid_file.write_text(f"{self.process.pid}\n")
         _log.info("%s: process %d", self.name, self.process.pid)
 
     def _plan_next(self, ending: Ending | None) -> None:

@@ -10,7 +10,9 @@ import logging
 import signal
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Final
 
 import httpx
@@ -22,7 +24,7 @@ from flwr.supercore.retry import exponential
 from flwr.supercore.run import RunNotRunningException
 from flwr.supercore.task_identity import TaskIdentity
 
-from common.errors import FedwardError
+from common.errors import FedwardError, of_system
 from common.faults import fault_without_text
 from common.flower.environment import require_flower
 from common.flower.objects import spare_memory
@@ -76,7 +78,11 @@ def main(folder: FederationFolder, study: str, tokens: IO[str]) -> int:
     logging.getLogger("flwr").propagate = False  # it has an output of its own
     require_flower()
     place, asked = folder.existing_study(study), threading.Event()
-    say_ready(folder, study)
+    try:
+        say_ready(folder, study)
+    except FedwardError as error:  # a full disk: the executor starts another process later
+        _log.error("%s", error)
+        return EXIT_FAILED
     token = tokens.readline().strip()
     if not token:
         return EXIT_FAILED  # the executor has gone
@@ -90,14 +96,23 @@ def main(folder: FederationFolder, study: str, tokens: IO[str]) -> int:
         time.sleep(LINGER_S)
         status, details = SubStatus.COMPLETED, ended.state.value
     except FedwardError as error:
-        _log.error("%s", error)
-        write_ending(place, None, str(error))
+        _note_failure(place, error)
     except Exception as error:  # noqa: BLE001 (the last net: what became of the study must be noted)
-        _log.exception("the study met an unexpected fault")
-        write_ending(place, None, f"unexpected {fault_without_text(error)}: this is a bug; see the log")
+        if lacking := of_system(error):
+            _note_failure(place, lacking)
+        else:
+            _log.exception("the study met an unexpected fault")
+            write_ending(place, None, f"unexpected {fault_without_text(error)}: this is a bug; see the log")
     finally:
         _hand_in(grid, status, details)
     return 0 if status == SubStatus.COMPLETED else EXIT_FAILED
+
+
+def _note_failure(place: Path, error: FedwardError) -> None:
+    """Say why the run failed; where the disk is full, in the log alone."""
+    _log.error("%s", error)
+    with suppress(FedwardError):
+        write_ending(place, None, str(error))
 
 
 def _grid(folder: FederationFolder, token: str) -> StudyGrid:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import ExitCode, FedwardError, FileTooLargeError, FileUnreadableError
-from common.files import read_bounded, read_text, replace_atomically, write_new
+from common.files import parsed_json, read_bounded, read_text, replace_atomically, write_new
 
 
 def test_a_file_of_exactly_the_limit_is_read(tmp_path):
@@ -63,6 +63,24 @@ def test_writing_through_a_link_is_refused(tmp_path):
     with pytest.raises(FedwardError):
         write_new(tmp_path / "link", b"x")
     assert not (tmp_path / "target").exists()
+
+
+def test_half_a_file_is_none(tmp_path, monkeypatch):
+    def fails(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("common.files.os.fsync", fails)
+    with pytest.raises(FileUnreadableError) as caught:
+        write_new(tmp_path / "site.key", b"half a key")
+    assert caught.value.exit_code is ExitCode.DISK_FULL
+    assert not list(tmp_path.iterdir())
+
+
+def test_text_that_nests_deeply_is_a_value_error_like_any_other_that_is_no_json():
+    for text in ("[" * 100_000, b'{"a":' * 5000, b"\xff", ""):
+        with pytest.raises(ValueError, match=r"."):
+            parsed_json(text)
+    assert parsed_json(b'{"a": [1, null]}') == {"a": [1, None]}
 
 
 def test_replacing_leaves_no_temporary_file_behind(tmp_path):

@@ -99,6 +99,7 @@ def test_a_note_of_a_supervisor_that_is_gone_says_nothing(tmp_path):
         (OSError(errno.ENOSPC, "No space left on device", "/scans/Meyer.dcm"), DiskFullError),
         (OSError(errno.EDQUOT, "Disk quota exceeded"), DiskFullError),
         (sqlite3.OperationalError("database or disk is full"), DiskFullError),
+        (sqlite3.OperationalError("disk I/O error"), DiskFullError),
         (PermissionError(errno.EACCES, "Permission denied", "/scans/Meyer.dcm"), RightMissingError),
         (OSError(errno.EROFS, "Read-only file system"), RightMissingError),
         (sqlite3.OperationalError("attempt to write a readonly database"), RightMissingError),

@@ -1,5 +1,6 @@
 """The chain: what is written stays, and whatever is changed afterwards is noticed."""
 
+import errno
 import json
 import os
 import signal
@@ -93,6 +94,35 @@ def test_a_line_torn_by_a_crash_is_dropped(cut, chain):
     assert again.count == 4
     again.append({"number": 4})
     assert [link.entry["number"] for link in again.links()] == [0, 1, 2, 3, 4]
+
+
+def small_disk(monkeypatch, room):
+    """Let the disk take so many bytes more, and a part of a line where there is not enough room for it."""
+    real, left = os.pwrite, [room]
+
+    def pwrite(descriptor, content, offset):
+        if left[0] == 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        count = real(descriptor, content[: left[0]], offset)
+        left[0] -= count
+        return count
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+
+
+@pytest.mark.parametrize("room", [0, 1, 50])
+def test_a_line_that_the_disk_does_not_take_leaves_nothing_and_the_same_chain_goes_on_afterwards(
+    chain, monkeypatch, room
+):
+    before, other = chain.path.read_bytes(), HashChain(chain.path, "outbox")
+    with monkeypatch.context() as patch:
+        small_disk(patch, room)
+        with pytest.raises(OSError, match="No space"):
+            chain.append({"number": "lost"})
+    assert chain.path.read_bytes() == before
+    other.append({"number": 5})
+    chain.append({"number": 6})
+    assert [link.entry["number"] for link in chain.links()] == list(range(7))
 
 
 def test_only_the_owner_can_read_the_record(chain):
