@@ -35,8 +35,21 @@ def records(source: Path) -> Iterator[dict[str, Any]]:
             texts = iter([archive.read(name) for name in archive.namelist() if name.endswith(".json")])
     for text in texts:
         record = json.loads(text)
-        if isinstance(record, dict) and not record.get("withdrawn"):
+        if not isinstance(record, dict):
+            raise ValueError("not an OSV record")  # noqa: TRY004 (one error for all that is none)
+        if not record.get("withdrawn"):
             yield record
+
+
+def advisories(source: Path) -> Iterator[dict[str, Any]]:
+    """Yield every advisory; a copy of which a part cannot be read ends the script: that part may matter."""
+    try:
+        yield from records(source)
+    except (ValueError, RecursionError, OSError, zipfile.BadZipFile) as error:
+        sys.stderr.write(
+            f"{source}: the copy is damaged ({type(error).__name__}): fetch it again. Nothing was audited\n"
+        )
+        sys.exit(2)
 
 
 def plain(name: str) -> str:
@@ -89,7 +102,7 @@ def main() -> int:
         )
         return 2
     packages, fits, read = wanted(), [], 0
-    for record in records(source):
+    for record in advisories(source):
         read += 1
         for affected in record.get("affected", ()):
             about = affected.get("package", {})

@@ -34,6 +34,20 @@ def test_an_empty_copy_is_no_clean_bill(tmp_path):
     assert audit(tmp_path).returncode == 2
 
 
+@pytest.mark.parametrize("content", [b"", b"{", b"[" * 100_000, b"[1]", b"\xff"])
+def test_a_copy_of_which_a_part_cannot_be_read_is_no_clean_bill(content, tmp_path):
+    (tmp_path / "a.json").write_text(advisory("numpy", {"introduced": "999"}))
+    (tmp_path / "b.json").write_bytes(content)
+    done = audit(tmp_path)
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    assert "damaged" in done.stderr
+
+
+def test_a_file_that_is_no_zip_is_no_clean_bill(tmp_path):
+    (tmp_path / "all.zip").write_bytes(b"no zip")
+    assert (audit(tmp_path / "all.zip").returncode, audit(tmp_path).returncode) == (2, 2)
+
+
 @pytest.mark.parametrize(
     ("events", "status"),
     [
