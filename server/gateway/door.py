@@ -155,7 +155,7 @@ class Door:
     def _check_length(self, request: Request, path: str) -> None:
         """Refuse a body that is not announced, or as too large (4). Raises: RefusedError."""
         announced = request.headers.get("content-length")
-        if announced is None and "transfer-encoding" in request.headers:
+        if "transfer-encoding" in request.headers:  # beside a length too: another reader would believe the other one
             raise RefusedError(411)
         length = announced or "0"
         if not (length.isascii() and length.isdigit()):
