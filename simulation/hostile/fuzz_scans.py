@@ -15,6 +15,7 @@ import numpy as np
 from highdicom import VolumeGeometry
 from PIL import Image as Picture
 
+from client.dicom.header import read_header
 from client.dicom.instance import read_images, verdict
 from client.dicom.labels import read_labels
 from client.dicom.person_decisions import read_merged
@@ -59,11 +60,11 @@ def scan_parsers(place: Path) -> Parsers:
         "image": (_judged(lambda c: deque(read_images(c, IMAGE, NAMES), maxlen=0)), images()),
         "series": (_judged(lambda c: _volume(contents, c)), contents[3:4]),
         "mask: DICOM SEG of a series": (
-            _judged(lambda c: seg_volume(open_segmentation(c), _CLASSES, grid)),
+            _judged(lambda c: seg_volume(open_segmentation(read_header(c, whole=True)), _CLASSES, {}, grid)),
             [(place / "volume.dcm").read_bytes()],
         ),
         "mask: DICOM SEG of a picture": (
-            _judged(lambda c: seg_image(open_segmentation(c), _CLASSES, instance, shape)),
+            _judged(lambda c: seg_image(open_segmentation(read_header(c, whole=True)), _CLASSES, {}, instance, shape)),
             [(place / "picture.dcm").read_bytes()],
         ),
         "mask: NIfTI": (_judged(lambda c: nifti_volume(c, _CLASSES, grid)), _niftis(grid, drawn)),
