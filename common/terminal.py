@@ -7,20 +7,31 @@ import json
 import sys
 import traceback
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, NoReturn
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 
 from common.commands import Commands, lazy_group
 from common.errors import ExitCode, FedwardError, of_system
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
-output = Console(highlight=False, soft_wrap=True, emoji=False)
-errors = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+
+class _Terminal(Console):
+    """A console that shows a question mark for each character that nobody sees, whatever part of a text it came in."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Return the segments of ``renderable``; control codes are the console's own alone."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(visible(segment.text), segment.style)
+
+
+output = _Terminal(highlight=False, soft_wrap=True, emoji=False)
+errors = _Terminal(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 def fedward_version() -> str:
@@ -63,8 +74,17 @@ def new_application(name: str, help_text: str, commands: Commands) -> typer.Type
 
 
 def print_json(value: object) -> None:
-    """Print ``value`` as one JSON object on standard output, keys in the order given."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+    """Print ``value`` as one JSON object on standard output, keys in the order given.
+
+    Characters that nobody sees are written as JSON escapes them: for a script it is the same text.
+    """
+    text = json.dumps(value, ensure_ascii=False, indent=2)
+    sys.stdout.write("".join(map(_escaped, text)) if visible(text) != text else text)
+    sys.stdout.write("\n")
+
+
+def _escaped(character: str) -> str:
+    return character if visible(character) == character else json.dumps(character)[1:-1]
 
 
 def run(app: Callable[[], object]) -> NoReturn:

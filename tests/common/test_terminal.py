@@ -1,8 +1,11 @@
 """What others wrote reaches a terminal or a page as text that one sees; numbers of any size get a sentence."""
 
+import json
+
 import pytest
 from pydantic import BaseModel
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from client.commands.site_options import parsed_toml
@@ -34,6 +37,20 @@ def test_a_character_that_nobody_sees_is_shown_as_a_question_mark(character):
     assert f"a{character}b".translate(PRINTABLE) == "a?b"
     assert visible(f"a{character}b") == "a?b"
     assert element("p", f"a{character}b", title=character) == '<p title="?">a?b</p>'
+
+
+@pytest.mark.parametrize("character", [*HIDDEN[:-1], "\x1b[31m"])
+def test_whatever_is_printed_shows_no_such_character_and_json_escapes_it(character, capsys):
+    table = Table("x")
+    table.add_row(escape(f"a{character}b"))
+    terminal.output.print(f"a{character}b", markup=False)
+    terminal.output.print(table)
+    terminal.errors.print(escape(f"[bold]a{character}b[/]"))
+    terminal.print_json({"title": f"a{character}b"})
+    shown = capsys.readouterr()
+    assert character[0] not in shown.out + shown.err
+    assert "a?" in shown.out
+    assert json.loads(shown.out[shown.out.index("{") :]) == {"title": f"a{character}b"}
 
 
 def test_letters_of_all_languages_stay():

@@ -233,3 +233,15 @@ def test_a_count_of_any_length_or_script_is_a_sentence(count, study, fedward_ser
     done = fedward_server(*new, cwd=study)
     assert done.returncode == ExitCode.PLAN_INVALID
     assert "write SITE=LABELLED,UNLABELLED with whole numbers" in done.stderr
+
+
+@pytest.mark.parametrize("hidden", ["\u202e", "\u200b", "\x1b[31m"])
+def test_a_plan_that_hides_text_in_its_free_fields_is_shown_with_question_marks(hidden, study, fedward_server):
+    file = study / "study.toml"
+    lines = [f'contact = "Rao{hidden.encode("unicode_escape").decode().replace("x1b", "u001b")}"', file.read_text()]
+    file.write_text(lines[1].replace("[study]\n", f"[study]\n{lines[0]}\n"))
+    for words in ((), ("--json",)):
+        done = fedward_server("plan", "check", "study.toml", "--draft", *words, cwd=study)
+        assert done.returncode == ExitCode.OK, done.stderr
+        assert hidden[0] not in done.stdout
+        assert "Rao" in done.stdout
