@@ -75,6 +75,14 @@ def test_scans_of_a_patient_are_averaged_into_one_count():
     assert tables["histograms"][0, 0, 3] == 1, "mean score of class 1 is one third"
 
 
+def test_a_patient_with_one_score_that_is_not_finite_adds_nothing_even_where_that_label_is_unknown():
+    counts = CountLayout(CountKind.MULTI_LABEL, 3, 10)
+    half = patient([[2.0, float("nan"), -2.0]], torch.tensor([[1, UNKNOWN, 0]]))
+    whole = patient([[2.0, 1.0, -2.0]], torch.tensor([[1, UNKNOWN, 0]]))
+    assert not counted(FirstPixels(3), [half], counts).any()
+    assert counted(FirstPixels(3), [whole], counts).any()
+
+
 def test_several_labels_leave_unknown_ones_out():
     counts = CountLayout(CountKind.MULTI_LABEL, 3, 10)
     labels = torch.tensor([[1, UNKNOWN, 0]])

@@ -77,6 +77,22 @@ def test_the_ceiling_is_judged_at_the_smallest_delta_of_all_studies(path):
         assert ledger.epsilon() == pytest.approx(epsilon([SampledGaussian(1.0, 10.0, 2)], 1e-8))
 
 
+def test_what_is_affordable_is_judged_by_the_worst_patient_at_the_smallest_delta():
+    strong, weak = [SampledGaussian(1.0, 2.0, 1)], [SampledGaussian(1.0, 40.0, 1)]
+    ceiling = epsilon(strong, DELTA) * 0.9
+    for strata in (
+        {Stratum.LABELLED: strong, Stratum.UNLABELLED: weak},
+        {Stratum.LABELLED: weak, Stratum.UNLABELLED: strong},
+    ):
+        assert not Affordable(ceiling).allows([Spending(STUDY, DELTA, strata)])
+    assert Affordable(ceiling).allows([Spending(STUDY, DELTA, {Stratum.LABELLED: weak})])
+    two = [Spending(name, delta, {Stratum.LABELLED: weak}) for name, delta in ((STUDY, 1e-3), (OTHER, 1e-8))]
+    both = [SampledGaussian(1.0, 40.0, 2)]
+    between = (epsilon(both, 1e-3) + epsilon(both, 1e-8)) / 2
+    for spending in (two, two[::-1]):
+        assert not Affordable(between).allows(spending)
+
+
 def test_many_studies_are_judged_by_an_upper_bound():
     strengths = [[SampledGaussian(1.0, noise_multiplier, 1)] for noise_multiplier in (10.0, 11.0, 12.0)]
     spending = [Spending(str(number), DELTA, dict(zip(Stratum, strengths, strict=True))) for number in range(6)]

@@ -16,7 +16,7 @@ from common.plan.guarantee import (
 from common.plan.reading import parse_plan
 from common.plan.shapes_here import shapes_here
 from common.plan.summary import summarise
-from common.privacy.accounting import epsilon
+from common.privacy.accounting import epsilon, noise_multiplier_for
 
 
 def fit(document):
@@ -75,6 +75,13 @@ def test_evaluation_noise_covers_every_evaluation_of_the_study(plan_document):
     plan = parse_plan(plan_document, "plan")
     assert evaluations(plan) == 4  # 23 attempts, one every 10, and the closing one
     assert evaluation_noise_multiplier(plan) > 5
+
+
+def test_the_tails_that_noise_lacks_are_charged_to_the_scores_too(plan_document):
+    plan_document["privacy"]["delta"] = 1e-13  # so small that 1e-17 for each count and score weighs something
+    plan = parse_plan(plan_document, "plan")
+    asked = {"epsilon": plan.evaluation.epsilon, "sampling_rate": 1.0, "steps": evaluations(plan)}
+    assert evaluation_noise_multiplier(plan) > noise_multiplier_for(delta=1e-13, **asked)
 
 
 def test_a_plan_without_privacy_promises_nothing_and_says_so(plan_document):
