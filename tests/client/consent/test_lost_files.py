@@ -115,6 +115,18 @@ def test_an_older_copy_of_one_record_alone_is_noticed(lost, east):
         Site.open(east.path)
 
 
+@pytest.mark.parametrize("more", [(), (Lost.JOURNAL,), (Lost.OUTBOX,)])
+def test_a_whole_and_empty_ledger_of_another_site_is_no_ledger_of_this_one(more, east, tmp_path):
+    Ledger.create(tmp_path / "ledger.sqlite").close()
+    for lost in (Lost.LEDGER, *more):
+        lose(east, lost)
+    for name in ("ledger.sqlite", "ledger.sqlite.anchor"):
+        shutil.copy2(tmp_path / name, east.path / name)
+    assert Lost.LEDGER in lost_ones(east)
+    with pytest.raises(RecordLostError):
+        Site.open(east.path)
+
+
 def test_an_audit_log_from_before_the_last_approval_is_noticed(east, used):
     first_line = east.audit.read_bytes().splitlines(keepends=True)[0]
     approve(east, used / "coordinator" / "study.toml", approver="Dr East")
