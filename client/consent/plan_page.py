@@ -112,10 +112,11 @@ def _sections(facts: dict[str, Any]) -> dict[str, list[tuple[str, str]]]:
 
 def _asked(facts: dict[str, Any]) -> list[tuple[str, str]]:
     task, rules = facts["task"], facts["secure_aggregation"]
+    size, in_colour = " x ".join(map(str, task["input_px"])), ", in colour" if task["channels"] == 3 else ""
     here = ", ".join(f"{_count(count)} {name}" for name, count in facts["patients_here"].items())
     rows = [
         ("task", f"{task['kind']}: {', '.join(task['classes'])}"),
-        ("scans", f"{', '.join(task['modalities'])}, as {' x '.join(map(str, task['input_px']))} pixels"),
+        ("scans", f"{', '.join(task['modalities'])}, as {size} pixels{in_colour}"),
         ("network", task["network"]),
         ("patients here", f"{here}; they are fixed for this study when you approve"),
     ]

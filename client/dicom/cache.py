@@ -2,7 +2,7 @@
 
     cache = Cache.open(path, site_secret)
     for patient_key, records in cache.patients().items():
-        image = cache.read(records[0].record_id)        # float32 (height, width) or (depth, height, width)
+        image = cache.read(records[0].record_id)        # float32; shape: RecordInfo.shape
 
 A study that was approved sees a frozen view (``Cache.frozen``): its patients, strata, splits and labels stay as they
 were, whatever is ingested later. A patient who opts out stays in that view without scans: a null record, so that the
@@ -89,7 +89,7 @@ class Cache:
         return MappingProxyType(dict(sorted(grouped.items())))
 
     def read(self, record_id: str) -> npt.NDArray[np.float32]:
-        """Decrypt one record: float32 in [0, 1], (height, width) or (depth, height, width).
+        """Decrypt one record: float32 in [0, 1], in the record's shape.
 
         Raises: KeyError (no such record), CacheInvalidError (changed or cut).
         """
@@ -104,17 +104,18 @@ class Cache:
     def read_levels(self, record_id: str) -> npt.NDArray[np.uint16]:
         """Decrypt one record as stored: level 0 is ``intensity_low``, level 65535 ``intensity_high``."""
         record = self._by_id[record_id]
-        return self._read(record, "levels", record.offset, record.length, np.dtype("<u2"))
+        return self._read(record, "levels", record.offset, record.length, np.empty(record.shape, "<u2"))
 
     def read_label_map(self, record_id: str) -> npt.NDArray[np.uint8]:
-        """Decrypt an expert's segmentation: class numbers, shape of the record (0 = background).
+        """Decrypt an expert's segmentation: class numbers (0 = background), one a pixel whatever its colours.
 
         Raises: KeyError when there is none, CacheInvalidError.
         """
         record = self._by_id[record_id]
         if not record.has_label_map:
             raise KeyError(record_id)
-        return self._read(record, "label map", record.offset + record.length, record.label_length, np.dtype("u1"))
+        drawn = np.empty(self.settings.size_px, np.uint8)
+        return self._read(record, "label map", record.offset + record.length, record.label_length, drawn)
 
     def freeze(self, study_digest: str, *, manifest: StudyManifest | None = None) -> "Cache":
         """Fix patients, strata, splits and labels for an approved study; a study that is frozen already stays as it is.
@@ -145,11 +146,12 @@ class Cache:
             raise CacheInvalidError("this study was never frozen here; approve its plan first")
         return Cache(self._folder, manifest.applied(self._stored), self._stored, manifest=manifest)
 
-    def _read(self, record: RecordInfo, kind: str, offset: int, length: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    def _read(
+        self, record: RecordInfo, kind: str, offset: int, length: int, array: npt.NDArray[Any]
+    ) -> npt.NDArray[Any]:
         if record.segment not in self._shards:
             self._shards[record.segment] = map_shard(self._folder.segments, record.segment)
         sealed = self._shards[record.segment][offset : offset + length]
-        array = np.empty(record.shape, dtype)
         if length != array.nbytes + OVERHEAD_BYTES:
             raise CacheInvalidError("a record of the cache has another size than its index says; ingest again")
         target = array.reshape(-1).view(np.uint8).data

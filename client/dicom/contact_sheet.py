@@ -67,8 +67,8 @@ def sheet_page(cache: Cache, order: Sequence[str], number: int) -> bytes:
 
 
 def _likeness(array: npt.NDArray[np.float32]) -> float:
-    slices = array if array.ndim > 2 else array[None]
-    return max(text_likeness(picture) for picture in slices)
+    pictures = array if array.ndim > 2 else array[None]  # the slices of a volume, or the colours of a picture
+    return max(text_likeness(picture) for picture in pictures)
 
 
 def _drawn(cache: Cache, chosen: Sequence[RecordInfo], layout: Layout, title: str) -> bytes:
@@ -88,12 +88,14 @@ def _drawn(cache: Cache, chosen: Sequence[RecordInfo], layout: Layout, title: st
 
 def _tile(cache: Cache, record: RecordInfo, side_px: int) -> Image.Image:
     array = cache.read(record.record_id)
-    shown = _most_like_text(array) if array.ndim > 2 and side_px > SAMPLE.tile_px else len(array) // 2
-    grey = array[shown] if array.ndim > 2 else array
-    colours = np.repeat((grey * 255).astype(np.uint8)[:, :, None], 3, axis=2)
+    is_volume = cache.settings.dimensions == 3
+    shown = _most_like_text(array) if is_volume and side_px > SAMPLE.tile_px else len(array) // 2
+    picture = array[shown] if is_volume else array
+    planes = np.broadcast_to(picture, (3, *picture.shape[-2:]))  # of grey the same three times
+    colours = np.ascontiguousarray(np.moveaxis((planes * 255).astype(np.uint8), 0, 2))
     if record.has_label_map:
         label_map = cache.read_label_map(record.record_id)
-        drawn = (label_map[shown] if label_map.ndim > 2 else label_map) > 0
+        drawn = (label_map[shown] if is_volume else label_map) > 0
         colours[drawn, 0] = np.maximum(colours[drawn, 0], 160)
     scale = side_px / max(colours.shape[:2])
     size = (max(1, round(colours.shape[1] * scale)), max(1, round(colours.shape[0] * scale)))

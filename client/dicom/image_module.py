@@ -35,6 +35,11 @@ class ImageModule:
     sliced: bool
 
     @property
+    def in_colour(self) -> bool:
+        """Whether its pixels are red, green and blue, stored as such or through a palette."""
+        return self.samples == 3 or self.photometric == "PALETTE COLOR"
+
+    @property
     def frame_bytes(self) -> int:
         """Size of one decoded frame."""
         return self.rows * self.columns * self.samples * (self.bits_allocated // 8)

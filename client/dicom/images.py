@@ -25,7 +25,7 @@ def read_images(found: Sequence[FoundFile], store: Store, readers: Readers, tall
             tally.step()
         else:
             new.append(file)
-    with readers.pool(WORKER, max_record_bytes=level_bytes(readers.settings.size_px)) as pool:
+    with readers.pool(WORKER, max_record_bytes=level_bytes(readers.settings.record_shape)) as pool:
         for file, outcome in read_in_workers(pool, "images", new):
             tally.report.files_read += 1
             entry = store.take_file(file, trusted(outcome, readers.settings), kind=FileKind.IMAGE)

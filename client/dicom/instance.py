@@ -37,24 +37,38 @@ def read_images(content: bytes, settings: IngestSettings, pseudonyms: Pseudonyms
     facts = describe(dataset, modality, pseudonyms)
     check_has_pixels(dataset)
     module = check_image_module(dataset, modality)
+    check_colour(module, settings)
     chosen = module.chosen_frames(records_per_file(settings))
     check_stream(dataset, module, chosen)
     for index in chosen:
         if settings.intensity is Intensity.CT_WINDOW:
             check_hounsfield(dataset, module, index)
-        frame = read_frame(dataset, module, index, voi=settings.intensity is Intensity.VOI_LUT)
+        frame = read_frame(
+            dataset, module, index, voi=settings.intensity is Intensity.VOI_LUT, colour=settings.channels == 3
+        )
         low, high = window_of(frame.values, frame.valid, frame.grey_scale, settings)
         rows, columns, spacing_mm = picture_axes(module, dataset, settings, index)
-        levels = to_levels(resample(frame.values, rows, columns), low, high)
+        planes = [frame.values] if frame.values.ndim == 2 else np.moveaxis(frame.values, 2, 0)
+        levels = [centred(to_levels(resample(p, rows, columns), low, high), settings.size_px, 0) for p in planes]
         yield (
             replace(facts, frame_index=index, intensity_low=low, intensity_high=high, spacing_mm=spacing_mm),
-            centred(levels, settings.size_px, 0),
+            np.broadcast_to(levels if settings.channels == 3 else levels[0], settings.record_shape),
         )
+
+
+def check_colour(module: ImageModule, settings: IngestSettings) -> None:
+    """Refuse a grey picture in a study of colours, but for ultrasound: its grey is what the screen shows in colour.
+
+    Of a fundus or a skin a grey picture is another kind of picture (red-free, fluorescence), not a colour lost.
+    Raises: Rejected(no_colour).
+    """
+    if settings.channels == 3 and not module.in_colour and module.modality != "US":
+        raise Rejected(RejectCode.NO_COLOUR)
 
 
 def records_per_file(settings: IngestSettings) -> int:
     """Return how many frames of one file become records: what parent and worker hold at a time stays bounded."""
-    return max(1, min(MAX_RECORDS_PER_FILE, MAX_FILE_RECORD_BYTES // level_bytes(settings.size_px)))
+    return max(1, min(MAX_RECORDS_PER_FILE, MAX_FILE_RECORD_BYTES // level_bytes(settings.record_shape)))
 
 
 def picture_axes(

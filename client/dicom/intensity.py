@@ -24,28 +24,32 @@ FULL_SCALE = 65535
 SAMPLED_VALUES = 65536
 
 
-def level_bytes(size_px: tuple[int, ...]) -> int:
+def level_bytes(shape: tuple[int, ...]) -> int:
     """Return the size of one record's levels."""
-    return 2 * math.prod(size_px)
+    return 2 * math.prod(shape)
 
 
 def window_of(
     values: Values, valid: Valid | None, grey_scale: tuple[float, float], settings: IngestSettings
 ) -> tuple[float, float]:
-    """Return (low, high) of an image: the study's HU window, the image's own percentiles, or its full grey scale.
+    """Return (low, high) of an image: the study's own range (HU, SUV), the image's percentiles, or its full grey scale.
 
     With ``voi_lut`` the values have gone through the file's own table already and their full scale is 0 to 1.
 
-    Percentiles are taken over valid pixels only, from at most about ``SAMPLED_VALUES`` of them.
+    Percentiles are taken over valid pixels only, from at most about ``SAMPLED_VALUES`` of them; those of a picture in
+    colour over all three colours together, so that a colour stays what it is.
     Raises: Rejected(non_finite).
     """
     if settings.intensity is Intensity.CT_WINDOW:
         centre, width = settings.window_hu
         return centre - width / 2, centre + width / 2
+    if settings.intensity is Intensity.SUV_RANGE:
+        return settings.range_suv[0], settings.range_suv[1]
     if settings.intensity in (Intensity.LUMINANCE, Intensity.VOI_LUT):
         return grey_scale
     chosen = values if valid is None else values[valid]
-    sample = chosen.ravel()[:: max(1, chosen.size // SAMPLED_VALUES)]
+    pixels = chosen.reshape(-1, settings.channels if values.ndim == 3 else 1)  # (volumes have one channel)
+    sample = pixels[:: max(1, len(pixels) // SAMPLED_VALUES)]
     low, high = np.percentile(sample, settings.percentiles) if sample.size else (0.0, 0.0)
     if not (np.isfinite(low) and np.isfinite(high)):
         raise Rejected(RejectCode.NON_FINITE)

@@ -1,4 +1,4 @@
-"""Stored values -> numbers with a meaning: rescaled, never inverted, padding taken out, one channel.
+"""Stored values -> numbers with a meaning: rescaled, never inverted, padding taken out, grey or red, green, blue.
 
     value = stored * slope + intercept                                     (PS3.3 section C.11.1.1.2)
     white is low (``presentation.is_dark_bright``):
@@ -29,9 +29,10 @@ LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One frame: float32 (rows, columns), where it holds an image (None: everywhere), and the ends of its grey scale.
+    """One frame: float32 values, where it holds an image (None: everywhere), and the ends of its grey scale.
 
-    Units: HU for CT, the modality's own for others; colour and palette: luminance from 0 to 255.
+    Shapes: values (rows, columns), or (rows, columns, 3) for red, green, blue; valid (rows, columns).
+    Units: HU for CT, the modality's own for others; colour and palette: 0 to 255, each colour or their luminance.
     """
 
     values: Values
@@ -39,16 +40,19 @@ class Frame:
     grey_scale: tuple[float, float]
 
 
-def read_frame(dataset: Dataset, module: ImageModule, frame_index: int, *, voi: bool = False) -> Frame:
+def read_frame(
+    dataset: Dataset, module: ImageModule, frame_index: int, *, voi: bool = False, colour: bool = False
+) -> Frame:
     """Decode one frame and give it its meaning; invalid places (padding, text beside an ultrasound) take the minimum.
 
-    ``voi``: grey values become what the file's own VOI LUT makes of them, from 0 to 1.
+    ``voi``: grey values become what the file's own VOI LUT makes of them, from 0 to 1. ``colour``: a picture in colour
+    keeps its three colours, otherwise it becomes luminance.
     Padding: PS3.3 section C.7.5.1.1.2.
     Raises: Rejected.
     """
-    if module.samples == 3 or module.photometric == "PALETTE COLOR":
-        stored = stored_values(dataset, module, frame_index)
-        values, grey_scale, valid = _luminance(dataset, module, stored), (0.0, 255.0), None
+    if module.in_colour:
+        colours = _colours(dataset, module, stored_values(dataset, module, frame_index))
+        values, grey_scale, valid = colours if colour else colours @ LUMINANCE, (0.0, 255.0), None
     else:
         words, precision = grey_words(dataset, module, frame_index)
         stored = masked(words, module, precision)
@@ -139,11 +143,11 @@ def _as_stored(value: int, module: ImageModule) -> int:
     return value + levels if not module.signed and value < 0 else value
 
 
-def _luminance(dataset: Dataset, module: ImageModule, stored: Array) -> Values:
+def _colours(dataset: Dataset, module: ImageModule, stored: Array) -> Values:
     full_scale = (1 << module.bits_stored) - 1
     if module.photometric == "PALETTE COLOR":
         stored, full_scale = palette_colours(dataset, stored, signed=module.signed)
-    return (stored.astype(np.float32) @ LUMINANCE) * np.float32(255 / full_scale)
+    return stored.astype(np.float32) * np.float32(255 / full_scale)
 
 
 def _ultrasound_region(dataset: Dataset, module: ImageModule) -> Valid | None:

@@ -29,11 +29,11 @@ class Stratum(StrEnum):
 class RecordInfo(Facts):
     """A record: its facts, where it lies, and what it is used for.
 
-    ``shape``: (height, width) or (depth, height, width). ``label``: class number (classification), one 0 or 1 for each
-    class (multi-label), None when there is none; for segmentation see ``has_label_map``. ``content_digest`` tells two
-    contents apart. ``identity_key``: the ``patient_key`` as the file has it, once persons are known and ``patient_key``
-    is that of the person (``persons``). ``segment``, ``offset``, ``length``: place of the sealed levels;
-    ``label_length``: of the sealed label map that follows them (0 = none).
+    ``shape``: (height, width), in colour (3, height, width), or (depth, height, width). ``label``: class number
+    (classification), one 0 or 1 for each class (multi-label), None when there is none; for segmentation see
+    ``has_label_map``. ``content_digest`` tells two contents apart. ``identity_key``: the ``patient_key`` as the file
+    has it, once persons are known and ``patient_key`` is that of the person (``persons``). ``segment``, ``offset``,
+    ``length``: place of the sealed levels; ``label_length``: of the sealed label map that follows them (0 = none).
     """
 
     record_id: str

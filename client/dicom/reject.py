@@ -63,6 +63,7 @@ class RejectCode(StrEnum):
     RESCALE = "rescale"
     NON_FINITE = "non_finite"
     NOT_HOUNSFIELD = "not_hounsfield"
+    NO_COLOUR = "no_colour"
     PRESENTATION = "presentation"
     POLARITY = "polarity"
     VOI_LUT = "voi_lut"

@@ -2,11 +2,12 @@
 
 import hashlib
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from client.dicom.errors import CacheInvalidError
+from common.plan.combinations import IN_COLOUR
 from common.plan.part import PlanPart
 from common.plan.plan import StudyPlan
 from common.plan.task import Image, Intensity, Modality, Part, Presentation, Task, TaskKind
@@ -29,11 +30,12 @@ class IngestSettings(PlanPart):
 
     ``size_px`` and ``spacing_mm``: (height, width) or (depth, height, width). In 2-D an empty ``spacing_mm`` fits the
     whole picture into ``size_px`` (proportions kept, the rest filled with black); with a spacing the picture is
-    resampled and cut to, or filled up to, ``size_px`` about its centre. ``window_hu``: (centre, width).
+    resampled and cut to, or filled up to, ``size_px`` about its centre. ``window_hu``: (centre, width); ``range_suv``:
+    (low, high).
     Raises: pydantic.ValidationError.
     """
 
-    LATER_KEYS = ("presentation", "part")
+    LATER_KEYS = ("presentation", "part", "channels", "range_suv")
 
     kind: Annotated[TaskKind, Field(strict=False)]
     classes: Annotated[tuple[str, ...], Field(strict=False, min_length=2, max_length=64)]
@@ -46,6 +48,8 @@ class IngestSettings(PlanPart):
     percentiles: Annotated[tuple[float, float], Field(strict=False)] = (1.0, 99.0)
     presentation: Annotated[Presentation, Field(strict=False)] = Presentation.FOR_PRESENTATION
     part: Annotated[Part, Field(strict=False)] = Part.FIRST
+    channels: Literal[1, 3] = 1
+    range_suv: Annotated[tuple[float, ...], Field(strict=False)] = ()
     pipeline_version: int = PIPELINE_VERSION
 
     @model_validator(mode="after")
@@ -54,14 +58,10 @@ class IngestSettings(PlanPart):
             raise ValueError(f"size_px has {len(self.size_px)} numbers, dimensions is {self.dimensions}")
         if len(self.spacing_mm) not in ((3,) if self.dimensions == 3 else (0, 2)):
             raise ValueError(f"spacing_mm has {len(self.spacing_mm)} numbers, dimensions is {self.dimensions}")
-        if (self.intensity is Intensity.CT_WINDOW) != (len(self.window_hu) == 2):
-            raise ValueError("window_hu = (centre, width) belongs to intensity = ct_window, and only to it")
-        if self.window_hu and self.window_hu[1] <= 0:
-            raise ValueError(f"the window is {self.window_hu[1]} HU wide, it must be wider than 0")
-        if not 0 <= self.percentiles[0] < self.percentiles[1] <= 100:
-            raise ValueError("percentiles must be (low, high) between 0 and 100 with low below high")
         if self.intensity is Intensity.VOI_LUT and self.dimensions != 2:
             raise ValueError("intensity = voi_lut is for 2-D: each slice of a volume may have another window")
+        if self.channels == 3 and (self.dimensions != 2 or self.intensity not in IN_COLOUR):
+            raise ValueError("channels = 3 is for 2-D and for intensity = luminance or percentiles; remove it")
         if self.presentation is Presentation.FOR_PROCESSING and not {Modality.DX, Modality.MG} & set(self.modalities):
             raise ValueError("presentation has a meaning only for DX and MG; remove it")
         if self.part is Part.LAST and self.dimensions != 3:
@@ -70,10 +70,29 @@ class IngestSettings(PlanPart):
             raise ValueError(f"made by pipeline {self.pipeline_version}, this is {PIPELINE_VERSION}; ingest again")
         return self
 
+    @model_validator(mode="after")
+    def _window_fits(self) -> Self:
+        if (self.intensity is Intensity.CT_WINDOW) != (len(self.window_hu) == 2):
+            raise ValueError("window_hu = (centre, width) belongs to intensity = ct_window, and only to it")
+        if self.window_hu and self.window_hu[1] <= 0:
+            raise ValueError(f"the window is {self.window_hu[1]} HU wide, it must be wider than 0")
+        if (self.intensity is Intensity.SUV_RANGE) != (len(self.range_suv) == 2):
+            raise ValueError("range_suv = (low, high) belongs to intensity = suv_range, and only to it")
+        if self.range_suv and self.range_suv[0] >= self.range_suv[1]:
+            raise ValueError("range_suv must be (low, high) with low below high")
+        if not 0 <= self.percentiles[0] < self.percentiles[1] <= 100:
+            raise ValueError("percentiles must be (low, high) between 0 and 100 with low below high")
+        return self
+
     @property
     def reads_headers_first(self) -> bool:
         """Whether files must be grouped (series, segmentations) before pixels are decoded."""
         return self.dimensions == 3 or self.kind is TaskKind.SEGMENTATION
+
+    @property
+    def record_shape(self) -> tuple[int, ...]:
+        """Shape of a record's levels: ``size_px``, of colour (3, height, width)."""
+        return self.size_px if self.channels == 1 else (self.channels, *self.size_px)
 
     def digest(self) -> bytes:
         """Return SHA-256 over the canonical settings: what a cache is bound to."""
@@ -109,4 +128,6 @@ def settings_for(task: Task, image: Image) -> IngestSettings:
         percentiles=image.percentiles,
         presentation=image.presentation,
         part=image.part,
+        channels=image.channels,
+        range_suv=image.range_suv,
     )

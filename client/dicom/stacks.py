@@ -5,6 +5,7 @@ any segmentation drawn on it, is new or changed. A file's verdict is that of its
 """
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,8 +42,8 @@ def read_stacks(
     """Read all headers that are new, then every stack that is new or changed; count all files."""
     tally.total = 2 * len(found)
     masks_folder = labels.folder if labels and labels.table.masks else None
-    level_size = level_bytes(readers.settings.size_px)
-    with readers.pool(WORKER, masks_folder, max_record_bytes=level_size + level_size // 2) as pool:
+    record_bytes = level_bytes(readers.settings.record_shape) + math.prod(readers.settings.size_px)
+    with readers.pool(WORKER, masks_folder, max_record_bytes=record_bytes) as pool:
         entries = _headers(found, store, pool, tally)
         stacks = _grouped(entries, labels)
         store.present_stacks = set(stacks)

@@ -5,6 +5,7 @@ A dry run goes through the same decisions with ``writer=None``: nothing is place
 
 import hashlib
 import hmac
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -78,7 +79,7 @@ class Store:
         self._unread: set[str] = set()
         self._folder_chains: dict[tuple[bytes, bytes], str] = {}
         self.present_stacks: set[str] = set()
-        self._level_bytes = level_bytes(settings.size_px)
+        self._level_bytes = level_bytes(settings.record_shape)
 
     def file_key(self, found: FoundFile) -> str:
         """Return the keyed name of a source file."""
@@ -210,7 +211,7 @@ class Store:
         record = RecordInfo(
             **asdict(facts),
             record_id=record_id,
-            shape=self.settings.size_px,
+            shape=self.settings.record_shape,
             content_digest=content,
             segment=segment,
             offset=offset,
@@ -260,8 +261,8 @@ class Store:
 
 def trusted(outcome: Outcome, settings: IngestSettings) -> Outcome:
     """Refuse an outcome whose arrays do not have exactly the size, or the modality, that the settings ask for."""
-    levels = level_bytes(settings.size_px)
-    sizes = (levels, levels + levels // 2) if settings.reads_headers_first else (levels,)
+    levels = level_bytes(settings.record_shape)
+    sizes = (levels, levels + math.prod(settings.size_px)) if settings.reads_headers_first else (levels,)
     if all(len(body) in sizes and facts.modality in settings.modalities for facts, body in outcome.records):
         return outcome
     return Outcome(RejectCode.WORKER_DIED)

@@ -165,9 +165,10 @@ def _files(records: Sequence[RecordInfo], origin: Origin) -> Iterator[int]:
         yield from origin[record.record_id]
 
 
-def _images(cache: Cache, records: Sequence[RecordInfo]) -> Tensor:
-    """Return the images of a study: (images, 1, *size) float32 in [0, 1]."""
-    return torch.stack([torch.from_numpy(cache.read(record.record_id)).unsqueeze(0) for record in records])
+def _images(cache: Cache, plan: StudyPlan, records: Sequence[RecordInfo]) -> Tensor:
+    """Return the images of a study: (images, channels, *size) float32 in [0, 1]."""
+    shape = plan.image.input_shape
+    return torch.stack([torch.from_numpy(cache.read(record.record_id)).view(shape) for record in records])
 
 
 def _figures(
@@ -177,7 +178,7 @@ def _figures(
     kind, classes = plan.task.kind, len(plan.task.classes)
     totals = torch.zeros(classes, dtype=torch.float64)
     for start in range(0, len(records), SCANS_AT_ONCE):
-        images = _images(cache, records[start : start + SCANS_AT_ONCE])
+        images = _images(cache, plan, records[start : start + SCANS_AT_ONCE])
         probabilities = predicted(network, images, kind, device)
         if kind is TaskKind.SEGMENTATION:
             totals += torch.bincount(probabilities.argmax(1).flatten(), minlength=classes)

@@ -66,7 +66,7 @@ class Score:
 def predicted(network: nn.Module, images: Tensor, kind: TaskKind, device: torch.device) -> Tensor:
     """Return probabilities of each scan, a few scans at a time: (scans, classes) or (scans, classes, *size).
 
-    Shapes: images (scans, 1, *size) float32 in [0, 1].
+    Shapes: images (scans, channels, *size) float32 in [0, 1].
     """
     activate: Callable[[Tensor], Tensor] = torch.sigmoid if kind is TaskKind.MULTI_LABEL else _softmax
     with torch.no_grad():

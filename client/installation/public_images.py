@@ -1,7 +1,8 @@
 """Images that belong to nobody: the only ones on which a gate may judge the teacher without a budget.
 
 A plan names their file by SHA-256; the site gets it out of band, like the roster, and keeps it in its folder:
-``public/DIGEST.npz`` with ``images`` (n, *size) uint8 or float32 in [0, 1] and ``classes`` (n,) whole numbers.
+``public/DIGEST.npz`` with ``images`` (n, *size), in colour (n, *size, 3), uint8 or float32 in [0, 1], and ``classes``
+(n,) whole numbers.
 """
 
 import hashlib
@@ -22,7 +23,7 @@ MAX_BYTES: Final = 64 * 1024 * 1024
 MAX_UNPACKED_BYTES: Final = 1 << 30  # a file that is nothing but a name in a plan must not fill the memory
 MOST_IMAGES: Final = 10_000
 
-# images (n, *size) float32 in [0, 1], classes (n,) int64
+# images (n, *size) or (n, *size, 3) float32 in [0, 1], classes (n,) int64
 PublicArrays = tuple[NDArray[np.float32], NDArray[np.int64]]
 
 
@@ -47,7 +48,7 @@ def read_public_images(folder: SiteFolder, plan: StudyPlan) -> PublicArrays | No
         return _parsed(content, plan)
     except Exception:  # noqa: BLE001 (zip, its decoders and numpy each throw their own; a MemoryError too)
         raise PlanInvalidError(
-            f"{path}: needs `images` (n, {', '.join(map(str, plan.image.size_px))}) and `classes` (n,), "
+            f"{path}: needs `images` (n, {', '.join(map(str, _image_shape(plan)))}) and `classes` (n,), "
             f"n from 1 to {MOST_IMAGES}, {MAX_UNPACKED_BYTES} bytes at most when unpacked"
         ) from None
 
@@ -60,7 +61,7 @@ def _parsed(content: bytes, plan: StudyPlan) -> PublicArrays:
         images, classes = archive["images"], archive["classes"]
     if (
         not 1 <= len(images) <= MOST_IMAGES
-        or images.shape[1:] != plan.image.size_px
+        or images.shape[1:] != _image_shape(plan)
         or classes.shape != images.shape[:1]
     ):
         raise ValueError("shapes")
@@ -70,3 +71,8 @@ def _parsed(content: bytes, plan: StudyPlan) -> PublicArrays:
         raise ValueError("classes")
     scaled = images.astype(np.float32) / np.float32(255 if images.dtype == np.uint8 else 1)
     return scaled, classes.astype(np.int64)
+
+
+def _image_shape(plan: StudyPlan) -> tuple[int, ...]:
+    """Return the shape of one image as picture files have it: colours last."""
+    return plan.image.size_px if plan.image.channels == 1 else (*plan.image.size_px, plan.image.channels)

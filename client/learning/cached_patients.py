@@ -71,7 +71,7 @@ class CachedScans:
 
     @property
     def images(self) -> Tensor:
-        """All images, read anew: (scans, 1, *size) float32."""
+        """All images, read anew: (scans, channels, *size) float32."""
         return self.whole().images
 
     @property
@@ -100,13 +100,13 @@ class CachedScans:
     def _read(self, records: Sequence[RecordInfo]) -> PatientScans:
         scans = [scan for scan in map(self._read_scan, records) if scan is not None]
         if not scans:
-            return PatientScans(torch.zeros(0, 1, *self._plan.image.size_px), torch.zeros(0, dtype=torch.int64))
+            return PatientScans(torch.zeros(0, *self._plan.image.input_shape), torch.zeros(0, dtype=torch.int64))
         images, labels = zip(*scans, strict=True)
         return PatientScans(torch.stack(images), torch.stack(labels))
 
     def _read_scan(self, record: RecordInfo) -> tuple[Tensor, Tensor] | None:
         try:
-            image = torch.from_numpy(self._cache.read(record.record_id)).unsqueeze(0)
+            image = torch.from_numpy(self._cache.read(record.record_id)).view(self._plan.image.input_shape)
             return image, self._label(record)
         except CacheInvalidError:
             return None
@@ -116,7 +116,7 @@ class CachedScans:
         if kind is TaskKind.SEGMENTATION:
             if record.has_label_map:
                 return torch.from_numpy(self._cache.read_label_map(record.record_id).astype(np.int64))
-            return torch.full(record.shape, UNKNOWN, dtype=torch.int64)
+            return torch.full(self._plan.image.size_px, UNKNOWN, dtype=torch.int64)
         if kind is TaskKind.MULTI_LABEL:
             unknown = (UNKNOWN,) * len(self._plan.task.classes)
             return torch.tensor(unknown if record.label is None else record.label, dtype=torch.int64)

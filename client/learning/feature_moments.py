@@ -19,7 +19,7 @@ from common.networks.parameters import Entry, Layout
 
 
 class FeatureMoments(nn.Module):
-    """Forward maps images (batch, 1, *size) to (batch,), whose gradient is the scan's feature moments.
+    """Forward maps images (batch, channels, *size) to (batch,), whose gradient is the scan's feature moments.
 
     Raises: NetworkUnsuitableError if the network has no feature norm.
     """

@@ -67,7 +67,7 @@ def consistency(confidence_threshold: float) -> ScanLoss:
 
 
 def reconstruction(outputs: Tensor, images: Tensor) -> Tensor:
-    """Mean squared error of (scans, 1, *size) against the unmasked images: the label-free task."""
+    """Mean squared error of (scans, channels, *size) against the unmasked images: the label-free task."""
     return (outputs.float() - images).square().flatten(1).mean(1)
 
 

@@ -41,7 +41,7 @@ class Scans(Protocol):
 class PatientScans:
     """What one patient contributes to a step.
 
-    Shapes: images (scans, 1, *size) float32 in [0, 1]; labels int64: (scans,) class index for classification,
+    Shapes: images (scans, channels, *size) float32 in [0, 1]; labels int64: (scans,) class index for classification,
     (scans, classes) 0 or 1 for several labels at once, (scans, *size) class of each voxel for segmentation; ``UNKNOWN``
     where there is no label.
     """
@@ -96,7 +96,7 @@ class Patients(Protocol):
 class ArrayPatients:
     """Patients held in memory; for simulation, experiments and tests.
 
-    Shapes: images (scans, *size) or (scans, 1, *size), uint8 (divided by 255) or float32; labels as in
+    Shapes: images (scans, *size) or (scans, channels, *size), uint8 (divided by 255) or float32; labels as in
     ``PatientScans``; owners: the patient key of each scan.
     Raises: ValueError if the three do not have one row for each scan.
     """

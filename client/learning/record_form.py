@@ -9,15 +9,16 @@ from client.learning.patients import UNKNOWN, PatientScans
 from client.learning.training_settings import Task, TrainingSettings
 
 
-def has_form(scans: PatientScans, settings: TrainingSettings, size: tuple[int, ...] | None) -> bool:
+def has_form(scans: PatientScans, settings: TrainingSettings, shape: tuple[int, ...] | None) -> bool:
     """Tell whether images and labels have the shapes of ``PatientScans`` and labels name classes of the plan.
 
-    ``size``: of an image in pixels, (height, width) or (depth, height, width); None where nobody knows it.
+    ``shape``: of an image, (channels, height, width) or (channels, depth, height, width); None where nobody knows it
+    (one channel then).
     """
     images, labels = scans.images, scans.labels
-    if images.ndim != 2 + settings.dimensions or images.shape[1] != 1 or labels.dtype != torch.int64:
+    if images.ndim != 2 + settings.dimensions or images.shape[1] != (shape or (1,))[0] or labels.dtype != torch.int64:
         return False
-    if size is not None and tuple(images.shape[2:]) != size:
+    if shape is not None and tuple(images.shape[1:]) != shape:
         return False
     shapes: dict[Task, tuple[int, ...]] = {
         Task.CLASSIFICATION: (),

@@ -30,7 +30,7 @@ class Teacher:
                 own[entry.name].lerp_(new[entry.name].to(own[entry.name]), 1 - self._decay)
 
     def probabilities(self, images: Tensor, *, several_labels: bool = False) -> Tensor:
-        """Return class probabilities: (scans, 1, *size) -> (scans, classes) or (scans, classes, *size) float32.
+        """Return class probabilities: (scans, channels, *size) -> (scans, classes) or (scans, classes, *size) float32.
 
         ``several_labels``: each class on its own (sigmoid) instead of one class of all (softmax). Scans are answered
         one at a time: a kernel's arithmetic may follow the batch, and a confidence next to the threshold, or a network
@@ -40,7 +40,7 @@ class Teacher:
         return torch.cat(answers)
 
     def _answer(self, image: Tensor, *, several_labels: bool) -> Tensor:
-        """Answer for one scan alone: (1, 1, *size) -> (1, classes, ...)."""
+        """Answer for one scan alone: (1, channels, *size) -> (1, classes, ...)."""
         with torch.no_grad():
             logits: Tensor = self.network(image).float()
         return torch.sigmoid(logits) if several_labels else torch.softmax(logits, 1)
@@ -51,7 +51,7 @@ def good_enough(teacher: Teacher, images: Tensor, classes: Tensor, *, least_bala
 
     Where it is below about 0.7 to 0.8 pseudo-labels hurt (docs/privacy.md). Balanced accuracy is the mean over classes
     present of the share answered right; private images must not be used here without a budget.
-    Shapes: images (n, 1, *size), classes (n,) int64. No images: the gate is shut.
+    Shapes: images (n, channels, *size), classes (n,) int64. No images: the gate is shut.
     """
     if least_balanced_accuracy == 0:
         return True

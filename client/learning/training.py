@@ -42,7 +42,10 @@ _log = logging.getLogger("fedward.trainer")
 
 @dataclass(frozen=True)
 class PublicImages:
-    """Images on which the gate judges the teacher; they belong to nobody. images (n, 1, *size), classes (n,) int64."""
+    """Images on which the gate judges the teacher; they belong to nobody.
+
+    Shapes: images (n, channels, *size), classes (n,) int64.
+    """
 
     images: Tensor = field(default_factory=lambda: torch.zeros(0, 1, 1, 1))
     classes: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
@@ -53,8 +56,8 @@ class PhaseTraining:
 
     ``network`` is trained where it lives (processor or GPU). ``lattice_step``: worth of one integer, from the plan's
     fixed point; None chooses the finest that privacy.md section 2 names (local placement, experiments).
-    ``size``: of the study's images, pixels. ``patients_at_once``: speed setting; fewer where the gradients of so many
-    would not fit (``patients_that_fit``).
+    ``input_shape``: of an image, (channels, *size). ``patients_at_once``: speed setting; fewer where the gradients of
+    so many would not fit (``patients_that_fit``).
     Memory, in vectors of the trained part: weights, the sum, one gradient for each of ``patients_at_once``; a teacher
     and local steps take more.
     """
@@ -69,9 +72,9 @@ class PhaseTraining:
         public: PublicImages | None = None,
         speed: SpeedSettings | None = None,
         patients_at_once: int = 16,
-        size: tuple[int, ...] | None = None,
+        input_shape: tuple[int, ...] | None = None,
     ) -> None:
-        self.settings, self.patients, self._size = settings, patients, size
+        self.settings, self.patients, self._input_shape = settings, patients, input_shape
         self.network, self.order = network, layout(network, settings.trainable)
         self.teacher = Teacher(network, decay=settings.teacher_decay) if settings.pseudo_labels else None
         self.followed_round, self.public = 0, public or PublicImages()
@@ -217,7 +220,7 @@ class PhaseTraining:
         scans = self.patients.read(patient_key)
         order = torch.randperm(len(scans), generator=randomness.generator("choice of scans"))
         taken = scans.chosen(order[: self.settings.most_scans])
-        if len(taken) == 0 or not has_form(taken, self.settings, self._size):
+        if len(taken) == 0 or not has_form(taken, self.settings, self._input_shape):
             return None
         return lesson.rows(taken.to(self._device), randomness)
 

@@ -1,4 +1,4 @@
-"""Weak and strong views of one patient's grey medical images: mild, made on the device, laterality kept.
+"""Weak and strong views of one patient's medical images: mild, made on the device, laterality kept.
 
 No flips: left and right mean something in a patient. Each scan has its own draw; nothing is mixed between scans, so a
 view is free under patient-level privacy. Two and three dimensions, any floating type, any device. Where a scan is moved
@@ -89,12 +89,12 @@ def apply_intensity(images: Tensor, draws: ViewDraws, limits: ViewRange) -> Tens
 
 
 def view(images: Tensor, draws: ViewDraws, limits: ViewRange) -> Tensor:
-    """Return one view of each scan: geometry, then intensity; (scans, 1, *size) -> the same shape."""
+    """Return one view of each scan: geometry, then intensity; (scans, channels, *size) -> the same shape."""
     return apply_intensity(apply_geometry(images, draws, limits), draws, limits)
 
 
 def hide_patches(images: Tensor, share: float, draws: ViewDraws, *, side: int = 4) -> Tensor:
-    """Set about ``share`` of the square patches of each scan to the scan's mean: (scans, 1, *size) -> the same shape.
+    """Set about ``share`` of the square patches of each scan to the scan's mean: (scans, channels, *size) -> the same.
 
     ``side``: of a patch in pixels. Source: He et al. 2022 (masked autoencoders).
     """

@@ -141,7 +141,7 @@ class StudyTraining:
             public=self._public,
             speed=self._speed.gradients,
             patients_at_once=self._speed.patients_at_once,
-            size=plan.image.size_px,
+            input_shape=plan.image.input_shape,
         )
         if self._teacher:
             recall_teacher(self._teacher, training, index)
@@ -154,4 +154,6 @@ def _public_images(folder: SiteFolder, plan: StudyPlan) -> PublicImages | None:
     if found is None:
         return None
     images, classes = found
-    return PublicImages(torch.from_numpy(images).unsqueeze(1), torch.from_numpy(classes))
+    pictures = torch.from_numpy(images)
+    pictures = pictures.unsqueeze(1) if plan.image.channels == 1 else pictures.movedim(-1, 1).contiguous()
+    return PublicImages(pictures, torch.from_numpy(classes))

@@ -56,7 +56,7 @@ def _refuse_misfit(name: str, tensor: Tensor, parameter: Tensor) -> None:
     if tensor.shape != parameter.shape or tensor.dtype != torch.float32:
         raise WeightsInvalidError(
             f"'{name}' is {tensor.dtype} {tuple(tensor.shape)} in the initialisation, "
-            f"float32 {tuple(parameter.shape)} in the network: it is for another width or dimension"
+            f"float32 {tuple(parameter.shape)} in the network: it is for another width, dimension or number of channels"
         )
     if not bool(torch.isfinite(tensor).all()):
         raise WeightsInvalidError(f"'{name}' of the initialisation holds a value that is not finite")

@@ -23,19 +23,21 @@ def build_network(
     classes: int,
     width: int,
     blocks: int = 1,
+    channels: int = 1,
     seed: int = 0,
     zero_head: bool = True,
 ) -> nn.Module:
     """Build the network ``name`` with deterministic start weights.
 
-    Shapes: images (batch, 1, *size), ``len(size) == dimensions`` -> logits (batch, classes) for ``small_cnn`` and
-    ``residual``, (batch, classes, *size) for ``unet``, a reconstruction (batch, 1, *size) for ``autoencoder`` (which
+    Shapes: images (batch, channels, *size), ``len(size) == dimensions`` -> logits (batch, classes) for ``small_cnn``
+    and ``residual``, (batch, classes, *size) for ``unet``, a reconstruction of the images for ``autoencoder`` (which
     ignores ``classes`` and never starts with a zero head: no gradient would reach its encoder).
-    ``width``: channels of the first level, a multiple of 4; ``blocks``: residual blocks a stage (``residual`` only).
+    ``width``: channels of the first level, a multiple of 4; ``blocks``: residual blocks a stage (``residual`` only);
+    ``channels``: of an image, 1 (grey) or 3 (colour).
     Guarantee: equal arguments give bit-identical weights on every machine; the network passes ``refuse_unsuitable``.
     Raises: NetworkUnsuitableError for an unknown name or a value out of bounds.
     """
-    network = network_shape(name, dimensions=dimensions, classes=classes, width=width, blocks=blocks)
+    network = network_shape(name, dimensions=dimensions, classes=classes, width=width, blocks=blocks, channels=channels)
     for layer in network.modules():
         for own, parameter in layer.named_parameters(recurse=False):
             setattr(layer, own, nn.Parameter(torch.empty(parameter.shape)))
@@ -43,17 +45,21 @@ def build_network(
     return network
 
 
-def network_shape(name: str, *, dimensions: int, classes: int, width: int, blocks: int = 1) -> nn.Module:
+def network_shape(
+    name: str, *, dimensions: int, classes: int, width: int, blocks: int = 1, channels: int = 1
+) -> nn.Module:
     """Build the network ``name`` without weights, on torch's meta device: names and shapes of everything, no memory.
 
     Arguments and errors as for ``build_network``.
     """
-    check_network(name, dimensions=dimensions, classes=classes, width=width, blocks=blocks)
+    check_network(name, dimensions=dimensions, classes=classes, width=width, blocks=blocks, channels=channels)
     builders: dict[str, Callable[[], nn.Module]] = {
-        SMALL_CNN: lambda: SmallCnn(dimensions=dimensions, classes=classes, width=width),
-        RESIDUAL: lambda: ResidualNetwork(dimensions=dimensions, classes=classes, width=width, blocks=blocks),
-        UNET: lambda: UNet(dimensions=dimensions, classes=classes, width=width),
-        AUTOENCODER: lambda: Autoencoder(dimensions=dimensions, width=width),
+        SMALL_CNN: lambda: SmallCnn(dimensions=dimensions, classes=classes, width=width, channels=channels),
+        RESIDUAL: lambda: ResidualNetwork(
+            dimensions=dimensions, classes=classes, width=width, blocks=blocks, channels=channels
+        ),
+        UNET: lambda: UNet(dimensions=dimensions, classes=classes, width=width, channels=channels),
+        AUTOENCODER: lambda: Autoencoder(dimensions=dimensions, width=width, channels=channels),
     }
     with torch.device("meta"):  # torch's own start values would cost a second and be overwritten
         network = builders[name]()

@@ -35,13 +35,13 @@ class ResidualBlock(nn.Module):
 class ResidualNetwork(nn.Module):
     """Three stages of residual blocks (width, 2 width, 4 width channels), spatial mean, linear head.
 
-    Shapes: images (batch, 1, *size) float32, each side at least 4 -> logits (batch, classes) float32.
+    Shapes: images (batch, channels, *size) float32, each side at least 4 -> logits (batch, classes) float32.
     Parameters: width 16, one block a stage: 77 k in two dimensions; width 64, two blocks: WRN-16-4, 2.7 M.
     """
 
-    def __init__(self, *, dimensions: int, classes: int, width: int, blocks: int) -> None:
+    def __init__(self, *, dimensions: int, classes: int, width: int, blocks: int, channels: int = 1) -> None:
         super().__init__()
-        stages: list[nn.Module] = [convolution(dimensions, 1, width)]
+        stages: list[nn.Module] = [convolution(dimensions, channels, width)]
         inputs = width
         for stage in range(3):
             outputs = width * 2**stage
@@ -53,10 +53,10 @@ class ResidualNetwork(nn.Module):
         self.head = nn.Linear(inputs, classes)
 
     def features(self, images: Tensor) -> Tensor:
-        """Return what the head sees: (batch, 1, *size) -> (batch, 4 width)."""
+        """Return what the head sees: (batch, channels, *size) -> (batch, 4 width)."""
         return spatial_mean(self.encoder(images))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map (batch, 1, *size) to logits (batch, classes)."""
+        """Map (batch, channels, *size) to logits (batch, classes)."""
         logits: Tensor = self.head(self.features(images))
         return logits

@@ -19,7 +19,8 @@ AUTOENCODER: Final = "autoencoder"
 NETWORK_NAMES: Final = (SMALL_CNN, RESIDUAL, UNET, AUTOENCODER)
 CHANNELS_PER_GROUP: Final = 4  # of a norm
 
-_LIMITS = {"dimensions": (2, 3), "classes": (1, 256), "width": (CHANNELS_PER_GROUP, 512), "blocks": (1, 8)}
+_LIMITS = {"dimensions": (2, 3), "classes": (1, 256), "width": (CHANNELS_PER_GROUP, 512), "blocks": (1, 8),
+           "channels": (1, 3)}  # fmt: skip
 
 Shape = tuple[int, ...]
 Parameters = Iterator[tuple[str, Shape]]
@@ -31,6 +32,7 @@ class _Request:
     classes: int
     width: int
     blocks: int
+    channels: int
 
     def convolution(self, name: str, inputs: int, outputs: int, kernel: int = 3) -> Parameters:
         yield f"{name}.weight", (outputs, inputs, *(kernel,) * self.dimensions)
@@ -48,25 +50,27 @@ class _Request:
     @property
     def levels(self) -> tuple[tuple[int, int], ...]:
         """Channels into and out of the three levels of an encoder."""
-        return (1, self.width), (self.width, 2 * self.width), (2 * self.width, 4 * self.width)
+        return (self.channels, self.width), (self.width, 2 * self.width), (2 * self.width, 4 * self.width)
 
 
 def network_parameters(
-    name: str, *, dimensions: int, classes: int, width: int, blocks: int = 1
+    name: str, *, dimensions: int, classes: int, width: int, blocks: int = 1, channels: int = 1
 ) -> tuple[tuple[str, Shape], ...]:
     """Return name and shape of each parameter of the network ``name``, in their fixed order.
 
     Raises: NetworkUnsuitableError for an unknown name or a value out of bounds.
     """
-    check_network(name, dimensions=dimensions, classes=classes, width=width, blocks=blocks)
-    return tuple(_NETWORKS[name](_Request(dimensions, classes, width, blocks)))
+    request = _Request(dimensions, classes, width, blocks, channels)
+    check_network(name, **vars(request))
+    return tuple(_NETWORKS[name](request))
 
 
-def check_network(name: str, *, dimensions: int, classes: int, width: int, blocks: int) -> None:
+def check_network(name: str, *, dimensions: int, classes: int, width: int, blocks: int, channels: int) -> None:
     """Raise NetworkUnsuitableError for a name that no network has, or a value out of bounds."""
     if name not in NETWORK_NAMES:
         raise NetworkUnsuitableError(f"unknown network '{name}'{_nearest(name)}; known: {', '.join(NETWORK_NAMES)}")
-    for setting, value in (("dimensions", dimensions), ("classes", classes), ("width", width), ("blocks", blocks)):
+    asked = {"dimensions": dimensions, "classes": classes, "width": width, "blocks": blocks, "channels": channels}
+    for setting, value in asked.items():
         low, high = _LIMITS[setting]
         if type(value) is not int or not low <= value <= high:
             raise NetworkUnsuitableError(f"network {setting} is {value!r}; it must be a whole number {low} to {high}")
@@ -91,7 +95,7 @@ def _small_encoder(request: _Request) -> Parameters:
 def _autoencoder(request: _Request) -> Parameters:
     yield from _small_encoder(request)
     yield from request.normalised("decoder", 4 * request.width, request.width)
-    yield from request.convolution("head", request.width, 1)
+    yield from request.convolution("head", request.width, request.channels)
 
 
 def _unet(request: _Request) -> Parameters:
@@ -104,7 +108,7 @@ def _unet(request: _Request) -> Parameters:
 
 
 def _residual(request: _Request) -> Parameters:
-    yield from request.convolution("encoder.0", 1, request.width)
+    yield from request.convolution("encoder.0", request.channels, request.width)
     inputs, place = request.width, 1
     for stage in range(3):
         outputs = request.width * 2**stage

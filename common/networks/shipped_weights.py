@@ -67,7 +67,7 @@ def check_initialisation(parameters: Mapping[str, tuple[int, ...]], digest: str)
         if found != parameters[name] or tensors[name]["dtype"] != FLOAT32:
             raise WeightsInvalidError(
                 f"'{name}' is {tensors[name]['dtype']} {found} in the initialisation, float32 {parameters[name]} in "
-                "the network: it is for another width or dimension"
+                "the network: it is for another width, dimension or number of channels"
             )
     return fitting
 

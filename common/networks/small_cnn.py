@@ -16,14 +16,14 @@ from common.networks.layers import halving, normalised_convolution, spatial_mean
 class SmallEncoder(nn.Module):
     """Three normalised convolutions (width, 2 width, 4 width channels), halved in between.
 
-    Shapes: (batch, 1, *size), each side at least 4 -> features at size, size // 2, size // 4.
+    Shapes: (batch, channels, *size), each side at least 4 -> features at size, size // 2, size // 4.
     """
 
-    def __init__(self, dimensions: int, width: int) -> None:
+    def __init__(self, dimensions: int, width: int, channels: int) -> None:
         super().__init__()
         self.levels = nn.ModuleList(
             normalised_convolution(dimensions, inputs, outputs)
-            for inputs, outputs in ((1, width), (width, 2 * width), (2 * width, 4 * width))
+            for inputs, outputs in ((channels, width), (width, 2 * width), (2 * width, 4 * width))
         )
         self.halving = halving(dimensions)
 
@@ -43,18 +43,18 @@ class SmallCnn(nn.Module):
     pre-training and then the ``standardise`` phase set its scale and shift, because a private head learns ten times
     faster from centred features. Features are divided by sqrt(7 width): standardised ones have norm about 1, the
     clipping norm's order.
-    Shapes: images (batch, 1, *size) float32, each side at least 4 -> logits (batch, classes) float32.
+    Shapes: images (batch, channels, *size) float32, each side at least 4 -> logits (batch, classes) float32.
     Parameters: about 90 width² in two dimensions, 270 width² in three.
     """
 
-    def __init__(self, *, dimensions: int, classes: int, width: int) -> None:
+    def __init__(self, *, dimensions: int, classes: int, width: int, channels: int = 1) -> None:
         super().__init__()
-        self.encoder = SmallEncoder(dimensions, width)
+        self.encoder = SmallEncoder(dimensions, width, channels)
         self.feature_norm = nn.GroupNorm(1, 7 * width)
         self.head = nn.Linear(7 * width, classes)
 
     def features(self, images: Tensor) -> Tensor:
-        """Return what the head sees: (batch, 1, *size) -> (batch, 7 width)."""
+        """Return what the head sees: (batch, channels, *size) -> (batch, 7 width)."""
         return self.pooled(self.encoder(images))
 
     def pooled(self, levels: Sequence[Tensor]) -> Tensor:
@@ -64,6 +64,6 @@ class SmallCnn(nn.Module):
         return normalised / math.sqrt(normalised.shape[1])
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map (batch, 1, *size) to logits (batch, classes)."""
+        """Map (batch, channels, *size) to logits (batch, classes)."""
         logits: Tensor = self.head(self.features(images))
         return logits

@@ -14,14 +14,14 @@ from common.networks.layers import convolution, halving, normalised_convolution
 class UNetEncoder(nn.Module):
     """Three levels of two normalised convolutions, halved in between.
 
-    Shapes: (batch, 1, *size) -> features at size, size // 2, size // 4 with width, 2 width, 4 width channels.
+    Shapes: (batch, channels, *size) -> features at size, size // 2, size // 4 with width, 2 width, 4 width channels.
     """
 
-    def __init__(self, dimensions: int, width: int) -> None:
+    def __init__(self, dimensions: int, width: int, channels: int) -> None:
         super().__init__()
         self.levels = nn.ModuleList(
             _double_convolution(dimensions, inputs, outputs)
-            for inputs, outputs in ((1, width), (width, 2 * width), (2 * width, 4 * width))
+            for inputs, outputs in ((channels, width), (width, 2 * width), (2 * width, 4 * width))
         )
         self.halving = halving(dimensions)
 
@@ -36,14 +36,14 @@ class UNetEncoder(nn.Module):
 class UNet(nn.Module):
     """A three-level U-Net.
 
-    Shapes: images (batch, 1, *size) float32, each side at least 4 (any size: enlargement goes to the finer level's
-    size) -> logits (batch, classes, *size) float32.
+    Shapes: images (batch, channels, *size) float32, each side at least 4 (any size: enlargement goes to the finer
+    level's size) -> logits (batch, classes, *size) float32.
     Parameters: width 8: about 30 k in two dimensions, 88 k in three.
     """
 
-    def __init__(self, *, dimensions: int, classes: int, width: int) -> None:
+    def __init__(self, *, dimensions: int, classes: int, width: int, channels: int = 1) -> None:
         super().__init__()
-        self.encoder = UNetEncoder(dimensions, width)
+        self.encoder = UNetEncoder(dimensions, width, channels)
         self.decoder = nn.ModuleList(
             (
                 _double_convolution(dimensions, 6 * width, 2 * width),
@@ -53,14 +53,14 @@ class UNet(nn.Module):
         self.head = convolution(dimensions, width, classes, kernel=1)
 
     def features(self, images: Tensor) -> Tensor:
-        """Return what the head sees: (batch, 1, *size) -> (batch, width, *size)."""
+        """Return what the head sees: (batch, channels, *size) -> (batch, width, *size)."""
         fine, middle, coarse = self.encoder(images)
         features = self.decoder[0](_enlarged_beside(coarse, middle))
         finest: Tensor = self.decoder[1](_enlarged_beside(features, fine))
         return finest
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map (batch, 1, *size) to logits (batch, classes, *size)."""
+        """Map (batch, channels, *size) to logits (batch, classes, *size)."""
         logits: Tensor = self.head(self.features(images))
         return logits
 

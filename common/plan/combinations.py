@@ -42,7 +42,10 @@ METHODS: Final[dict[TaskKind, frozenset[Method]]] = {
 }
 WITH_TEACHER: Final = frozenset({Method.TEACHER_STUDENT, Method.FIXMATCH, Method.MEAN_TEACHER})
 # Their objects say where in the patient a picture lies (DICOM PS3.3 section C.7.6.2), so they can become volumes.
-MODALITIES_IN_SPACE: Final = frozenset({Modality.CT, Modality.MR, Modality.MG})
+MODALITIES_IN_SPACE: Final = frozenset({Modality.CT, Modality.MR, Modality.PT, Modality.MG})
+# Their pictures may be in colour: fundus and skin photographs, ultrasound with Doppler.
+MODALITIES_IN_COLOUR: Final = frozenset({Modality.OP, Modality.US, Modality.XC})
+IN_COLOUR: Final = frozenset({Intensity.LUMINANCE, Intensity.PERCENTILES})
 
 
 def check_combinations(plan: StudyPlan, source: str) -> None:
@@ -98,6 +101,33 @@ def _window_is_of_ct(plan: StudyPlan) -> Iterator[str]:
         yield (
             f"image.intensity is ct_window, but {', '.join(others)} (task.modalities) has no Hounsfield units; "
             "use percentiles, or CT alone"
+        )
+
+
+def _uptake_is_of_pet(plan: StudyPlan) -> Iterator[str]:
+    others = [modality.value for modality in plan.task.modalities if modality is not Modality.PT]
+    if plan.image.intensity is Intensity.SUV_RANGE and others:
+        yield (
+            f"image.intensity is suv_range, but {', '.join(others)} (task.modalities) has no uptake values; "
+            "use percentiles, or PT alone"
+        )
+
+
+def _colour_is_there(plan: StudyPlan) -> Iterator[str]:
+    if plan.image.channels == 1:
+        return
+    if plan.task.dimensions != 2:
+        yield f"image.channels is {plan.image.channels}, but task.dimensions is 3 and volumes are grey; remove channels"
+    grey = sorted(modality for modality in plan.task.modalities if modality not in MODALITIES_IN_COLOUR)
+    if grey:
+        yield (
+            f"image.channels is {plan.image.channels}, but {', '.join(grey)} (task.modalities) has no colour; "
+            f"{_choose(MODALITIES_IN_COLOUR)}, or remove channels"
+        )
+    if plan.image.intensity not in IN_COLOUR:
+        yield (
+            f"image.channels is {plan.image.channels}, but image.intensity = {plan.image.intensity} is for grey "
+            "values; use luminance (the full scale of each colour), or percentiles"
         )
 
 
@@ -168,6 +198,8 @@ RULES: Final[tuple[Callable[[StudyPlan], Iterator[str]], ...]] = (
     _volumes_fit,
     _spacing_has_every_side,
     _window_is_of_ct,
+    _uptake_is_of_pet,
+    _colour_is_there,
     _groups_have_a_median,
 )
 PHASE_RULES: Final[tuple[Callable[[StudyPlan, Phase], Iterator[str]], ...]] = (

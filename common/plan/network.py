@@ -18,6 +18,7 @@ def plan_network(plan: StudyPlan) -> nn.Module:
         dimensions=plan.task.dimensions,
         classes=len(plan.task.classes),
         width=plan.network.width,
+        channels=plan.image.channels,
         seed=plan.network.seed,
     )
 
@@ -32,6 +33,7 @@ def plan_shape(plan: StudyPlan) -> nn.Module:
         dimensions=plan.task.dimensions,
         classes=len(plan.task.classes),
         width=plan.network.width,
+        channels=plan.image.channels,
     )
 
 

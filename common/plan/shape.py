@@ -68,4 +68,5 @@ def plan_parameters(plan: StudyPlan) -> tuple[tuple[str, tuple[int, ...]], ...]:
         dimensions=plan.task.dimensions,
         classes=len(plan.task.classes),
         width=plan.network.width,
+        channels=plan.image.channels,
     )

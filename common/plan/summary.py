@@ -40,6 +40,7 @@ def summarise(plan: StudyPlan, bought: Guarantee | None, fits: list[PhaseFit]) -
             "classes": list(plan.task.classes),
             "modalities": [modality.value for modality in plan.task.modalities],
             "input_px": list(plan.image.size_px),
+            "channels": plan.image.channels,
             "network": plan.network.name,
             "initialisation": plan.network.initialisation,
         },

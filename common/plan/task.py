@@ -1,7 +1,7 @@
 """What is learnt, and from which images."""
 
 from enum import StrEnum
-from typing import Annotated, Final, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -14,6 +14,7 @@ ClassName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_ -]{0,39}$")]
 Pixels = Annotated[int, Field(ge=8, le=1024)]
 Spacing = Annotated[float, Field(gt=0, le=50)]
 Hounsfield = Annotated[float, Field(ge=-5000, le=10000)]
+Uptake = Annotated[float, Field(ge=0, le=1000)]
 Percentile = Annotated[float, Field(ge=0, le=100)]
 
 
@@ -30,6 +31,7 @@ class Modality(StrEnum):
 
     CT = "CT"
     MR = "MR"
+    PT = "PT"
     CR = "CR"
     DX = "DX"
     MG = "MG"
@@ -45,6 +47,7 @@ class Intensity(StrEnum):
     """How stored values become numbers in [0, 1]; every rule looks at one image only, never at a collection."""
 
     CT_WINDOW = "ct_window"
+    SUV_RANGE = "suv_range"
     PERCENTILES = "percentiles"
     LUMINANCE = "luminance"
     VOI_LUT = "voi_lut"
@@ -70,7 +73,7 @@ class Task(PlanPart):
     kind: Annotated[TaskKind, Field(strict=False)]
     classes: Annotated[tuple[ClassName, ...], Field(strict=False, min_length=2, max_length=64)]
     modalities: Annotated[
-        tuple[Annotated[Modality, Field(strict=False)], ...], Field(strict=False, min_length=1, max_length=11)
+        tuple[Annotated[Modality, Field(strict=False)], ...], Field(strict=False, min_length=1, max_length=12)
     ]
     dimensions: Annotated[int, Field(ge=2, le=3)]
 
@@ -89,10 +92,11 @@ class Image(PlanPart):
     ``public_images``: SHA-256 of the file of images that belong to nobody, on which gates judge the teacher ("": none).
     ``window_hu``: (centre, width) in Hounsfield units, for CT. ``percentiles``: (low, high) of the one image.
     ``intensity = "voi_lut"``: the window or table of the file itself (2-D). ``presentation``: which form of DX and MG.
-    ``part``: which volume of a series with several (3-D).
+    ``part``: which volume of a series with several (3-D). ``range_suv``: (low, high) standardised uptake values by
+    body weight, for PET. ``channels``: 1 = grey (colour becomes luminance), 3 = red, green, blue (2-D).
     """
 
-    LATER_KEYS = ("presentation", "part")
+    LATER_KEYS = ("presentation", "part", "channels", "range_suv")
 
     size_px: Annotated[tuple[Pixels, ...], Field(strict=False, min_length=2, max_length=3)]
     intensity: Annotated[Intensity, Field(strict=False)]
@@ -103,6 +107,13 @@ class Image(PlanPart):
     public_images: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
     presentation: Annotated[Presentation, Field(strict=False)] = Presentation.FOR_PRESENTATION
     part: Annotated[Part, Field(strict=False)] = Part.FIRST
+    channels: Literal[1, 3] = 1
+    range_suv: Annotated[tuple[Uptake, ...], Field(strict=False, max_length=2)] = ()
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one image as the network takes it: (channels, *size_px)."""
+        return (self.channels, *self.size_px)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -110,6 +121,12 @@ class Image(PlanPart):
             raise ValueError("window_hu must be [centre, width] with a positive width, because intensity is ct_window")
         if self.intensity is not Intensity.CT_WINDOW and self.window_hu:
             raise ValueError("window_hu has a meaning only with intensity = ct_window; remove it")
+        if self.intensity is Intensity.SUV_RANGE and (
+            len(self.range_suv) != 2 or self.range_suv[0] >= self.range_suv[1]
+        ):
+            raise ValueError("range_suv must be [low, high] with low below high, because intensity is suv_range")
+        if self.intensity is not Intensity.SUV_RANGE and self.range_suv:
+            raise ValueError("range_suv has a meaning only with intensity = suv_range; remove it")
         if self.percentiles[0] >= self.percentiles[1]:
             raise ValueError("percentiles must be [low, high] with low below high")
         return self

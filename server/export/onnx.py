@@ -27,25 +27,25 @@ TRACED_IMAGES: Final = 2  # one could be mistaken for a fixed batch
 def onnx_file(plan: StudyPlan, network: StudyNetwork, parameters: Vector, metadata: Mapping[str, str]) -> bytes:
     """Return the plan's network with ``parameters`` as an ONNX file: the same bytes for the same model.
 
-    Shapes: images (batch, 1, *size) float32, prepared as the plan's image settings say -> logits as
+    Shapes: images (batch, channels, *size) float32, prepared as the plan's image settings say -> logits as
     ``common.networks.registry`` gives them. ``metadata``: shown by ONNX tools.
     """
     module = start_network(plan)
     load(module, network.everything, torch.from_numpy(parameters))
-    model = onnx.load_from_string(_traced(module.eval(), tuple(plan.image.size_px)))
+    model = onnx.load_from_string(_traced(module.eval(), plan.image.input_shape))
     onnx.helper.set_model_props(model, dict(sorted(metadata.items())))
     onnx.checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString(deterministic=True))
 
 
-def _traced(module: nn.Module, size: tuple[int, ...]) -> bytes:
+def _traced(module: nn.Module, shape: tuple[int, ...]) -> bytes:
     content = io.BytesIO()
     batch = {0: "batch"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the shapes' own arithmetic, which is fixed, and of the exporter's age
         torch.onnx.export(
             module,
-            (torch.zeros(TRACED_IMAGES, 1, *size),),
+            (torch.zeros(TRACED_IMAGES, *shape),),
             content,  # type: ignore[arg-type] # its type leaves out buffers, which this exporter takes
             input_names=[INPUT],
             output_names=[OUTPUT],

@@ -280,12 +280,13 @@ def _privacy(plan: StudyPlan, epsilon: dict[str, float] | None) -> Markup:
 
 def _plan(plan: StudyPlan) -> Markup:
     rules, size = plan.secure_aggregation, " × ".join(str(side) for side in plan.image.size_px)
+    in_colour = ", in colour" if plan.image.channels == 3 else ""
     groups = f", in random groups of at most {rules.cohort_size}" if plan.aggregation.takes_median else ""
     return facts(
         {
             "digest": element("code", plan.digest()),
             "task": f"{plan.task.kind.value}: {', '.join(plan.task.classes)}",
-            "images": f"{', '.join(modality.value for modality in plan.task.modalities)}, {size} pixels",
+            "images": f"{', '.join(modality.value for modality in plan.task.modalities)}, {size} pixels{in_colour}",
             "network": plan.network.name,
             "phases": "; ".join(f"{phase.name}: {plural(phase.rounds, 'round')}" for phase in plan.phases),
             "noise": plan.privacy.noise.value,

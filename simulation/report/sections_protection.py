@@ -42,9 +42,10 @@ PARTS = {
 def asked(facts: RunFacts, numbers: Figures) -> str:
     """Say what the study asks, in the plan's words."""
     plan, task = facts.plan, facts.plan.task
+    size, in_colour = " x ".join(map(str, plan.image.size_px)), ", in colour" if plan.image.channels == 3 else ""
     rows = [
         ("Question", escape(f"{task.kind.value.replace('_', ' ')}: {', '.join(task.classes)}")),
-        ("Scans", f"{', '.join(m.value for m in task.modalities)}, {' x '.join(map(str, plan.image.size_px))} pixels"),
+        ("Scans", f"{', '.join(m.value for m in task.modalities)}, {size} pixels{in_colour}"),
         ("Model", f"{escape(plan.network.name.replace('_', ' '))}, {_start(facts)}"),
         *((f"Phase {number}", _phase(facts, number - 1)) for number in range(1, len(plan.phases) + 1)),
         ("Rounds", f"{figure(numbers, 'plan.rounds', '{:.0f}')} planned"),
