@@ -16,20 +16,30 @@ from simulation.hospitals.public_arrays import PublicArrays, load_public_arrays
 
 
 class ImportModality(StrEnum):
-    """As what the images are written; volumes need CT or MR."""
+    """As what the images are written; volumes need CT or MR, colour needs OP, XC or US."""
 
     DX = "DX"
     CR = "CR"
     CT = "CT"
     MR = "MR"
+    MG = "MG"
+    US = "US"
+    OP = "OP"
+    XC = "XC"
+
+
+VOLUMES = frozenset({ImportModality.CT, ImportModality.MR})
+COLOURS = frozenset({ImportModality.OP, ImportModality.XC, ImportModality.US})
 
 
 def import_arrays(  # noqa: PLR0917 (typer reads options from the signature)
     archive: Annotated[Path, typer.Argument(help="A MedMNIST-style .npz file.", exists=True, dir_okay=False)],
     out: Annotated[Path, typer.Argument(help="New folder for the hospitals.")],
     modality: Annotated[
-        ImportModality | None, typer.Option(help="Default: DX for images, MR for volumes.", show_default=False)
+        ImportModality | None,
+        typer.Option(help="Default: DX for images, MR for volumes, OP in colour.", show_default=False),
     ] = None,
+    colour: Annotated[bool, typer.Option("--colour", help="Keep (N, H, W, 3) in colour, not as luminance.")] = False,
     classes: Annotated[
         str, typer.Option(help="Names of classes 0, 1, ... with commas; default: the archive's, or class_0 ...")
     ] = "",
@@ -48,13 +58,15 @@ def import_arrays(  # noqa: PLR0917 (typer reads options from the signature)
 
     Example: fedward-sim import pneumoniamnist.npz hospitals/ --sites 4 --classes normal,pneumonia --labelled 0.1
     """
-    source = load_public_arrays(archive)
+    source = load_public_arrays(archive, colour=colour)
     if classes:
         source = renamed(source, tuple(name.strip() for name in classes.split(",")))
-    is_volume = source.images.ndim == 4
-    chosen = modality or (ImportModality.MR if is_volume else ImportModality.DX)
-    if is_volume and chosen in {ImportModality.DX, ImportModality.CR}:
+    is_volume = source.images.ndim == 4 and not colour
+    chosen = modality or _usual_modality(is_volume=is_volume, colour=colour)
+    if is_volume and chosen not in VOLUMES:
         raise ScenarioInvalidError(f"volumes cannot be written as {chosen}; choose --modality CT or MR")
+    if colour and chosen not in COLOURS:
+        raise ScenarioInvalidError(f"colour cannot be written as {chosen}; choose --modality OP, XC or US")
     try:
         differences = Differences(
             sites=sites,
@@ -74,6 +86,12 @@ def import_arrays(  # noqa: PLR0917 (typer reads options from the signature)
     except ValueError as error:
         raise ScenarioInvalidError(str(error)) from None
     show(hospitals, as_json=as_json, content={"classes": source.class_names, "differences": asdict(differences)})
+
+
+def _usual_modality(*, is_volume: bool, colour: bool) -> ImportModality:
+    if colour:
+        return ImportModality.OP
+    return ImportModality.MR if is_volume else ImportModality.DX
 
 
 def renamed(source: PublicArrays, names: tuple[str, ...]) -> PublicArrays:

@@ -27,8 +27,8 @@ class Syntax:
 
 
 def encode_rle(frame: Stored, bits_stored: int) -> bytes:
-    """Encode one frame (H, W) as RLE, PS3.5 annex G."""
-    rows, columns = frame.shape
+    """Encode one frame (H, W) or (H, W, 3) as RLE, PS3.5 annex G."""
+    rows, columns, samples = *frame.shape[:2], frame[0, 0].size
     bits = frame.dtype.itemsize * 8
     little = frame.astype(frame.dtype.newbyteorder("<"), copy=False)
     return bytes(
@@ -37,44 +37,50 @@ def encode_rle(frame: Stored, bits_stored: int) -> bytes:
             byteorder="<",
             rows=rows,
             columns=columns,
-            samples_per_pixel=1,
+            samples_per_pixel=samples,
             bits_allocated=bits,
             bits_stored=bits_stored,
             number_of_frames=1,
-            photometric_interpretation="MONOCHROME2",
+            photometric_interpretation=photometric(frame),
             pixel_representation=0,
         )
     )
 
 
 def encode_jpeg_ls(frame: Stored, bits_stored: int) -> bytes:
-    """Encode one unsigned frame (H, W) as lossless JPEG-LS (ISO 14495-1)."""
-    rows, columns = frame.shape
+    """Encode one unsigned frame (H, W) or (H, W, 3) as lossless JPEG-LS (ISO 14495-1)."""
+    rows, columns, samples = *frame.shape[:2], frame[0, 0].size
     source = frame.tobytes()
     return bytes(
         jpeg_ls.encode_pixel_data(
             source,
             rows=rows,
             columns=columns,
-            samples_per_pixel=1,
+            samples_per_pixel=samples,
             bits_allocated=frame.dtype.itemsize * 8,
             bits_stored=bits_stored,
-            photometric_interpretation="MONOCHROME2",
+            photometric_interpretation=photometric(frame),
             planar_configuration=0,
         )
     )
 
 
 def encode_jpeg_lossless(frame: Stored, bits_stored: int) -> bytes:
-    """Encode one unsigned frame (H, W) as JPEG lossless, first-order prediction (process 14, selection value 1)."""
-    return bytes(imagecodecs.jpeg8_encode(frame, lossless=True, predictor=1, bitspersample=bits_stored))
+    """Encode one unsigned frame (H, W) or (H, W, 3) as JPEG lossless, first-order prediction (process 14, SV 1)."""
+    spaces = {"colorspace": "RGB", "outcolorspace": "RGB"} if frame.ndim == 3 else {}
+    return bytes(imagecodecs.jpeg8_encode(frame, lossless=True, predictor=1, bitspersample=bits_stored, **spaces))
 
 
 def encode_jpeg_2000(frame: Stored, bits_stored: int) -> bytes:
-    """Encode one frame (H, W) as a lossless JPEG 2000 codestream (ISO 15444-1), small frames with fewer resolutions."""
-    resolutions = min(6, min(frame.shape).bit_length())
+    """Encode a frame (H, W) or (H, W, 3) as a lossless JPEG 2000 codestream (ISO 15444-1), colours as they are."""
+    resolutions = min(6, min(frame.shape[:2]).bit_length())  # small frames have fewer
     options = {"codecformat": "J2K", "reversible": True, "resolutions": resolutions, "bitspersample": bits_stored}
-    return bytes(imagecodecs.jpeg2k_encode(frame, level=0, **options))
+    return bytes(imagecodecs.jpeg2k_encode(frame, level=0, mct=False, **options))
+
+
+def photometric(frame: Stored) -> str:
+    """Return the photometric interpretation of a frame."""
+    return "RGB" if frame.ndim == 3 else "MONOCHROME2"
 
 
 SYNTAXES = {

@@ -27,6 +27,10 @@ SOP_CLASSES = {
     "DX": "1.2.840.10008.5.1.4.1.1.1.1",
     "CT": "1.2.840.10008.5.1.4.1.1.2",
     "MR": "1.2.840.10008.5.1.4.1.1.4",
+    "MG": "1.2.840.10008.5.1.4.1.1.1.2",
+    "US": "1.2.840.10008.5.1.4.1.1.6.1",
+    "OP": "1.2.840.10008.5.1.4.1.1.77.1.5.1",
+    "XC": "1.2.840.10008.5.1.4.1.1.77.1.4",
 }
 IMPLEMENTATION_UID = "2.25.232938410523420150211187427632450120001"
 
@@ -35,8 +39,9 @@ IMPLEMENTATION_UID = "2.25.232938410523420150211187427632450120001"
 class Form:
     """What all images of one series kind have in common.
 
-    ``modality`` is a key of ``SOP_CLASSES``; ``bits_stored`` 8 or 9 to 16 (unsigned); ``spacing_mm`` is (slice, row,
-    column); ``slope`` and ``intercept`` give the rescaled value (HU for CT).
+    ``modality`` is a key of ``SOP_CLASSES``; ``colours`` 1 (grey) or 3 (red, green, blue; 8 bits); ``bits_stored`` 8 or
+    9 to 16 (unsigned); ``spacing_mm`` is (slice, row, column); ``slope`` and ``intercept`` give the rescaled value (HU
+    for CT).
     """
 
     modality: str
@@ -51,6 +56,7 @@ class Form:
     maker: str = "Reference"
     model: str = "R1"
     institution: str = "Simulated Hospital"
+    colours: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +95,13 @@ class Template:
         self.meta, self.header = serialise(header(form), self.syntax)
 
     def file(self, names: Names, frame: Stored) -> bytes:
-        """Return the whole file for one frame (rows, columns) of stored values.
+        """Return the whole file for one frame (rows, columns), in colour (rows, columns, 3), of stored values.
 
         Raises: ValueError if the frame's shape or a name's length does not fit the template.
         """
-        if frame.shape != (self.form.rows, self.form.columns):
-            raise ValueError(f"this template is for {self.form.rows} x {self.form.columns} pixels, not {frame.shape}")
+        form = self.form
+        if frame.shape != (form.rows, form.columns, form.colours)[: 2 + (form.colours > 1)]:
+            raise ValueError(f"this template is for {form.rows} x {form.columns} pixels, not {frame.shape}")
         body = patch(self.header, names) + pixel_element(frame, self.form.bits_stored, self.syntax)
         if self.syntax.deflated:
             body = deflate(body)
@@ -156,17 +163,27 @@ def equipment_module(form: Form) -> dict[str, object]:
         fields |= {"EchoTime": "90", "RepetitionTime": "4000", "EchoTrainLength": "1", "PatientPosition": "HFS"}
     else:
         fields |= {"BodyPartExamined": "CHEST", "ViewPosition": "PA", "ImageLaterality": "U"}
-    if form.modality == "DX":
+    if form.modality == "US":
+        fields |= {"SequenceOfUltrasoundRegions": [whole_region(form)]}
+    if form.modality in {"DX", "MG"}:
         fields |= {"PresentationIntentType": "FOR PRESENTATION", "PixelIntensityRelationship": "LIN"}
         fields |= {"PixelIntensityRelationshipSign": 1, "LossyImageCompression": "00"}
         fields |= {"PresentationLUTShape": "INVERSE" if form.monochrome1 else "IDENTITY"}
     return fields
 
 
+def whole_region(form: Form) -> Dataset:
+    """Return an ultrasound region that holds the whole picture, PS3.3 C.8.5.5."""
+    region = Dataset()
+    region.RegionLocationMinX0, region.RegionLocationMinY0 = 0, 0
+    region.RegionLocationMaxX1, region.RegionLocationMaxY1 = form.columns - 1, form.rows - 1
+    return region
+
+
 def pixel_module(form: Form) -> dict[str, object]:
     """Image Pixel and Modality LUT modules, PS3.3 C.7.6.3 and C.11.1."""
     fields: dict[str, object] = {
-        "SamplesPerPixel": 1,
+        "SamplesPerPixel": form.colours,
         "PhotometricInterpretation": "MONOCHROME1" if form.monochrome1 else "MONOCHROME2",
         "Rows": form.rows,
         "Columns": form.columns,
@@ -174,6 +191,10 @@ def pixel_module(form: Form) -> dict[str, object]:
         "BitsStored": form.bits_stored,
         "HighBit": form.bits_stored - 1,
         "PixelRepresentation": 0,
+    }
+    if form.colours > 1:
+        return fields | {"PhotometricInterpretation": "RGB", "PlanarConfiguration": 0}
+    fields |= {
         "RescaleSlope": f"{form.slope:.10g}",
         "RescaleIntercept": f"{form.intercept:.10g}",
     }
@@ -183,7 +204,9 @@ def pixel_module(form: Form) -> dict[str, object]:
 def geometry_module(form: Form) -> dict[str, object]:
     """Image Plane module (PS3.3 C.7.6.2) for CT and MR, the detector's spacing for projections."""
     slice_mm, row_mm, column_mm = (f"{value:.6g}" for value in form.spacing_mm)
-    if form.modality in {"CR", "DX"}:
+    if form.modality in {"OP", "XC", "US"}:
+        return {}
+    if form.modality in {"CR", "DX", "MG"}:
         return {"ImagerPixelSpacing": [row_mm, column_mm]}
     return {
         "PixelSpacing": [row_mm, column_mm],

@@ -26,15 +26,16 @@ from simulation.hospitals.dicom_writer import Form, Names, Template, uid_for
 from simulation.hospitals.segmentation_writer import write_segmentation
 
 Classes = NDArray[np.int64]
+COLOURS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Holdings:
     """What one hospital holds, before it becomes files.
 
-    images (N, [D,] H, W): uint8 0..255, or float32 in [0, 1]; a volume becomes one series. labels and patients (N,):
-    class index, and index of the patient (images of one patient side by side). labelled (N,): whether an expert
-    label is given out. segmentations: as images, or None.
+    images (N, [D,] H, W), or (N, H, W, 3) in colour: uint8 0..255, or float32 in [0, 1]; a volume becomes one series.
+    labels and patients (N,): class index, and index of the patient (images of one patient side by side). labelled (N,):
+    whether an expert label is given out. segmentations (N, [D,] H, W), or None.
     """
 
     images: Field | NDArray[np.uint8]
@@ -45,6 +46,16 @@ class Holdings:
     modality: str
     segmentations: NDArray[np.uint8] | None = None
     spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+    @property
+    def in_colour(self) -> bool:
+        """Whether images are red, green and blue."""
+        return self.images.ndim == 4 and self.images.shape[-1] == COLOURS
+
+    @property
+    def are_volumes(self) -> bool:
+        """Whether images are stacks of slices."""
+        return self.images.ndim == 4 and not self.in_colour
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +129,7 @@ def write_hospital(folder: Path, holdings: Holdings, scanner: Scanner, seed: int
             path = scans / study / f"{names.series_uid[-8:]}-seg.dcm"
             write_segmentation(path, written, holdings.segmentations[index], holdings.class_names)
             files += 1
-    write_labels(folder / "labels.csv", rows, by_series=holdings.images.ndim == 4)
+    write_labels(folder / "labels.csv", rows, by_series=holdings.are_volumes)
     hospital = describe(folder.name, holdings, scanner, files)
     (folder / "description.json").write_text(json.dumps(asdict(hospital), indent=2) + "\n")
     return hospital
@@ -126,11 +137,13 @@ def write_hospital(folder: Path, holdings: Holdings, scanner: Scanner, seed: int
 
 def form_of(holdings: Holdings, scanner: Scanner, name: str) -> Form:
     """Choose the form of a hospital's files. CT is stored so that slope 1 and intercept -1024 give HU."""
-    is_ct, exact = holdings.modality == "CT", holdings.images.dtype == np.uint8
+    is_ct, exact = holdings.modality == "CT", holdings.images.dtype == np.uint8 or holdings.in_colour
+    rows, columns = holdings.images.shape[1:3] if holdings.in_colour else holdings.images.shape[-2:]
     return Form(
         modality=holdings.modality,
-        rows=holdings.images.shape[-2],
-        columns=holdings.images.shape[-1],
+        rows=rows,
+        columns=columns,
+        colours=COLOURS if holdings.in_colour else 1,
         bits_stored=8 if exact else 12,
         spacing_mm=holdings.spacing_mm,
         slope=2048 / 255 if is_ct and exact else 1.0,
@@ -159,8 +172,9 @@ def series_of(holdings: Holdings, form: Form, site: str, seed: int) -> Iterator[
             accession=f"A{study[-12:]}",
             study_date=f"2024{1 + patient % 12:02d}{1 + patient % 28:02d}",
         )
-        stack = holdings.images[index]
-        yield index, names, [stored(frame, form) for frame in (stack if stack.ndim == 3 else stack[None])], study[-16:]
+        image = holdings.images[index]
+        frames = image if holdings.are_volumes else image[None]
+        yield index, names, [stored(frame, form) for frame in frames], study[-16:]
 
 
 def stored(frame: Field | NDArray[np.uint8], form: Form) -> Stored:
@@ -169,7 +183,7 @@ def stored(frame: Field | NDArray[np.uint8], form: Form) -> Stored:
     if frame.dtype == np.uint8:
         return highest - frame if form.monochrome1 else np.asarray(frame, np.uint8)
     scale = 2048 if form.modality == "CT" else highest
-    values = np.rint(np.clip(frame, 0, 1) * np.float32(scale)).astype(np.uint16)
+    values = np.rint(np.clip(frame, 0, 1) * np.float32(scale)).astype(np.uint8 if form.bits_stored == 8 else np.uint16)
     return np.asarray(highest - values, np.uint16) if form.monochrome1 else values
 
 
@@ -213,7 +227,7 @@ def describe(name: str, holdings: Holdings, scanner: Scanner, files: int) -> Hos
     if holdings.segmentations is None:
         counts = [int((holdings.labels == number).sum()) for number in numbers]
     else:  # images in which the structure appears
-        axes = tuple(range(1, holdings.images.ndim))
+        axes = tuple(range(1, holdings.segmentations.ndim))
         counts = [int((holdings.segmentations == number).any(axis=axes).sum()) for number in numbers]
     return Hospital(
         name=name,

@@ -2,8 +2,8 @@
 
 Understood (``.npz``, never pickled): ``train_images``, ``train_labels``, optionally ``val_*`` and ``test_*``; or
 ``images`` and ``labels`` without a division, of which a fixed share is held out as the test set. Images are (N, H, W),
-(N, H, W, 3) or volumes (N, D, H, W) of bytes; labels are one class for each image, (N,) or (N, 1), or a segmentation of
-the images' own shape. An archive is a stranger's file: every size is checked before anything is unpacked.
+(N, H, W, 3) or volumes (N, D, H, W) of bytes; labels are one class for each image, (N,) or (N, 1), or a segmentation,
+one class number for each pixel. An archive is a stranger's file: every size is checked before anything is unpacked.
 """
 
 import zipfile
@@ -30,8 +30,9 @@ Bytes = NDArray[np.uint8]
 class PublicArrays:
     """A collection, divided: what hospitals may hold, and the test set that no hospital sees.
 
-    Shapes: images (N, [D,] H, W) uint8; labels (N,) indices of ``class_names`` (for segmentations: 1 when anything is
-    segmented); segmentations as images or None. The ``test_`` arrays are the same for the test set (N may be 0).
+    Shapes: images (N, [D,] H, W), or (N, H, W, 3) where colour was asked for, uint8; labels (N,) indices of
+    ``class_names`` (for segmentations: 1 when anything is segmented); segmentations (N, [D,] H, W) or None. The
+    ``test_`` arrays are the same for the test set (N may be 0).
     """
 
     class_names: tuple[str, ...]
@@ -43,8 +44,10 @@ class PublicArrays:
     test_segmentations: Bytes | None = None
 
 
-def load_public_arrays(path: Path) -> PublicArrays:
+def load_public_arrays(path: Path, *, colour: bool = False) -> PublicArrays:
     """Read an archive; see the module for the names and shapes that are understood.
+
+    ``colour``: pictures (N, H, W, 3) keep their colours, and others are refused; without it they become luminance.
 
     Raises: FileUnreadableError when it is not such an archive, FileTooLargeError before unpacking more than
     ``MAX_ARCHIVE_BYTES``.
@@ -52,16 +55,17 @@ def load_public_arrays(path: Path) -> PublicArrays:
     arrays = read_archive(path)
     if "train_images" in arrays:
         parts = [part for part in ("train", "val") if f"{part}_images" in arrays]
-        images = np.concatenate([pictures(arrays, f"{part}_images") for part in parts])
+        images = np.concatenate([pictures(arrays, f"{part}_images", colour=colour) for part in parts])
         labels = np.concatenate([need(arrays, f"{part}_labels") for part in parts])
         has_test = "test_images" in arrays
-        test_images = pictures(arrays, "test_images") if has_test else images[:0]
+        test_images = pictures(arrays, "test_images", colour=colour) if has_test else images[:0]
         test_labels = need(arrays, "test_labels") if has_test else labels[:0]
     else:
-        images, labels, test_images, test_labels = divide(pictures(arrays, "images"), need(arrays, "labels"))
+        undivided = pictures(arrays, "images", colour=colour)
+        images, labels, test_images, test_labels = divide(undivided, need(arrays, "labels"))
     if len(images) != len(labels) or len(test_images) != len(test_labels) or not len(images):
         raise FileUnreadableError(f"the archive has {len(images)} images and {len(labels)} labels: they must pair up")
-    if labels.shape == images.shape:
+    if labels.shape == (images.shape[:3] if colour else images.shape):
         return segmented(images, labels, test_images, test_labels)
     classes, test_classes = one_class_each(labels), one_class_each(test_labels)
     return PublicArrays(class_names(arrays, classes), images, classes, test_images, test_classes)
@@ -103,12 +107,15 @@ def need(arrays: dict[str, NDArray[np.generic]], name: str) -> NDArray[np.generi
     return arrays[name]
 
 
-def pictures(arrays: dict[str, NDArray[np.generic]], name: str) -> Bytes:
-    """Return images as uint8, colour turned into luminance."""
+def pictures(arrays: dict[str, NDArray[np.generic]], name: str, *, colour: bool) -> Bytes:
+    """Return images as uint8, in colour, or grey with colour turned into luminance."""
     images = need(arrays, name)
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or min(images.shape[1:3], default=0) < 8:
         raise FileUnreadableError(f"{name} must hold bytes, (N, H, W), (N, H, W, 3) or (N, D, H, W), 8 pixels or more")
-    if images.ndim == 4 and images.shape[-1] == 3:
+    in_colour = images.ndim == 4 and images.shape[-1] == 3
+    if colour and not in_colour:
+        raise FileUnreadableError(f"{name} has the shape {images.shape}; pictures in colour are (N, H, W, 3)")
+    if in_colour and not colour:
         images = np.rint(np.asarray(images, np.uint8) @ LUMINANCE).astype(np.uint8)
     return np.asarray(images, np.uint8)
 

@@ -47,7 +47,7 @@ def _collection(scenario: Scenario, archive: Path | None) -> PublicArrays:
     hospitals = scenario.hospitals
     if archive is None or not archive.exists():
         raise ScenarioInvalidError(f"hospitals.archive: {archive} does not exist; give the file with --data")
-    source = load_public_arrays(archive)
+    source = load_public_arrays(archive, colour=scenario.study.image.channels == 3)
     classes = scenario.study.task.classes
     if len(source.class_names) != len(classes):
         raise ScenarioInvalidError(

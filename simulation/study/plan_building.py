@@ -102,13 +102,15 @@ def _initialisation(scenario: Scenario) -> str:
     network, dimensions = scenario.study.network, scenario.study.task.dimensions
     if network.initialisation == SEEDED:
         return SEEDED
+    channels = scenario.study.image.channels
     wanted = (network.name, dimensions, network.width)
-    for entry in available():
+    for entry in available() if channels == 1 else ():  # all that is shipped looks at grey images
         if (entry.network, entry.dimensions, entry.width) == wanted:
             return entry.digest
     shipped = ", ".join(f"{entry.network} {entry.dimensions}-D width {entry.width}" for entry in available())
     raise ScenarioInvalidError(
-        f"study.network: no public start weights for {network.name} {dimensions}-D width {network.width}; shipped: "
+        f"study.network: no public start weights for {network.name} {dimensions}-D width {network.width} "
+        f"with {channels} channels; shipped (1 channel): "
         f'{shipped}; or set initialisation = "seeded"'
     )
 

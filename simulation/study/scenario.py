@@ -38,7 +38,7 @@ class Hospitals(PlanPart):
     source: Literal["phantoms", "archive"]
     archive: str = ""
     classes: Annotated[tuple[ClassName, ...], Field(strict=False, max_length=64)] = ()
-    modality: Literal["CT", "MR", "CR", "DX", "MG", "US"] = "DX"
+    modality: Literal["CT", "MR", "CR", "DX", "MG", "US", "OP", "XC"] = "DX"
     limit: Annotated[int, Field(ge=0, le=10_000_000)] = 0
     spacing_mm: Annotated[float, Field(ge=0.01, le=50)] = 1.0
     kind: Annotated[PhantomKind, Field(strict=False)] = PhantomKind.XRAY
@@ -198,6 +198,8 @@ class Scenario(PlanPart):
                 f"study.task.classes is {list(self.study.task.classes)}, the hospitals have "
                 f"{list(hospitals.class_names)}; they must be the same"
             )
+        if self.study.image.channels == 3 and hospitals.source == "phantoms":
+            raise ValueError("study.image.channels is 3, but phantoms are grey; take an archive of pictures in colour")
         return self
 
     @property

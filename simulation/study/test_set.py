@@ -29,7 +29,7 @@ Values = NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class PublicTestSet:
-    """Shapes: images (N, 1, *size) float32 in [0, 1]; labels (N,) int64 classes; label_maps (N, *size) or None."""
+    """Shapes: images (N, channels, *size) float32 in [0, 1]; labels (N,) int64; label_maps (N, *size) or None."""
 
     images: Tensor
     labels: Tensor
@@ -106,7 +106,9 @@ def load_test_set(path: Path, plan: StudyPlan) -> PublicTestSet:
         raise ScenarioInvalidError("the test set is empty or lacks segmentations; take another source of hospitals")
     segmented = plan.task.kind is TaskKind.SEGMENTATION and maps is not None
     return PublicTestSet(
-        torch.from_numpy(np.stack([_prepared(picture, settings) for picture in pictures])).unsqueeze(1),
+        torch.from_numpy(np.stack([_prepared(picture, settings) for picture in pictures])).view(
+            -1, *plan.image.input_shape
+        ),
         torch.from_numpy(np.asarray(arrays["labels"], np.int64).reshape(len(pictures))),
         torch.from_numpy(np.stack([_prepared_map(one, settings) for one in np.asarray(maps)])) if segmented else None,
         plan.task.kind,
@@ -123,8 +125,12 @@ def _values(image: NDArray[np.generic], *, is_ct: bool) -> Values:
 
 def _prepared(values: Values, settings: IngestSettings) -> Values:
     low, high = window_of(values, None, (0.0, 1.0), settings)
-    resized = resample(values, *_axes(values.shape, settings)) if values.ndim == 2 else values
-    levels = centred(to_levels(resized, low, high), settings.size_px, 0)
+    if settings.dimensions == 3:
+        planes = [values]
+    else:
+        axes = _axes(values.shape, settings)
+        planes = [resample(plane, *axes) for plane in (np.moveaxis(values, 2, 0) if values.ndim == 3 else [values])]
+    levels = np.stack([centred(to_levels(plane, low, high), settings.size_px, 0) for plane in planes])
     scaled: Values = levels.astype(np.float32) / np.float32(FULL_SCALE)
     return scaled
 
