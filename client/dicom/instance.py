@@ -10,18 +10,16 @@ from client.dicom.decode import check_stream
 from client.dicom.describe import describe, pixel_spacing_mm
 from client.dicom.facts import Facts
 from client.dicom.header import read_header
-from client.dicom.hounsfield import check_hounsfield
 from client.dicom.image_module import ImageModule, check_has_pixels, check_image_module, check_kind
 from client.dicom.intensity import Levels, level_bytes, to_levels, window_of
 from client.dicom.limits import MAX_FILE_RECORD_BYTES, MAX_RECORDS_PER_FILE
-from client.dicom.pixels import read_frame
 from client.dicom.presentation import check_presentation
 from client.dicom.pseudonyms import Pseudonyms
 from client.dicom.reject import RejectCode, Rejected
 from client.dicom.resize import Axis, centred, resample
 from client.dicom.settings import IngestSettings
+from client.dicom.study_frame import read_study_frame
 from client.dicom.text_pages import check_ultrasound_region
-from common.plan.task import Intensity
 
 
 def read_images(content: bytes, settings: IngestSettings, pseudonyms: Pseudonyms) -> Iterator[tuple[Facts, Levels]]:
@@ -41,11 +39,7 @@ def read_images(content: bytes, settings: IngestSettings, pseudonyms: Pseudonyms
     chosen = module.chosen_frames(records_per_file(settings))
     check_stream(dataset, module, chosen)
     for index in chosen:
-        if settings.intensity is Intensity.CT_WINDOW:
-            check_hounsfield(dataset, module, index)
-        frame = read_frame(
-            dataset, module, index, voi=settings.intensity is Intensity.VOI_LUT, colour=settings.channels == 3
-        )
+        frame = read_study_frame(dataset, module, index, settings)
         low, high = window_of(frame.values, frame.valid, frame.grey_scale, settings)
         rows, columns, spacing_mm = picture_axes(module, dataset, settings, index)
         planes = [frame.values] if frame.values.ndim == 2 else np.moveaxis(frame.values, 2, 0)

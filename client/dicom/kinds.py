@@ -15,6 +15,7 @@ MODALITY_OF_CLASS: dict[uid.UID, str] = {
     uid.MRImageStorage: "MR",
     uid.EnhancedMRImageStorage: "MR",
     uid.LegacyConvertedEnhancedMRImageStorage: "MR",
+    uid.PositronEmissionTomographyImageStorage: "PT",
     uid.ComputedRadiographyImageStorage: "CR",
     uid.DigitalXRayImageStorageForPresentation: "DX",
     uid.DigitalXRayImageStorageForProcessing: "DX",

@@ -29,7 +29,7 @@ MAX_SERIES_SLICES = 4096
 MAX_VOLUME_VOXELS = MOST_VOXELS  # plans that ask for larger volumes are refused before anybody signs them
 
 # Largest plausible side of an image, in pixels: an RLE bomb of 16384 x 16384 costs 2.6 GB and 21 s otherwise.
-MAX_SIDE_PX = {"CT": 4096, "MR": 4096, "US": 4096, "XA": 4096, "RF": 4096, "NM": 2048} | dict.fromkeys(
+MAX_SIDE_PX = {"CT": 4096, "MR": 4096, "US": 4096, "XA": 4096, "RF": 4096, "NM": 2048, "PT": 2048} | dict.fromkeys(
     ("CR", "DX", "MG", "OP", "XC"), 10_000
 )
 

@@ -45,6 +45,7 @@ def is_dark_bright(dataset: Dataset, module: ImageModule) -> bool:
     For presentation, and in all modalities without the two forms: white is high unless MONOCHROME1 or an inverse
     PresentationLUTShape says otherwise. For processing those two say nothing about the object (PS3.3 section
     C.8.11.3.1.2); the sign does: +1 = more X-rays are higher values, which is turned, so that dense tissue is light.
+    PET values mean uptake, and what they are displayed as changes nothing about it.
     Raises: Rejected(polarity) for a raw picture that does not say its sign.
     """
     if module.modality in MODALITIES and presentation_of(dataset) is Presentation.FOR_PROCESSING:
@@ -52,4 +53,6 @@ def is_dark_bright(dataset: Dataset, module: ImageModule) -> bool:
         if sign not in (1, -1):
             raise Rejected(RejectCode.POLARITY)
         return bool(sign == 1)
+    if module.modality == "PT":
+        return False
     return module.photometric == "MONOCHROME1" or word(dataset, "PresentationLUTShape") == "INVERSE"

@@ -66,6 +66,13 @@ class RejectCode(StrEnum):
     NO_COLOUR = "no_colour"
     PRESENTATION = "presentation"
     POLARITY = "polarity"
+    SUV_UNITS = "suv_units"
+    SUV_CORRECTION = "suv_correction"
+    SUV_WEIGHT = "suv_weight"
+    SUV_DOSE = "suv_dose"
+    SUV_HALF_LIFE = "suv_half_life"
+    SUV_INJECTION_TIME = "suv_injection_time"
+    SUV_SCAN_TIME = "suv_scan_time"
     VOI_LUT = "voi_lut"
     # one object against the others
     DUPLICATE_INSTANCE = "duplicate_instance"

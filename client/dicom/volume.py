@@ -11,13 +11,12 @@ from client.dicom.describe import describe
 from client.dicom.facts import Facts
 from client.dicom.grid import Grid
 from client.dicom.header import read_header
-from client.dicom.hounsfield import check_hounsfield
 from client.dicom.image_module import ImageModule, check_has_pixels, check_image_module, check_kind
 from client.dicom.instance import verdict
 from client.dicom.intensity import Levels, Values, to_levels, window_of
 from client.dicom.limits import MAX_VOLUME_VOXELS
 from client.dicom.parts import chosen_part
-from client.dicom.pixels import Frame, read_frame
+from client.dicom.pixels import Frame
 from client.dicom.presentation import check_presentation
 from client.dicom.pseudonyms import Pseudonyms
 from client.dicom.reject import RejectCode, Rejected
@@ -25,7 +24,7 @@ from client.dicom.series import Geometry, ordered
 from client.dicom.settings import IngestSettings
 from client.dicom.slices import Slice, slices_of
 from client.dicom.straighten import evened, shifted
-from common.plan.task import Intensity
+from client.dicom.study_frame import read_study_frame
 
 Read = Callable[[int], bytes]
 
@@ -72,9 +71,7 @@ class SeriesFiles:
             self._opened = (file_index, dataset, module)
         _, dataset, module = self._opened
         check_stream(dataset, module, [frame_index])
-        if self._settings.intensity is Intensity.CT_WINDOW:
-            check_hounsfield(dataset, module, frame_index)
-        return read_frame(dataset, module, frame_index)
+        return read_study_frame(dataset, module, frame_index, self._settings)
 
     def leave_out(self, slices: Iterable[Slice], code: RejectCode) -> None:
         """Note the files of ``slices`` as no part of the volume."""

@@ -42,7 +42,7 @@ dimensions = 2
 
 [image]
 size_px = [64, 64]               # height, width
-intensity = "percentiles"        # percentiles of the one image, ct_window (with window_hu), or luminance
+intensity = "percentiles"        # percentiles of the image, ct_window (window_hu), suv_range (range_suv) or luminance
 maximum_scans_per_patient = 4
 
 [network]

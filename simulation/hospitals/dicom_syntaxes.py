@@ -67,8 +67,11 @@ def encode_jpeg_ls(frame: Stored, bits_stored: int) -> bytes:
 
 def encode_jpeg_lossless(frame: Stored, bits_stored: int) -> bytes:
     """Encode one unsigned frame (H, W) or (H, W, 3) as JPEG lossless, first-order prediction (process 14, SV 1)."""
-    spaces = {"colorspace": "RGB", "outcolorspace": "RGB"} if frame.ndim == 3 else {}
-    return bytes(imagecodecs.jpeg8_encode(frame, lossless=True, predictor=1, bitspersample=bits_stored, **spaces))
+    space = "RGB" if frame.ndim == 3 else None  # colours as they are
+    stream = imagecodecs.jpeg8_encode(
+        frame, lossless=True, predictor=1, bitspersample=bits_stored, colorspace=space, outcolorspace=space
+    )
+    return bytes(stream)
 
 
 def encode_jpeg_2000(frame: Stored, bits_stored: int) -> bytes:

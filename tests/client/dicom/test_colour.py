@@ -1,4 +1,4 @@
-"""Pictures in colour: three channels in a study of colours, luminance in one of grey, whatever the file wrote them as."""
+"""Pictures in colour: three channels in a study of colours, luminance in one of grey, however they were written."""
 
 from io import BytesIO
 
