@@ -145,7 +145,7 @@ def _private(dataset: Dataset, group: int, creator: str, place: int) -> float:
 
 
 def _private_value(dataset: Dataset, group: int, creator: str, place: int) -> object:
-    """Return a private attribute's first value, wherever its maker reserved the block (PS3.5 section 7.8.1), or None."""
+    """Return a private attribute's first value, wherever its maker reserved the block (PS3.5 section 7.8.1)."""
     try:
         value = dataset.private_block(group, creator)[place].value
     except KeyError:

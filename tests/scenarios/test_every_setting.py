@@ -86,6 +86,8 @@ BASES: dict[str, dict[str, Any]] = {
         "task": {"dimensions": 3, "modalities": ["CT"]},
         "image": {"size_px": [8] * 3, "spacing_mm": [2.0] * 3, "intensity": "ct_window", "window_hu": [40.0, 400.0]},
     },
+    "colour": {"task": {"modalities": ["OP"]}, "image": {"channels": 3, "intensity": "luminance"}},
+    "uptake": {"task": {"modalities": ["PT"]}, "image": {"intensity": "suv_range", "range_suv": [0.0, 10.0]}},
 }  # fmt: skip
 
 OTHERS: dict[str, list[Any]] = {
@@ -97,7 +99,7 @@ OTHERS: dict[str, list[Any]] = {
     "image.size_px": [[16, 16], [8, 8, 12]], "image.intensity": ["luminance", "percentiles"],
     "image.spacing_mm": [[1.0, 1.0], [1.0, 1.0, 1.0]], "image.window_hu": [[0.0, 100.0]],
     "image.percentiles": [[0.0, 100.0]], "image.maximum_scans_per_patient": [1], "image.public_images": ["a" * 64],
-    "image.presentation": ["for_processing"], "image.part": ["last"], "image.channels": [3],
+    "image.presentation": ["for_processing"], "image.part": ["last"], "image.channels": [1, 3],
     "image.range_suv": [[0.0, 15.0]],
     "network.name": ["residual", "unet", "autoencoder", "small_cnn"], "network.width": [8],
     "network.initialisation": [SHIPPED.digest, "seeded"], "network.seed": [5],
@@ -216,6 +218,7 @@ def taught(plan, index):
         noise=None if plan.privacy.noise is NoisePlacement.NONE else NoNoise(),
         lattice_step=None if plan.privacy.noise is NoisePlacement.LOCAL else lattice_step(plan),
         speed=SpeedSettings(engine="loop"),
+        input_shape=plan.image.input_shape,
     )
     random = np.random.default_rng(2)
     sums = []
@@ -229,16 +232,17 @@ def taught(plan, index):
 
 def patients(plan):
     """Three labelled patients, four with two scans of which one is labelled, six without a label."""
-    random, classes, shape = np.random.default_rng(3), len(plan.task.classes), plan.image.size_px
+    random, classes, size = np.random.default_rng(3), len(plan.task.classes), plan.image.size_px
     owners = [f"a{n}" for n in range(3)] + [f"b{n // 2}" for n in range(8)] + [f"c{n}" for n in range(6)]
     count = len(owners)
-    form = {"classification": (), "multi_label": (classes,), "segmentation": shape}[plan.task.kind.value]
+    form = {"classification": (), "multi_label": (classes,), "segmentation": size}[plan.task.kind.value]
     most = 2 if plan.task.kind.value == "multi_label" else classes
     labels = random.integers(0, most, (count, *form))
     for row, owner in enumerate(owners):
         if owner[0] == "c" or (owner[0] == "b" and row % 2):
             labels[row] = UNKNOWN
-    return ArrayPatients(random.random((count, *shape), np.float32), labels, owners, dimensions=len(shape))
+    images = random.random((count, *plan.image.input_shape), np.float32)
+    return ArrayPatients(images, labels, owners, dimensions=len(size))
 
 
 def leaves(part: PlanPart, place=()) -> Iterator[tuple[tuple[Any, ...], Any]]:
@@ -293,7 +297,16 @@ def test_every_key_of_a_plan_has_another_value_to_be_tried_with(plan_document):
     assert {key_of(place) for place, _ in leaves(plan)} == set(OTHERS)
 
 
-SLOW = ("volumes", "mean teacher", "reconstruction", "local steps", "several labels", "fixmatch without privacy")
+SLOW = (
+    "volumes",
+    "uptake",
+    "colour",
+    "mean teacher",
+    "reconstruction",
+    "local steps",
+    "several labels",
+    "fixmatch without privacy",
+)
 
 
 @pytest.mark.parametrize(
