@@ -18,6 +18,7 @@ from pydicom.dataset import Dataset
 from pydicom.pixels.utils import pixel_array
 
 from client.dicom import jpeg_plugin
+from client.dicom.attributes import integer
 from client.dicom.codestream import check_frame, frame_of
 from client.dicom.header import ENCAPSULATED, JPEG_2000, JPEG_LS
 from client.dicom.image_module import ImageModule
@@ -42,6 +43,8 @@ def check_stream(dataset: Dataset, module: ImageModule, chosen: Iterable[int]) -
     Raises: Rejected.
     """
     syntax = dataset.file_meta.TransferSyntaxUID
+    if module.samples == 3:
+        _check_colours(dataset, module, native=syntax not in ENCAPSULATED)
     if syntax in ENCAPSULATED:
         for index in chosen:
             check_frame(frame_of(dataset, module, index), syntax, module)
@@ -55,6 +58,22 @@ def check_stream(dataset: Dataset, module: ImageModule, chosen: Iterable[int]) -
         raise Rejected(RejectCode.PIXEL_LENGTH)
 
 
+def _check_colours(dataset: Dataset, module: ImageModule, *, native: bool) -> None:
+    """Refuse colours whose order or transformation is not said, or said in a way that cannot be.
+
+    A compressed stream knows its own order, so there PlanarConfiguration may lack. Source: PS3.3 section C.7.6.3.1.2.
+    Raises: Rejected(missing_attribute), Rejected(pixel_module).
+    """
+    planar = integer(dataset, "PlanarConfiguration", None if native else 0)
+    impossible = planar not in (0, 1) or module.signed
+    if native:
+        impossible |= module.photometric in {"YBR_RCT", "YBR_ICT"}  # made by a compression, so no colours without it
+        impossible |= module.photometric == "YBR_FULL_422" and (planar == 1 or module.columns % 2 == 1)
+    if impossible:
+        raise Rejected(RejectCode.PIXEL_MODULE)
+    dataset.PlanarConfiguration = planar
+
+
 def stored_values(dataset: Dataset, module: ImageModule, frame_index: int) -> Array:
     """Decode one frame: (rows, columns), or (rows, columns, 3) for colour (as RGB); integers as stored.
 
@@ -64,6 +83,20 @@ def stored_values(dataset: Dataset, module: ImageModule, frame_index: int) -> Ar
         return decoded(module, lambda: _through_pydicom(dataset, frame_index))
     words, precision = grey_words(dataset, module, frame_index)
     return masked(words, module, precision)
+
+
+def sample_bits(dataset: Dataset, module: ImageModule, frame_index: int) -> int:
+    """Return how many bits a colour has: those stored, or fewer where a compressed stream holds fewer.
+
+    Raises: those of ``check_frame``; Rejected(codestream_size) for more than are allocated.
+    """
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if syntax not in ENCAPSULATED:
+        return module.bits_stored
+    precision = check_frame(frame_of(dataset, module, frame_index), syntax, module)
+    if precision > module.bits_allocated:
+        raise Rejected(RejectCode.CODESTREAM_SIZE)
+    return min(module.bits_stored, precision)
 
 
 def grey_words(dataset: Dataset, module: ImageModule, frame_index: int) -> tuple[Array, int]:

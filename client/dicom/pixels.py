@@ -14,7 +14,7 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 
 from client.dicom.attributes import number, value_of
-from client.dicom.decode import Array, grey_words, masked, stored_values
+from client.dicom.decode import Array, grey_words, masked, sample_bits, stored_values
 from client.dicom.image_module import ImageModule
 from client.dicom.lookup import modality_table, palette_colours
 from client.dicom.presentation import is_dark_bright
@@ -51,7 +51,8 @@ def read_frame(
     Raises: Rejected.
     """
     if module.in_colour:
-        colours = _colours(dataset, module, stored_values(dataset, module, frame_index))
+        stored, bits = stored_values(dataset, module, frame_index), sample_bits(dataset, module, frame_index)
+        colours = _colours(dataset, module, stored, bits)
         values, grey_scale, valid = colours if colour else colours @ LUMINANCE, (0.0, 255.0), None
     else:
         words, precision = grey_words(dataset, module, frame_index)
@@ -143,15 +144,18 @@ def _as_stored(value: int, module: ImageModule) -> int:
     return value + levels if not module.signed and value < 0 else value
 
 
-def _colours(dataset: Dataset, module: ImageModule, stored: Array) -> Values:
-    full_scale = (1 << module.bits_stored) - 1
+def _colours(dataset: Dataset, module: ImageModule, stored: Array, bits: int) -> Values:
+    full_scale = (1 << bits) - 1
     if module.photometric == "PALETTE COLOR":
         stored, full_scale = palette_colours(dataset, stored, signed=module.signed)
     return stored.astype(np.float32) * np.float32(255 / full_scale)
 
 
 def _ultrasound_region(dataset: Dataset, module: ImageModule) -> Valid | None:
-    """Return where the ultrasound picture is: outside its regions stand names, scales and logos (C.8.5.5)."""
+    """Return where the ultrasound picture is: outside its regions stand names, scales and logos (C.8.5.5).
+
+    Raises: Rejected(no_ultrasound_region) when none of its regions lies in the picture.
+    """
     regions = value_of(dataset, "SequenceOfUltrasoundRegions")
     if module.modality != "US" or not regions:
         return None
@@ -161,4 +165,6 @@ def _ultrasound_region(dataset: Dataset, module: ImageModule) -> Valid | None:
         right, bottom = value_of(region, "RegionLocationMaxX1"), value_of(region, "RegionLocationMaxY1")
         if all(isinstance(edge, int) and edge >= 0 for edge in (left, top, right, bottom)):
             inside[top : bottom + 1, left : right + 1] = True
-    return inside if inside.any() else None
+    if not inside.any():
+        raise Rejected(RejectCode.NO_ULTRASOUND_REGION)
+    return inside

@@ -28,10 +28,10 @@ MOST_HALF_LIVES: Final = 6.0  # between injection and scan; beyond it a date or 
 NEEDS_A_DATE_S: Final = 6 * 3600.0  # of half-life: people come back another day, and a time alone does not say which
 LONGEST_SCAN: Final = timedelta(days=1)
 
-# Makers' private attributes: group, creator, place.
-PHILIPS_UPTAKE: Final = (0x7053, "Philips PET Private Group", 0x00)  # of a count
-PHILIPS_CONCENTRATION: Final = (0x7053, "Philips PET Private Group", 0x09)  # of a count, Bq/ml
-GE_SCAN_START: Final = (0x0009, "GEMS_PETD_01", 0x0D)
+Place = tuple[int, str, int]  # of a maker's private attribute: group, creator, offset
+PHILIPS_UPTAKE: Final[Place] = (0x7053, "Philips PET Private Group", 0x00)  # of a count
+PHILIPS_CONCENTRATION: Final[Place] = (0x7053, "Philips PET Private Group", 0x09)  # of a count, Bq/ml
+GE_SCAN_START: Final[Place] = (0x0009, "GEMS_PETD_01", 0x0D)
 
 
 def uptake_factor(dataset: Dataset, module: ImageModule) -> float:
@@ -56,7 +56,7 @@ def uptake_factor(dataset: Dataset, module: ImageModule) -> float:
         raise Rejected(RejectCode.SUV_CORRECTION)
     concentration = 1.0
     if units == "CNTS":
-        uptake, concentration = _private(dataset, *PHILIPS_UPTAKE), _private(dataset, *PHILIPS_CONCENTRATION)
+        uptake, concentration = _private(dataset, PHILIPS_UPTAKE), _private(dataset, PHILIPS_CONCENTRATION)
         if uptake > 0 and kind == "START":
             return uptake
         if not concentration > 0:
@@ -67,7 +67,7 @@ def uptake_factor(dataset: Dataset, module: ImageModule) -> float:
 
 def _dose_bq(dataset: Dataset, kind: str) -> float:
     """Return the dose at the time that the values are corrected to."""
-    injections = value_of(dataset, "RadiopharmaceuticalInformationSequence") or ()
+    injections = list(value_of(dataset, "RadiopharmaceuticalInformationSequence") or [])
     if len(injections) != 1:
         raise Rejected(RejectCode.SUV_DOSE)
     injection = injections[0]
@@ -99,7 +99,7 @@ def _scan_start(dataset: Dataset, half_life_s: float) -> datetime:
     acquired = _acquired(dataset)
     series = moment_of(value_of(dataset, "SeriesDate"), value_of(dataset, "SeriesTime"))
     if series is None or series > acquired:
-        series = moment(_private_value(dataset, *GE_SCAN_START), None)
+        series = moment(_private_value(dataset, GE_SCAN_START), None)
     reference_s = number(dataset, "FrameReferenceTime", 0.0) / 1000
     if series is None and reference_s > 0:
         series = _mean_time(dataset, half_life_s) - timedelta(seconds=reference_s)
@@ -135,19 +135,20 @@ def _within(source: Dataset, keyword: str, bounds: tuple[float, float], code: Re
     return found
 
 
-def _private(dataset: Dataset, group: int, creator: str, place: int) -> float:
+def _private(dataset: Dataset, place: Place) -> float:
     """Return a positive number of a maker's private block, or 0."""
     try:
-        found = float(str(_private_value(dataset, group, creator, place)))
+        found = float(str(_private_value(dataset, place)))
     except ValueError:
         return 0.0
     return found if 0 < found < math.inf else 0.0
 
 
-def _private_value(dataset: Dataset, group: int, creator: str, place: int) -> object:
+def _private_value(dataset: Dataset, place: Place) -> object:
     """Return a private attribute's first value, wherever its maker reserved the block (PS3.5 section 7.8.1)."""
     try:
-        value = dataset.private_block(group, creator)[place].value
+        group, creator, offset = place
+        value = dataset.private_block(group, creator)[offset].value
     except KeyError:
         return None
     if isinstance(value, bytes):  # of a file that names no types

@@ -14,13 +14,13 @@ from common.networks.registry import NETWORK_NAMES, build_network, network_shape
 from common.networks.shapes import network_parameters
 from common.networks.shipped_weights import available, check_initialisation
 
-SIZES = list(itertools.product((2, 3), (1, 2, 5), (4, 8, 20), (1, 3)))
+SIZES = list(itertools.product((2, 3), (1, 2, 5), (4, 8, 20), (1, 3), (1, 3)))
 
 
 @pytest.mark.parametrize("name", NETWORK_NAMES)
 def test_the_layout_without_pytorch_is_that_of_the_network(name):
-    for dimensions, classes, width, blocks in SIZES:
-        request = {"dimensions": dimensions, "classes": classes, "width": width, "blocks": blocks}
+    for sizes in SIZES:
+        request = dict(zip(("dimensions", "classes", "width", "blocks", "channels"), sizes, strict=True))
         network = network_shape(name, **request)
         for part in ("all", "head", "encoder", ("head", "encoder")):
             assert layout_of(network_parameters(name, **request), part) == layout(network, part), (request, part)
@@ -29,6 +29,7 @@ def test_the_layout_without_pytorch_is_that_of_the_network(name):
 WRONG = {
     "an unknown network": ("small_cmm", {}, "did you mean 'small_cnn'"),
     "an odd width": ("unet", {"width": 6}, "multiple of 4"),
+    "no channel": ("unet", {"channels": 0}, "network channels is 0"),
     "one dimension": ("unet", {"dimensions": 1}, "whole number 2 to 3"),
 }
 
@@ -53,6 +54,13 @@ def test_start_weights_fit_without_pytorch_exactly_where_they_can_be_loaded(name
                 check_initialisation(dict(network_parameters(name, **request)), entry.digest)
         else:
             assert check_initialisation(dict(network_parameters(name, **request)), entry.digest) == filled
+
+
+def test_start_weights_for_grey_images_do_not_fit_a_network_of_colours():
+    for entry in available():
+        request = {"dimensions": entry.dimensions, "classes": 2, "width": entry.width, "channels": 3}
+        with pytest.raises(WeightsInvalidError, match="number of channels"):
+            check_initialisation(dict(network_parameters(entry.network, **request)), entry.digest)
 
 
 def test_a_digest_that_nothing_has_is_refused():

@@ -63,6 +63,19 @@ REFUSED = {
     "Hounsfield units of a radiograph": (
         {"image": {"intensity": "ct_window", "window_hu": [40.0, 400.0]}}, "CR, DX .* has no Hounsfield units",
     ),
+    "uptake of a CT": (
+        {"task": {"modalities": ["CT"]}, "image": {"intensity": "suv_range", "range_suv": [0.0, 15.0]}},
+        "CT .task.modalities. has no uptake values",
+    ),
+    "colours of a CT": (
+        {"task": {"modalities": ["CT", "OP"]}, "image": {"channels": 3}}, "CT .* has no colour; choose from: OP",
+    ),
+    "volumes in colour": (
+        {"task": VOLUME, "image": {"size_px": [8] * 3, "spacing_mm": [1.0] * 3, "channels": 3}}, "volumes are grey",
+    ),
+    "colours through the file's own window": (
+        {"task": {"modalities": ["OP"]}, "image": {"channels": 3, "intensity": "voi_lut"}}, "voi_lut is for grey",
+    ),
     "local steps without privacy": (
         {"privacy": {"noise": "none"}, "phase": {"local_steps": 3, "noise_multiplier": 0.0}}, "local_steps must be 1",
     ),

@@ -77,6 +77,14 @@ BAD_VALUES = {
     "a class twice": (("task", "classes"), ["normal", "normal"], PlanInvalidError, "entry twice"),
     "three sizes in two dimensions": (("image", "size_px"), [8, 8, 8], PlanInvalidError, "size_px has 3"),
     "a CT window without numbers": (("image", "intensity"), "ct_window", PlanInvalidError, "window_hu must be"),
+    "uptake without a range": (("image", "intensity"), "suv_range", PlanInvalidError, "range_suv must be"),
+    "a range without uptake": (
+        ("image", "range_suv"),
+        [0.0, 15.0],
+        PlanInvalidError,
+        "only with intensity = suv_range",
+    ),
+    "two channels": (("image", "channels"), 2, PlanInvalidError, "image.channels"),
     "a unit of privacy that is not the patient": (
         ("privacy", "unit"),
         "image",

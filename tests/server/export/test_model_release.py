@@ -47,6 +47,8 @@ NETWORKS = {
     "a classifier of volumes": ({"name": "small_cnn"}, "classification", 3, [8, 8, 8]),
     "a residual network": ({"name": "residual", "width": 8}, "multi_label", 2, [16, 16]),
     "a segmentation network": ({"name": "unet", "width": 8}, "segmentation", 2, [32, 32]),
+    "an image classifier in colour": ({"name": "small_cnn"}, "classification", 2, [16, 16]),
+    "a segmentation network in colour": ({"name": "unet", "width": 8}, "segmentation", 2, [32, 32]),
 }
 
 
@@ -57,6 +59,8 @@ def test_onnx_gives_the_logits_of_torch_for_any_number_of_images(small_document,
     document["network"] = document["network"] | network
     document["task"] |= {"kind": kind, "dimensions": dimensions}
     document["image"] |= {"size_px": size} | ({"spacing_mm": [1.0] * 3} if dimensions == 3 else {})
+    if case.endswith("in colour"):
+        document["image"] |= {"channels": 3, "intensity": "luminance"}
     plan = parse_plan(document, "test")
     everything = layout(start_network(plan))
     vector = (np.random.default_rng(1).normal(size=everything.num_parameters) / 5).astype(np.float32)
@@ -64,7 +68,7 @@ def test_onnx_gives_the_logits_of_torch_for_any_number_of_images(small_document,
     module = start_network(plan).eval()
     load(module, everything, torch.from_numpy(vector))
     for count in (1, 5):
-        images = torch.randn(count, 1, *size, generator=torch.Generator().manual_seed(count))
+        images = torch.randn(count, *plan.image.input_shape, generator=torch.Generator().manual_seed(count))
         expected = module(images).detach().numpy()
         assert np.abs(scores(content, images) - expected).max() <= 1e-5 * max(1.0, np.abs(expected).max()), case
 
