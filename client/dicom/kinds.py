@@ -29,6 +29,8 @@ MODALITY_OF_CLASS: dict[uid.UID, str] = {
     RETIRED_ULTRASOUND_MULTI_FRAME: "US",
     uid.XRayAngiographicImageStorage: "XA",
     uid.XRayRadiofluoroscopicImageStorage: "RF",
+    uid.EnhancedXAImageStorage: "XA",
+    uid.EnhancedXRFImageStorage: "RF",
     uid.NuclearMedicineImageStorage: "NM",
     uid.OphthalmicPhotography8BitImageStorage: "OP",
     uid.OphthalmicPhotography16BitImageStorage: "OP",

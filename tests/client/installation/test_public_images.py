@@ -100,3 +100,17 @@ def test_a_small_file_that_unpacks_to_a_large_one_is_refused_before_it_is_unpack
     put(north, plan, file.getvalue())
     with pytest.raises(PlanInvalidError, match="20000 bytes at most when unpacked"):
         read_public_images(north, plan)
+
+
+def test_public_images_of_a_study_in_colour_have_their_colours_last(north, plan_document):
+    plan_document["task"]["modalities"] = ["OP"]
+    plan_document["image"] |= {"channels": 3, "intensity": "luminance"}
+    for shape, fits in (((4, 64, 64, 3), True), ((4, 64, 64), False), ((4, 3, 64, 64), False)):
+        content = archive(images=np.zeros(shape, np.uint8), classes=GOOD["classes"])
+        plan = named(plan_document, content)
+        put(north, plan, content)
+        if fits:
+            assert read_public_images(north, plan)[0].shape == shape
+        else:
+            with pytest.raises(PlanInvalidError, match="64, 64, 3"):
+                read_public_images(north, plan)
