@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from simulation.__main__ import app
 
-SIDE, IMAGES = 16, 240
+SIDE, IMAGES = 16, 180
 GREEN_FOR_RED = 0.299 / 0.587  # as much green as weighs a red in luminance
 SCENARIO = """
 format = "fedward-scenario/1"
@@ -53,6 +53,10 @@ average_decay = 0.0
 
 [study.evaluation]
 held_out = false
+
+[study.timing]
+training_timeout_s = 600.0
+stage_timeout_s = 300.0      # a loaded machine loses nobody
 
 [[study.phases]]
 name = "all"
