@@ -48,11 +48,18 @@ noise = "none"
 
 [study.aggregation]
 rule = "adam"
-learning_rate = 0.03
+learning_rate = 0.005
 average_decay = 0.0
 
 [study.evaluation]
 held_out = false
+
+[study.secure_aggregation]
+cohort_size = 3
+threshold = 2
+minimum_survivors = 3
+assumed_colluders = 0
+coordinate_range = 16384.0   # of sums that nothing clips
 
 [study.timing]
 training_timeout_s = 600.0
@@ -60,7 +67,7 @@ stage_timeout_s = 300.0      # a loaded machine loses nobody
 
 [[study.phases]]
 name = "all"
-rounds = 12
+rounds = 6
 trainable = "all"
 labelled_sampling_rate = 1.0
 noise_multiplier = 0.0
