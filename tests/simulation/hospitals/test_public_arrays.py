@@ -62,6 +62,38 @@ def test_colour_becomes_luminance(tmp_path):
     assert set(source.images.ravel()) == {round(0.587 * 200)}
 
 
+def coloured(path: Path, **arrays) -> Path:
+    colours = np.stack([IMAGES, IMAGES // 2, 255 - IMAGES], axis=-1)
+    return archive(path, images=colours, labels=LABELS, **arrays)
+
+
+def test_colour_stays_where_it_is_asked_for_and_grey_is_refused_there(tmp_path):
+    source = load_public_arrays(coloured(tmp_path / "a.npz"), colour=True)
+    assert source.images.shape == (48, 16, 16, 3)
+    assert np.array_equal(source.images[..., 1], source.images[..., 0] // 2)
+    with pytest.raises(FileUnreadableError, match=r"pictures in colour are \(N, H, W, 3\)"):
+        load_public_arrays(split_archive(tmp_path / "b.npz"), colour=True)
+
+
+def test_pictures_in_colour_may_be_segmented(tmp_path):
+    colours = RNG.integers(0, 256, (10, 16, 16, 3), dtype=np.uint8)
+    masks = (colours[..., 0] > 200).astype(np.uint8)
+    source = load_public_arrays(archive(tmp_path / "a.npz", images=colours, labels=masks), colour=True)
+    assert source.segmentations is not None
+    assert source.segmentations.shape == (8, 16, 16)
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+def test_hospitals_hold_the_colours_of_the_archive_in_formats_of_their_own(shift, tmp_path):
+    source = load_public_arrays(coloured(tmp_path / "a.npz"), colour=True)
+    make_imported_hospitals(tmp_path / "out", source, "OP", Differences(sites=3, shift=shift, seed=1))
+    files = [dcmread(path) for path in (tmp_path / "out").rglob("*.dcm")]
+    assert len({ds.file_meta.TransferSyntaxUID for ds in files}) == 3
+    assert {(ds.SamplesPerPixel, ds.BitsStored, ds.Modality) for ds in files} == {(3, 8, "OP")}
+    held = sorted(ds.pixel_array.tobytes() for ds in files)
+    assert (held == sorted(image.tobytes() for image in source.images)) == (shift == 0)
+
+
 def test_labels_of_the_images_own_shape_are_segmentations(tmp_path):
     volumes = RNG.integers(0, 256, (10, 8, 16, 16), dtype=np.uint8)
     masks = (volumes > 250).astype(np.uint8) * 2
@@ -218,6 +250,15 @@ def test_the_import_command_answers_wrong_wishes_with_a_sentence(tmp_path):
         result = CliRunner().invoke(app, ["import", str(path), str(tmp_path / "out"), *options])
         assert isinstance(result.exception, ScenarioInvalidError), options
     assert not (tmp_path / "out").exists()
+
+
+def test_the_import_command_keeps_colour_where_the_modality_has_it(tmp_path):
+    path, out = coloured(tmp_path / "a.npz"), tmp_path / "out"
+    radiographs = CliRunner().invoke(app, ["import", str(path), str(out), "--colour", "--modality", "DX"])
+    assert isinstance(radiographs.exception, ScenarioInvalidError)
+    result = CliRunner().invoke(app, ["import", str(path), str(out), "--colour", "--sites", "3", "--json"])
+    assert result.exit_code == 0, result.output
+    assert {row["modality"] for row in json.loads(result.stdout)["hospitals"]} == {"OP"}
 
 
 def test_pneumoniamnist_becomes_hospitals(tmp_path):
