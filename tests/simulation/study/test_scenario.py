@@ -66,6 +66,7 @@ WRONG = {
     "classes that the hospitals do not have": ("study.task.classes", ["a", "b"], "the hospitals have"),
     "all hospitals without labels": ("hospitals.unlabelled_sites", 4, "must be below sites"),
     "epsilon without delta": ("study.privacy", {"noise": "distributed", "epsilon": 1.0}, "must both be given"),
+    "phantoms in colour": ("study.image.channels", 3, "phantoms are grey"),
     "another format": ("format", "fedward-scenario/9", "format is 'fedward-scenario/9'"),
     "a name that is no name": ("name", "My Study", "name is 'My Study'"),
 }
