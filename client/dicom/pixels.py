@@ -52,8 +52,8 @@ def read_frame(
     """
     if module.in_colour:
         stored, bits = stored_values(dataset, module, frame_index), sample_bits(dataset, module, frame_index)
-        colours = _colours(dataset, module, stored, bits)
-        values, grey_scale, valid = colours if colour else colours @ LUMINANCE, (0.0, 255.0), None
+        values = _colours(dataset, module, stored, bits, grey=not colour)
+        grey_scale, valid = (0.0, 255.0), None
     else:
         words, precision = grey_words(dataset, module, frame_index)
         stored = masked(words, module, precision)
@@ -144,11 +144,13 @@ def _as_stored(value: int, module: ImageModule) -> int:
     return value + levels if not module.signed and value < 0 else value
 
 
-def _colours(dataset: Dataset, module: ImageModule, stored: Array, bits: int) -> Values:
+def _colours(dataset: Dataset, module: ImageModule, stored: Array, bits: int, *, grey: bool) -> Values:
+    """Return red, green and blue from 0 to 255, (rows, columns, 3), or their luminance, (rows, columns)."""
     full_scale = (1 << bits) - 1
     if module.photometric == "PALETTE COLOR":
         stored, full_scale = palette_colours(dataset, stored, signed=module.signed)
-    return stored.astype(np.float32) * np.float32(255 / full_scale)
+    values = stored.astype(np.float32)
+    return (values @ LUMINANCE if grey else values) * np.float32(255 / full_scale)
 
 
 def _ultrasound_region(dataset: Dataset, module: ImageModule) -> Valid | None:
