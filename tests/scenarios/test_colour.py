@@ -72,8 +72,12 @@ trainable = "all"
 labelled_sampling_rate = 1.0
 noise_multiplier = 0.0
 
+[comparisons]
+pooled = true
+
 [running]
 workers = 0
+comparison_processes = 1
 """
 
 
@@ -113,6 +117,7 @@ def answer(folder, channels: int) -> dict:
 def test_three_channels_learn_what_grey_cannot(archive):
     colour, grey = answer(archive, 3), answer(archive, 1)
     assert colour["auc"] > 0.95
+    assert colour["compared"]["pooled"]["value"] > 0.95
     low, high = grey["auc_interval"]
     assert low < 0.5 < high
     model = load_file(archive / "run-3" / "study" / "model" / "model.safetensors")
