@@ -76,7 +76,7 @@ def trained(record, *, engine="loop", placement=Placement.DISTRIBUTED, patients_
         noise=NoNoise(),
         speed=SpeedSettings(engine=engine),
         patients_at_once=patients_at_once,
-        size=(SIZE, SIZE),
+        input_shape=(1, SIZE, SIZE),
     )
     return phase.train_round(1, flatten(network, phase.order), randomness=RoundRandomness(KEY)).values
 
