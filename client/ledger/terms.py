@@ -11,7 +11,7 @@ from typing import Any
 
 from client.ledger.budget import Charge, Stratum
 from client.ledger.errors import StrataChangedError
-from common.privacy.accounting import SampledGaussian, epsilon
+from common.privacy.accounting import SampledGaussian
 
 
 @dataclass(frozen=True)
@@ -52,14 +52,6 @@ class StudyTerms:
 def promised(events: Mapping[Stratum, Iterable[SampledGaussian]]) -> list[Charge]:
     """Return the charges of a whole study, from its events by stratum."""
     return [Charge(stratum, event) for stratum, of_stratum in events.items() for event in of_stratum]
-
-
-def promised_epsilon(promise: Iterable[Charge], delta: float) -> float:
-    """Return the epsilon of the worst stratum of a study that was charged its whole promise."""
-    by_stratum: dict[Stratum, list[SampledGaussian]] = {}
-    for each in promise:
-        by_stratum.setdefault(each.stratum, []).append(each.event)
-    return max((epsilon(events, delta) for events in by_stratum.values()), default=0.0)
 
 
 def marked(log: LogMark) -> dict[str, Any]:

@@ -72,6 +72,17 @@ def test_a_plan_changed_after_approval_is_left_out(north, signed_plan):
     assert approved_plans(north) == {}
 
 
+def test_another_signed_plan_in_the_place_of_an_approved_one_is_left_out(north, signed_plan, coordinator_key, tmp_path):
+    digest = approve(north, signed_plan, approver="Dr A. Meyer").plan.digest()
+    other = tmp_path / "other.toml"
+    other.write_text(signed_plan.read_text().replace("every_rounds = 10", "every_rounds = 5"))
+    sign_plan(read_plan(other), other, coordinator_key)
+    assert check_for_site(north, other).plan.digest() != digest
+    north.plan(digest).write_bytes(other.read_bytes())
+    signature_path(north.plan(digest)).write_bytes(signature_path(other).read_bytes())
+    assert approved_plans(north) == {}
+
+
 STRICTER = {
     "a lower epsilon": "maximum_epsilon = 2.0",
     "a lower delta": "maximum_delta = 1e-9",

@@ -118,6 +118,16 @@ def test_a_patient_counts_nothing(kind):
     assert not counted(FirstPixels(2), [SILENT[kind]], counts).any()
 
 
+@pytest.mark.parametrize("dimensions", [2, 3])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_scan_with_one_voxel_that_is_not_finite_adds_no_dice(value, dimensions):
+    counts = CountLayout(CountKind.SEGMENTATION, 2, 0)
+    images, truth = torch.ones(2, 1, *(4,) * dimensions), torch.ones(2, *(4,) * dimensions, dtype=torch.int64)
+    assert counted(FirstPixels(2, voxels=True), [PatientScans(images, truth)], counts).any()
+    images.view(2, -1)[1, 3] = value
+    assert not counted(FirstPixels(2, voxels=True), [PatientScans(images, truth)], counts).any()
+
+
 @pytest.mark.parametrize("kind", list(CountKind))
 @pytest.mark.parametrize("classes", [2, 3])
 def test_no_patient_moves_the_counts_by_more_than_the_stated_norm(kind, classes):

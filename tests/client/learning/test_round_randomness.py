@@ -36,6 +36,16 @@ def test_a_purpose_begins_anew_whatever_was_drawn_before():
     assert torch.rand(4, generator=patient.generator("views")).tolist() == draws()
 
 
+def test_draws_are_64_bits_long_and_who_is_sampled_says_nothing_of_the_views():
+    randomness, keys = RoundRandomness(KEY), [f"p{i}" for i in range(2000)]
+    seeds = {key: randomness.generator("views", step=0, patient_key=key).initial_seed() for key in keys}
+    assert len(set(seeds.values())) == len(keys)
+    sampled = set(randomness.sampled(keys, sampling_rate=0.5, step=0))
+    low = {key for key, seed in seeds.items() if seed < 1 << 62}
+    assert 0.4 < len(low & sampled) / len(sampled) < 0.6, "half of them, as of everybody"
+    assert max(seeds.values()) > 0.99 * 2**63
+
+
 def test_a_key_of_its_own_for_each_round():
     keys = [f"p{i}" for i in range(64)]
     rounds = [tuple(RoundRandomness().sampled(keys, sampling_rate=0.5, step=0)) for _ in range(20)]

@@ -71,6 +71,15 @@ def test_strata_do_not_add_up_but_phases_do(plan_document):
     assert bought.labelled > 10
 
 
+@pytest.mark.parametrize("held_out", [True, False])
+def test_held_out_patients_are_promised_the_evaluation_epsilon_where_there_are_any(held_out, plan_document):
+    plan_document["evaluation"]["held_out"] = held_out
+    plan = parse_plan(plan_document, "plan")
+    bought = guarantee(plan)
+    assert bought is not None
+    assert bought.validation == (plan.evaluation.epsilon if held_out else 0.0)
+
+
 def test_evaluation_noise_covers_every_evaluation_of_the_study(plan_document):
     plan = parse_plan(plan_document, "plan")
     assert evaluations(plan) == 4  # 23 attempts, one every 10, and the closing one

@@ -7,7 +7,7 @@ from scipy.stats import norm
 
 from common.privacy.accounting import SampledGaussian, epsilon, google_accounting, google_event, noise_multiplier_for
 from common.privacy.accounting_check import epsilon_cross_check
-from common.privacy.gaussian import gaussian_epsilon
+from common.privacy.gaussian import _delta_at_most, gaussian_epsilon
 
 MUS = (1e-3, 0.01, 0.1, 0.4, 1.0, 2.0, 4.0, 9.0, 30.0)
 DELTAS = (1e-12, 1e-9, 1e-6, 1e-5, 1e-3, 0.1)
@@ -26,6 +26,7 @@ def test_the_formula_is_at_its_delta_and_never_below_it(mu, delta):
     assert true_delta(spent, mu) <= delta * (1 + 1e-9) if spent else true_delta(1e-12, mu) <= delta * (1 + 1e-6)
     if spent:
         assert true_delta(spent * (1 - 1e-5), mu) > delta
+        assert _delta_at_most(spent, mu) <= delta, "of the two ends of the interval the upper one"
 
 
 HISTORIES = {
