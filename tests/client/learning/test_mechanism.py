@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from client.learning.mechanism import WIDEST, Mechanism, SumRules
+from client.learning.mechanism import BLOCK, WIDEST, Mechanism, SumRules
 from client.learning.noise import LARGEST_NORMAL, PrivacyRandomness
 from client.learning.patient_counts import PatientCounts
 from client.learning.training_settings import Method, Placement, Task, TrainingSettings
@@ -82,6 +82,12 @@ def test_what_leaves_is_the_sum_and_gaussian_noise_of_that_width(sums):
     assert stats.chi2.sf(np.sum((noise / claimed) ** 2), MANY) > 1e-6
     assert stats.chi2.cdf(np.sum((noise / claimed) ** 2), MANY) > 1e-6
     assert stats.kstest(noise / claimed, "norm").pvalue > 1e-6
+
+
+def test_no_two_blocks_of_a_long_sum_share_their_noise():
+    length = BLOCK + 1000
+    found = Mechanism(rules(length), PrivacyRandomness()).released(np.zeros(length, np.int32))
+    assert abs(np.corrcoef(found[:1000], found[BLOCK:])[0, 1]) < 0.2
 
 
 def test_no_two_releases_share_their_noise():

@@ -118,8 +118,9 @@ def test_a_study_charged_whole_spends_its_whole_promise_and_nothing_after(ledger
     [spent] = ledger.spending()
     for stratum in Stratum:
         assert spent.epsilon(stratum) == pytest.approx(promised(stratum))
-        with pytest.raises(PromiseSpentError):
-            ledger.reserve(STUDY, 7, [cost(stratum)], delta=DELTA, terms=TERMS)
+        for terms in (None, TERMS):
+            with pytest.raises(PromiseSpentError):
+                ledger.reserve(STUDY, 7, [cost(stratum)], delta=DELTA, terms=terms)
     [entry] = ledger.entries(EntryKind.BEGUN_AGAIN)
     assert (entry["file"], entry["person"], entry["reason"]) == ("ledger", "Dr Rao", "the disk died")
 
