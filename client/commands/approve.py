@@ -9,6 +9,8 @@ import typer
 
 from client.consent.approval import approve, check_for_approval, require_name, withdraw_approval
 from client.consent.confirmation import require_confirmed
+from client.consent.continuity.ended import require_not_ended
+from client.consent.continuity.losses import require_whole
 from client.consent.errors import NotConfirmedError
 from client.consent.plan_page import plan_facts, print_plan
 from client.installation.audit_log import standing_approvals
@@ -51,7 +53,9 @@ def approve_plan(
 
 def _decide(folder: SiteFolder, plan: Path, approver: str | None, *, yes: bool, as_json: bool) -> None:
     """Show the plan; then a named person approves it, or nothing happens."""
+    require_whole(folder)
     facts = _facts(folder, plan)
+    require_not_ended(folder, facts["digest"])
     if as_json and not yes:
         print_json({**facts, "approved": False})
         return

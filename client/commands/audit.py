@@ -62,4 +62,7 @@ def _about(entry: dict[str, Any]) -> str:
         "site": 64,
         "fingerprint": 64,
     }
-    return ", ".join(f"{name} {str(entry[name])[:length]}" for name, length in shown.items() if entry.get(name))
+    about = [f"{name} {str(entry[name])[:length]}" for name, length in shown.items() if entry.get(name)]
+    if entry["what"] == "begun again":
+        about += [f"{entry['file']}: {entry['reason']}"]
+    return ", ".join(about)

@@ -21,6 +21,12 @@ def begin_file_again(
     plan: Annotated[
         list[Path] | None, typer.Option("--plan", help="Plan of a study whose file is gone here (ledger only).")
     ] = None,
+    shown_elsewhere: Annotated[
+        bool,
+        typer.Option(
+            "--shown-elsewhere", help="Nothing here shows it, but the coordinator's heads do (ledger and journal only)."
+        ),
+    ] = False,
     site_folder: Annotated[Path, typer.Option("--site-folder", help="The site folder.")] = Path(),
     yes: Annotated[bool, typer.Option("--yes", help="Decide without being asked.")] = False,
     as_json: JsonOption = False,
@@ -35,13 +41,22 @@ def begin_file_again(
     """
     if not yes:
         _confirm(file)
-    paid = begin_again(SiteFolder(site_folder), file, person=by, reason=reason, plan_files=plan or ())
+    paid = begin_again(
+        SiteFolder(site_folder),
+        file,
+        person=by,
+        reason=reason,
+        plan_files=plan or (),
+        shown_elsewhere=shown_elsewhere,
+    )
     if as_json:
         print_json({"file": file.value, "price": PRICES[file], "studies": paid})
         return
     output.print(f"{file} begins again, by decision of {by}: {PRICES[file]}", markup=False)
     for study in paid:
         output.print(f"  study {study}", markup=False)
+    if paid:
+        output.print("`fedward-site ledger` shows what remains of the ceiling", markup=False)
 
 
 def _confirm(file: Lost) -> None:

@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 
 from client.consent.confirmation import confirm, take_back
+from client.consent.continuity.files import Lost
+from client.consent.continuity.losses import require_whole
 from client.consent.errors import NotConfirmedError
 from client.installation.folder import SiteFolder
 from common.terminal import JsonOption, errors, output, print_json
@@ -31,6 +33,7 @@ def confirm_hospital(
     Example: `fedward-site confirm south --fingerprint "ABCD EFGH …" --by "Dr Mina Rao" --site-folder /srv/fedward`
     """
     folder = SiteFolder(site_folder)
+    require_whole(folder, only=Lost.AUDIT)  # a confirmation must not begin an audit log that is lost
     if withdraw:
         if fingerprint is not None:
             raise typer.BadParameter("--withdraw takes no --fingerprint")

@@ -58,7 +58,14 @@ def withdraw(
     if as_json:
         print_json(asdict(reached))
         return
-    people = f"{reached.persons} persons" if reached.persons > 1 else "one person" if reached.persons else "nobody here"
+    if not reached.persons:
+        output.print(
+            f"no record here is of this {ASKED[by]}: look at the spelling, which was not shown. It is kept as an "
+            "opt-out, so scans that come under it later are not taken",
+            markup=False,
+        )
+        return
+    people = f"{reached.persons} persons" if reached.persons > 1 else "one person"
     known = f"known by {reached.identities} pairs of PatientID and issuer"
     text = f"erased {reached.erased_records} records of {people}, {known}; scans of this patient are not taken again"
     output.print(text, markup=False)

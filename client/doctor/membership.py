@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 
 from client.consent.approval import check_for_site
+from client.consent.continuity.ended import ended_studies
 from client.doctor.findings import Finding, advice, fine, stop
 from client.installation.audit_log import standing_approvals
 from client.installation.folder import SiteFolder
@@ -59,6 +60,14 @@ def plans(folder: SiteFolder) -> Iterator[Finding]:
     """Every approved plan still passes all checks of this site."""
     standing = [digest for digest in sorted(standing_approvals(folder)) if folder.plan(digest).exists()]
     broken: dict[str, str] = {}
+    ended = ended_studies(folder)
+    for digest in ended.intersection(standing):
+        standing.remove(digest)
+        text = f"plan {digest[:12]} is approved, but its study ended here when a lost file began again"
+        remedy = (
+            f"ask the coordinator for a new study; `fedward-site approve --withdraw {digest[:12]}` takes this one away"
+        )
+        yield advice("plans", text, remedy)
     for digest in standing:
         try:
             check_for_site(folder, folder.plan(digest))
@@ -71,5 +80,5 @@ def plans(folder: SiteFolder) -> Iterator[Finding]:
         remedy = f"approve its successor; `fedward-site approve --withdraw {digest[:12]}` takes this one away"
         found = advice if len(standing) > len(broken) else stop
         yield found("plans", text, remedy)
-    if not standing:
+    if not standing and not ended:
         yield advice("plans", "none approved yet", "`fedward-site approve PLAN` when the coordinator sends one")

@@ -10,6 +10,7 @@ from common.trust.enrolment import read_enrolment
 from server.commands.federation_options import HERE, FolderOption, federation_at
 from server.federation.admission import admit as admit_site
 from server.federation.admission import dismiss as dismiss_site
+from server.federation.errors import NobodyToAskError
 
 
 def admit(
@@ -29,7 +30,11 @@ def admit(
     federation, _ = federation_at(folder)
     if fingerprint is None:
         site = read_enrolment(enrolment).site
-        fingerprint = str(typer.prompt(f"Call {site} and type the fingerprint that you hear"))
+        try:
+            fingerprint = str(typer.prompt(f"Call {site} and type the fingerprint that you hear"))
+        except typer.Abort:
+            sentence = f"nobody to ask, nobody was admitted: give --fingerprint, as {site} read it out over the phone"
+            raise NobodyToAskError(sentence) from None
     admitted = admit_site(federation, enrolment, fingerprint, replaces=replace)
     if as_json:
         print_json({"site": admitted.site, "fingerprint": admitted.fingerprint()})

@@ -62,13 +62,21 @@ def sign(
     federation, _ = federation_at(folder)
     place = StudyFolder(federation.existing_study(study))
     summary = checked_summary(read_plan(place.plan), str(place.plan))
+    before = signature_path(place.plan).exists()
     signed = sign_study(federation, study)
     if as_json:
         signature = str(signature_path(place.plan))
-        print_json({"study": study, "digest": signed.digest(), "plan": str(place.plan), "signature": signature})
+        facts = {"study": study, "digest": signed.digest(), "plan": str(place.plan), "signature": signature}
+        print_json({**facts, "signed_before": before})
         return
     print_summary({**summary, "signed_by": "the coordinator"})
     output.print(f"signed; send {place.plan} and {signature_path(place.plan).name} to every hospital", markup=False)
+    if before:
+        output.print(
+            f"it was signed before: if the plan changed since, it is another study now ({signed.digest()[:12]}), and "
+            "every hospital must approve it again",
+            markup=False,
+        )
 
 
 @study_app.command("heads")

@@ -7,3 +7,9 @@ class FederationInvalidError(FedwardError):
     """The coordinator's federation folder is incomplete, or its settings have an unknown key or a bad value."""
 
     exit_code = ExitCode.FEDERATION_INVALID
+
+
+class NobodyToAskError(FedwardError):
+    """A person must decide or type something, and this is a script."""
+
+    exit_code = ExitCode.NOT_CONFIRMED

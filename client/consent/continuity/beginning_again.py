@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from client.consent.approval import require_name
 from client.consent.continuity.decisions import decisions
+from client.consent.continuity.ended import NO_ATTEMPT_AFTER
 from client.consent.continuity.errors import RecordLostError
 from client.consent.continuity.files import Lost, files_of
 from client.consent.continuity.losses import Traces, losses, read_traces, sessions
@@ -32,15 +33,22 @@ from common.secagg.stages import Kind
 from common.trust.identity import create_secret_file, read_secret_file
 
 LONGEST_REASON: Final = 300
-NO_ATTEMPT_AFTER: Final = (1 << 53) - 1
-TIGHTENING: Final = (Lost.LEDGER, Lost.JOURNAL)  # may be decided at any time: it only ever charges and forbids more
+TIGHTENING: Final = (Lost.LEDGER, Lost.JOURNAL)  # to begin them again only ever charges and forbids more
 
 
 def begin_again(
-    folder: SiteFolder, lost: Lost, *, person: str, reason: str, plan_files: Sequence[Path] = ()
+    folder: SiteFolder,
+    lost: Lost,
+    *,
+    person: str,
+    reason: str,
+    plan_files: Sequence[Path] = (),
+    shown_elsewhere: bool = False,
 ) -> list[str]:
     """Let a lost file begin again; return the studies that pay for it. ``PRICES`` says how.
 
+    ``shown_elsewhere``: that ledger or journal is older is known from outside of this folder (the heads that the
+    coordinator keeps): allowed for these two alone, because they then only charge and forbid more.
     Raises: PlanInvalidError for a name or reason of no use; RecordLostError when the file is not lost, when another one
     must be decided first, or for a study whose promise nobody knows; LedgerBusyError, OSError.
     """
@@ -48,8 +56,12 @@ def begin_again(
     if not 1 <= len(reason.strip()) <= LONGEST_REASON or not reason.isprintable():
         raise PlanInvalidError(f"the reason must have 1 to {LONGEST_REASON} printable characters")
     traces = read_traces(folder)
-    if lost not in TIGHTENING and lost not in {loss.lost for loss in losses(folder, traces)}:
-        raise RecordLostError(f"{lost}: nothing is lost, so nothing begins again; `fedward-site check` shows the rest")
+    if not (shown_elsewhere and lost in TIGHTENING) and lost not in {loss.lost for loss in losses(folder, traces)}:
+        known = "; --shown-elsewhere, where the coordinator's heads show an older copy" if lost in TIGHTENING else ""
+        raise RecordLostError(
+            f"{lost}: nothing is lost, so nothing begins again and nothing was changed; `fedward-site check` shows the "
+            f"rest{known}"
+        )
     if lost is not Lost.AUDIT and traces.audit is None:
         raise RecordLostError("the audit log cannot be read, so no decision can be written down: decide on it first")
     if lost not in {Lost.AUDIT, Lost.LEDGER} and traces.ledger is None:

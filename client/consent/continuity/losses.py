@@ -95,10 +95,14 @@ def losses(folder: SiteFolder, traces: Traces | None = None) -> list[Loss]:
     ]
 
 
-def require_whole(folder: SiteFolder) -> None:
-    """Raise RecordLostError, naming the first file and what to do, unless every file is as new as the others show."""
+def require_whole(folder: SiteFolder, *, only: Lost | None = None) -> None:
+    """Raise RecordLostError, naming the first file and what to do, unless every file is as new as the others show.
+
+    ``only``: looks at this file alone.
+    """
     for loss in losses(folder):
-        raise _lost(loss)
+        if only in {None, loss.lost}:
+            raise _lost(loss)
 
 
 def _lost(loss: Loss) -> RecordLostError:

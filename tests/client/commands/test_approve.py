@@ -5,6 +5,7 @@ import os
 import pty
 import subprocess
 import sys
+from contextlib import closing
 
 import pytest
 
@@ -16,6 +17,7 @@ from client.installation.audit_log import audit
 from client.installation.errors import NotEnrolledError
 from client.ledger.budget import Stratum
 from client.ledger.ledger import Ledger, charge
+from client.secagg.journal import SiteJournal
 from common.errors import ExitCode
 from common.plan.errors import PlanInvalidError
 from common.plan.guarantee import guarantee, seen_by
@@ -25,6 +27,7 @@ from common.trust.hash_chain import HashChain
 from common.trust.identity import read_secret_file
 
 CONFIRMED = ("--approver", "Dr A. Meyer", "--yes")
+ANOTHER_STUDY = "ab" * 32
 
 
 @pytest.fixture
@@ -88,19 +91,24 @@ def test_the_page_for_people_shows_the_same(site_command, stocked, plan_file, ro
         assert words in page, words
 
 
-def test_what_other_studies_spent_is_in_the_budget(approve, stocked):
+def spend_elsewhere(folder):
     spent = charge(Stratum.LABELLED, sampling_rate=0.5, noise_multiplier=1.0, steps=20)
-    with Ledger.open(stocked.ledger, ceiling=100.0) as ledger:
-        ledger.reserve("another study", 1, [spent], delta=1e-5)
+    audit(folder, {"what": "approved", "plan": ANOTHER_STUDY, "approver": "Dr Rao", "time": 1})
+    with closing(SiteJournal(folder.journal)) as journal:
+        assert journal.record_attempt(bytes.fromhex(ANOTHER_STUDY), 0, 1)
+    with Ledger.open(folder.ledger, ceiling=100.0) as ledger:
+        ledger.reserve(ANOTHER_STUDY, 1, [spent], delta=1e-5)
+
+
+def test_what_other_studies_spent_is_in_the_budget(approve, stocked):
+    spend_elsewhere(stocked)
     told = approve()["ledger"]
     assert 0 < told["before"] < told["after"]
     assert told["fits"] is False
 
 
 def test_a_plan_that_will_meet_the_ceiling_carries_a_note(site_command, stocked, plan_file):
-    spent = charge(Stratum.LABELLED, sampling_rate=0.5, noise_multiplier=1.0, steps=20)
-    with Ledger.open(stocked.ledger, ceiling=100.0) as ledger:
-        ledger.reserve("another study", 1, [spent], delta=1e-5)
+    spend_elsewhere(stocked)
     page = site_command("approve", plan_file, "--site-folder", stocked.path, *CONFIRMED)
     assert "the ledger will stop this study before its end" in page
 

@@ -9,13 +9,15 @@ from typer.testing import CliRunner
 
 from client.__main__ import app
 from client.consent.approval import approve, withdraw_approval
-from client.consent.continuity.errors import RecordLostError
+from client.consent.continuity.errors import RecordLostError, StudyEndedError
 from client.consent.continuity.files import PRICES, Lost, files_of
 from client.consent.continuity.losses import losses
 from client.consent.continuity.opting_out import keep_opt_outs
 from client.dicom.cache_folder import open_folder
 from client.dicom.opt_outs import OptOuts
 from client.dicom.withdrawals import opt_out
+from client.doctor import membership
+from client.doctor.findings import Level
 from client.installation.audit_log import audit_links, standing_approvals
 from client.installation.folder import SiteFolder
 from client.ledger.budget import Stratum
@@ -245,10 +247,50 @@ def test_after_a_lost_audit_log_no_approval_stands(east, plan):
     assert plan.digest() in next(audit_links(east)).entry["studies"]
 
 
-@pytest.mark.parametrize("lost", [Lost.OUTBOX, Lost.AUDIT, Lost.WITHDRAWALS, Lost.SECRET])
+@pytest.mark.parametrize("lost", Lost)
 def test_what_is_not_lost_does_not_begin_again(lost, east):
     with pytest.raises(RecordLostError, match="nothing is lost"):
         decide(east, lost)
+
+
+@pytest.mark.parametrize("lost", Lost)
+def test_what_the_coordinators_heads_show_begins_ledger_and_journal_again_and_nothing_else(lost, east, plan):
+    if lost in {Lost.LEDGER, Lost.JOURNAL}:
+        assert plan.digest() in decide(east, lost, "--shown-elsewhere")["studies"]
+    else:
+        with pytest.raises(RecordLostError, match="nothing is lost"):
+            decide(east, lost, "--shown-elsewhere")
+
+
+@pytest.mark.parametrize("lost", [Lost.LEDGER, Lost.JOURNAL])
+def test_a_study_that_ended_with_a_lost_file_is_not_approved_again_and_check_says_it(lost, east, used, plan):
+    lose(east, lost)
+    decide(east, lost)
+    paper = used / "coordinator" / "study.toml"
+    with pytest.raises(StudyEndedError, match="ended at this site when a lost file began again"):
+        command("approve", paper, "--approver", PERSON, "--yes", "--site-folder", east.path)
+    [finding] = membership.plans(east)
+    assert finding.level is Level.ADVICE
+    assert f"plan {plan.digest()[:12]} is approved, but its study ended here" in finding.text
+
+
+@pytest.mark.parametrize("lost", [Lost.AUDIT, Lost.LEDGER, Lost.JOURNAL])
+def test_while_a_file_is_lost_nothing_is_approved_or_confirmed_and_no_log_begins_by_that(lost, east, used):
+    lose(east, lost)
+    paper = used / "coordinator" / "study.toml"
+    with pytest.raises(RecordLostError, match=f"begin-again {lost} --by NAME"):
+        command("approve", paper, "--approver", PERSON, "--yes", "--site-folder", east.path)
+    if lost is Lost.AUDIT:
+        with pytest.raises(RecordLostError, match="begin-again audit --by NAME"):
+            command("confirm", "south", "--by", PERSON, "--site-folder", east.path)
+    assert not any(file.exists() for file in files_of(east, lost))
+
+
+def test_the_audit_log_shows_which_file_began_again_and_why(east):
+    lose(east, Lost.LEDGER)
+    decide(east, Lost.LEDGER)
+    shown = command("audit", "--site-folder", east.path)
+    assert all(word in shown for word in ("ledger:", *REASON.split()))
 
 
 @pytest.mark.parametrize("words", [("", REASON), (PERSON, ""), (PERSON, "a" * 301), ("a\nb", REASON)])

@@ -28,7 +28,7 @@ from server.errors import StudyFolderInvalidError, StudyStoppedError
 from server.federation.admission import AUDIT_NAME, node_keys
 from server.federation.certificates import issue, new_authority, read_authority, read_certificate
 from server.federation.config import read_coordinator_config
-from server.federation.errors import FederationInvalidError
+from server.federation.errors import FederationInvalidError, NobodyToAskError
 from server.federation.folder import FederationFolder
 from server.study.events import RunState
 from server.study.folder import open_study, read_order_key
@@ -191,6 +191,8 @@ def test_a_site_is_admitted_with_the_fingerprint_it_read_out_and_not_with_anothe
 
 def test_without_the_option_a_person_types_the_fingerprint(folder, tmp_path):
     file, spoken = enrolment_of(tmp_path, "north")
+    with pytest.raises(NobodyToAskError, match="give --fingerprint, as north read it out"):
+        call("admit", file, "--folder", folder.path)
     assert "Call north" in call("admit", file, "--folder", folder.path, input=f"{spoken}\n")
     assert folder.enrolment("north").exists()
 
@@ -305,6 +307,14 @@ def test_a_signed_study_opens_and_the_coordinator_signed_it(drafted):
     verify_plan(study.plan, study.folder.plan, read_public_key(drafted.public_key))
     read_order_key(study)
     assert audited(drafted)[-1] == "plan signed"
+
+
+def test_signing_again_says_that_hospitals_must_approve_again(drafted):
+    once = call("study", "sign", "lungs-2026", "--folder", drafted.path)
+    assert "signed before" not in once
+    assert "every hospital must approve it again" in " ".join(
+        call("study", "sign", "lungs-2026", "--folder", drafted.path).split()
+    )
 
 
 def test_a_plan_may_name_an_earlier_roster_but_no_unknown_one(drafted, tmp_path):
