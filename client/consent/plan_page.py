@@ -10,6 +10,7 @@ from client.consent.approval import ProposedPlan
 from client.consent.confirmation import confirmations, least_confirmed_in_study
 from client.consent.forecast import Forecast, forecast
 from client.consent.policy import SitePolicyFile, read_policy
+from client.consent.true_counts import count_notes
 from client.dicom.cache import Cache
 from client.dicom.census import SMALL_CELL, take_census
 from client.dicom.errors import CacheInvalidError
@@ -50,6 +51,7 @@ def plan_facts(folder: SiteFolder, checked: ProposedPlan, *, source: str) -> dic
         "epoch": checked.roster.epoch,
         "others": {site.name: others[site.name] for site in plan.sites if site.name in others},
         "confirmed": _confirmed(folder, checked, policy),
+        "counts": count_notes(Cache.open(folder.cache, read_secret_file(folder.secret)), plan, checked.site_id),
         "patients_here": take_census(folder.cache, read_secret_file(folder.secret))["patients_by_stratum"],
         "ledger": None if seen is None else _ledger(seen),
     }
@@ -64,7 +66,7 @@ def print_plan(facts: dict[str, Any], console: Console) -> None:
         for name, text in rows:
             table.add_row(name.translate(PRINTABLE), text.translate(PRINTABLE))
         console.print(table)
-    for warning in facts["warnings"]:
+    for warning in (*facts["warnings"], *facts["counts"]):
         console.print(f"[yellow]note[/] {warning.translate(PRINTABLE)}")
     if facts["ledger"] and not facts["ledger"]["fits"]:
         console.print("[yellow]note[/] the ledger will stop this study before its end: the ceiling would be passed")

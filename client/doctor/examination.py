@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from client.doctor import connection, data, lost_files, machine, membership, own_folder
+from client.doctor.counts import counts
 from client.doctor.findings import Finding, Level, examined
 from client.installation.config import SiteConfig, read_site_config
 from client.installation.errors import NotEnrolledError
@@ -52,6 +53,7 @@ def _looks(
         yield "scans", lambda: data.scans(folder, config.data)
         yield "labels", lambda: data.labels(folder, config.data, config.labels.map)
     yield "cache", lambda: data.cache(folder)
+    yield "counts", lambda: counts(folder)
     yield "trainings", lambda: data.trainings(folder)
     yield "disk", lambda: own_folder.disk(folder)
     if config:

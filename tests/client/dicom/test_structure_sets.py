@@ -19,6 +19,7 @@ from client.dicom.header import read_header
 from client.dicom.ingest import ingest
 from client.dicom.label_objects import drawn_on_volume
 from client.dicom.pseudonyms import Pseudonyms
+from client.dicom.rare_classes import rare_classes
 from client.dicom.reject import RejectCode as Code
 from client.dicom.reject import Rejected
 from client.dicom.series import ordered
@@ -204,6 +205,7 @@ def test_structures_become_the_label_map_of_their_volume(study, scans_on):
     (record,) = cache.records
     assert (report.accepted, report.rejected.total(), report.labelled_patients) == (DEPTH + 1, 0, 1)
     assert np.array_equal(cache.read_label_map(record.record_id), labels[::-1]), "records run towards the head"
+    assert rare_classes(cache) == ["liver", "tumour"], "a single patient has them"
 
 
 def test_structures_label_each_picture_of_a_2d_study(study, scans_on):
