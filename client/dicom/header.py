@@ -32,7 +32,7 @@ NATIVE = frozenset(
 )
 JPEG = frozenset({uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1})
 JPEG_LS = frozenset({uid.JPEGLSLossless, uid.JPEGLSNearLossless})
-JPEG_2000 = frozenset({uid.JPEG2000Lossless, uid.JPEG2000})
+JPEG_2000 = frozenset({uid.JPEG2000Lossless, uid.JPEG2000, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K})
 ENCAPSULATED = JPEG | JPEG_LS | JPEG_2000 | {uid.RLELossless}
 
 
