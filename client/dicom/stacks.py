@@ -25,6 +25,7 @@ from client.dicom.walk import FoundFile
 
 WORKER = "client.dicom.stack_worker"
 MAX_LINKS = 4096
+DIGEST_DIGITS = 32
 
 
 @dataclass(slots=True)
@@ -48,7 +49,7 @@ def read_stacks(
         stacks = _grouped(entries, labels)
         store.present_stacks = set(stacks)
         store.drop_orphans({entry.file_key: entry.links[:STACK_LINKS] for _, entry in entries if not entry.code})
-        _read_changed(stacks, store, pool, tally, masks_folder)
+        _read_changed(stacks, store, pool, tally, masks_folder, keeps_masks=_keeps_masks(entries, labels))
     _count(entries, stacks, store, tally)
 
 
@@ -117,16 +118,31 @@ def _stack_names(entries: Sequence[FileEntry]) -> dict[str, str]:
     }
 
 
+def _keeps_masks(entries: Sequence[tuple[FoundFile, FileEntry]], labels: LabelSource | None) -> bool:
+    """Tell whether masks of the last table hold: there is no table now, or one of which no row fits."""
+    named = {name for _, entry in entries if entry.kind == FileKind.IMAGE for name in entry.links[STACK_LINKS:]}
+    return labels is None or named.isdisjoint((*labels.table.masks, *labels.table.rows))
+
+
 def _read_changed(
-    stacks: Mapping[str, Stack], store: Store, pool: Pool, tally: Tally, masks_folder: Path | None
+    stacks: Mapping[str, Stack],
+    store: Store,
+    pool: Pool,
+    tally: Tally,
+    masks_folder: Path | None,
+    *,
+    keeps_masks: bool,
 ) -> None:
     digests = {key: _digest(stack, store, masks_folder) for key, stack in stacks.items()}
     changed = []
     for key, stack in stacks.items():
         former = store.index.stacks.get(key)
         erased = former is not None and former.record_id and former.record_id not in store.index.records
-        if former is None or former.digest != digests[key] or erased:
+        same = former is not None and former.digest[: DIGEST_DIGITS if keeps_masks else None] == digests[key]
+        if not same or erased:
             changed.append(key)
+            if keeps_masks and former and len(former.digest) > DIGEST_DIGITS:  # made again, and its mask is not here
+                tally.report.masks_refused[RejectCode.SEGMENTATION_UNMATCHED] += 1
         else:
             tally.step(len(stack.images))
     requests = (Request("stacks", [_item(stacks[key])]) for key in changed)
@@ -178,11 +194,12 @@ def _left_out(outcome: Outcome, stack: Stack, store: Store) -> tuple[tuple[str, 
 
 
 def _digest(stack: Stack, store: Store, masks_folder: Path | None) -> str:
-    """Return a digest of everything a stack is made from: files, segmentations, mask, each with its state."""
+    """Return a digest of everything a stack is made from: files and segmentations, then the mask, with their state."""
     parts = [store.file_key(file) + store.fingerprint(file) for file in stack.images + stack.segmentations]
-    if stack.mask and masks_folder:
-        parts.append(store.fingerprint(_mask_state(masks_folder, stack.mask)))
-    return hashlib.sha256("\n".join(sorted(parts)).encode()).hexdigest()[:32]
+    digest = hashlib.sha256("\n".join(sorted(parts)).encode()).hexdigest()[:DIGEST_DIGITS]
+    if not (stack.mask and masks_folder):
+        return digest
+    return digest + store.fingerprint(_mask_state(masks_folder, stack.mask))
 
 
 def _mask_state(folder: Path, name: str) -> FoundFile:

@@ -298,3 +298,15 @@ def test_a_mask_beside_the_grid_or_beyond_the_image_is_never_moved_onto_it(shift
     geometry = hd.VolumeGeometry(affine, DRAWN.shape, "PATIENT")
     with pytest.raises(Exception, match=RejectCode.SEGMENTATION_GEOMETRY.value):
         nifti_volume(nifti(DRAWN, LPS_TO_RAS @ affine @ place), ("background", "lesion"), geometry)
+
+
+def test_masks_of_the_last_table_stay_when_an_ingest_names_none_or_one_that_fits_nothing(study, tmp_path):
+    table = mask_file(tmp_path, nifti(truth().transpose(2, 1, 0), LPS_TO_RAS))
+    study(labels=table)
+    (tmp_path / "other.csv").write_text("key_type,key,label\nPatientID,nobody,masks/one.nii\n")
+    for labels in (None, tmp_path / "other.csv"):
+        report, cache = study(labels=labels)
+        assert (report.labelled_patients, report.masks_refused.total()) == (1, 0)
+        assert np.array_equal(cache.read_label_map(cache.records[0].record_id), truth())
+    table.write_text("key_type,key,label\nPatientID,P1,unlabelled\n")
+    assert not study(labels=table)[1].records[0].has_label_map, "a table that fits and names no mask takes it away"
