@@ -35,6 +35,7 @@ from client.consent.continuity.opting_out import keep_opt_outs
 from client.dicom.cache_folder import HEADER, open_folder, open_or_create
 from client.dicom.errors import LabelsInvalidError, NothingUsableError
 from client.dicom.ingest import ingest as run_ingest
+from client.dicom.label_words import is_of_segments
 from client.dicom.person_decisions import decided, load_rules
 from client.dicom.person_rules import PersonRules
 from client.dicom.pseudonyms import Pseudonyms
@@ -151,12 +152,13 @@ def _former_rules(cache: Path, secret: bytes) -> PersonRules:
 def _meanings(site_folder: Path | None, labels: Path | None, given: list[str] | None) -> tuple[str, ...]:
     """Return what the hospital's headers and words mean: as given now, else as site.toml says."""
     if given:
-        if labels is None:
+        if labels is None and not all(map(is_of_segments, given)):
             raise LabelsInvalidError("--map explains a label table; give it with --labels")
         return tuple(given)
-    if site_folder is None or labels is None or not SiteFolder(site_folder).config.is_file():
+    if site_folder is None or not SiteFolder(site_folder).config.is_file():
         return ()
-    return read_site_config(SiteFolder(site_folder).config).labels.map
+    known = read_site_config(SiteFolder(site_folder).config).labels.map
+    return known if labels is not None else tuple(filter(is_of_segments, known))
 
 
 def _settings(plan: Path | None, cache: Path, secret: bytes) -> IngestSettings:

@@ -12,7 +12,7 @@ LabelsOption = Annotated[Path | None, typer.Option(help="Label table (CSV): key_
 EncodingOption = Annotated[str, typer.Option(help="Text encoding of the label table: utf-8 or gb18030.")]
 MapOption = Annotated[
     list[str] | None,
-    typer.Option("--map", help="COLUMN=PatientID or COLUMN:WORD=class, of a table with own headers; may be repeated."),
+    typer.Option("--map", help="COLUMN=PatientID, COLUMN:WORD=class or segment:NAME=class; may be repeated."),
 ]
 EraseMissingOption = Annotated[
     bool, typer.Option("--erase-missing", help="Erase records whose files are gone from the folder.")

@@ -18,7 +18,7 @@ from client.dicom.errors import CacheInvalidError
 from client.dicom.images import read_images
 from client.dicom.index import Index
 from client.dicom.label_table import LabelTable
-from client.dicom.labels import LabelSource, explain_unmatched, read_labels, refuse_ambiguous
+from client.dicom.labels import LabelSource, explain_unmatched, label_words, read_labels, refuse_ambiguous
 from client.dicom.opt_outs import OptOuts
 from client.dicom.person_decisions import load_rules, save_rules
 from client.dicom.person_rules import PersonRules
@@ -70,16 +70,20 @@ def ingest(
     tally = Tally(IngestReport(files_found=len(found), dry_run=dry_run), len(found), progress)
     with _opened(cache, secret, settings, rules, dry_run=dry_run) as (folder, store):
         store.know_files(found)
+        former = LabelTable.load(folder.path, folder.vault) if folder else LabelTable()
+        segments = label_words(label_meanings, settings).segments or former.segments
         readers = Readers(source, settings, secret, workers, store.rules)
         if settings.reads_headers_first:
-            read_stacks(found, store, readers, tally, label_source)
+            read_stacks(found, store, readers, tally, label_source, words=segments)
         else:
             read_images(found, store, readers, tally)
         store.commit()
         _settle_missing(folder, store, tally.report, erase_missing=erase_missing)
         persons = _persons(folder, store, tally.report)
-        table = _labels(folder, store, label_source, persons, tally.report)
-        if folder and label_source and not tally.report.no_label_fits and not dry_run:
+        table = _labels(former, store, label_source, persons, tally.report)
+        is_new = table is not former or segments != former.segments
+        table.segments = segments
+        if folder and is_new and not dry_run:
             table.save(folder.path, folder.vault)
         _count_patients(store.index, table, persons, tally.report)
     tally.report.elapsed_s = time.monotonic() - started
@@ -153,10 +157,9 @@ def _persons(folder: CacheFolder | None, store: Store, report: IngestReport) -> 
 
 
 def _labels(
-    folder: CacheFolder | None, store: Store, source: LabelSource | None, persons: Persons, report: IngestReport
+    former: LabelTable, store: Store, source: LabelSource | None, persons: Persons, report: IngestReport
 ) -> LabelTable:
     """Return the labels that hold from now on, and count what became of the table's rows."""
-    former = LabelTable.load(folder.path, folder.vault) if folder else LabelTable()
     if source is None:
         return former
     records = persons.of_records(store.index.records.values())

@@ -22,10 +22,14 @@ UNLABELLED = -2
 
 @dataclass(slots=True)
 class LabelTable:
-    """``rows``: keyed name -> label; ``masks``: keyed name -> file of an expert segmentation (in memory only)."""
+    """``rows``: keyed name -> label; ``masks``: keyed name -> file of an expert segmentation (in memory only).
+
+    ``segments``: what the hospital's names of segments mean (``class_names``), until other meanings are given.
+    """
 
     rows: dict[str, Label] = field(default_factory=dict)
     masks: dict[str, str] = field(default_factory=dict)
+    segments: dict[str, str] = field(default_factory=dict)
 
     def label_of(self, facts: Facts, id_keys: Sequence[str] = ()) -> Label | None:
         """Return the label of a record, EXCLUDED, or None (= unlabelled).
@@ -40,8 +44,9 @@ class LabelTable:
         return None if found == UNLABELLED else found
 
     def save(self, folder: Path, vault: Vault) -> None:
-        """Seal the rows into the cache folder, replacing former ones."""
-        replace_atomically(folder / FILE_NAME, vault.seal("labels", "", packed({"rows": self.rows})), 0o600)
+        """Seal rows and meanings into the cache folder, replacing former ones."""
+        content = {"rows": self.rows, "segments": self.segments}
+        replace_atomically(folder / FILE_NAME, vault.seal("labels", "", packed(content)), 0o600)
 
     @classmethod
     def load(cls, folder: Path, vault: Vault) -> "LabelTable":
@@ -53,7 +58,8 @@ class LabelTable:
         if not path.exists():
             return cls()
         content = unpacked(vault.open("labels", "", path.read_bytes()))
-        return cls({key: tuple(v) if isinstance(v, list) else v for key, v in content["rows"].items()})
+        rows = {key: tuple(v) if isinstance(v, list) else v for key, v in content["rows"].items()}
+        return cls(rows, segments=content.get("segments", {}))
 
 
 def label_names(facts: Facts) -> Iterator[str]:

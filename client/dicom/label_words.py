@@ -2,6 +2,7 @@
 
     Pat-Nr=PatientID                       the column "Pat-Nr" names scans by PatientID
     diagnosis:Pneumonie=consolidation      the word "Pneumonie" in the column "diagnosis" is this class
+    segment:Leber=liver                    what is called "Leber" in SEG and RTSTRUCT objects is this class
 
 Given as ``--map`` (may be repeated) or in site.toml, ``[labels] map``. Headers and words are compared without capitals
 and outer space. A study with several labels for one image may have a column for each; a row says what all
@@ -18,6 +19,7 @@ from client.dicom.errors import LabelsInvalidError
 KEY_TYPES = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "AccessionNumber", "PatientID")
 OWN_COLUMNS = ("key_type", "key", "label")
 RESERVED = ("unlabelled", "exclude", "none")
+SEGMENT = "segment"  # stands for a column in entries on names of segments
 SHOWN_WORDS = 20
 # What stands in a label column by mistake: a number of a patient, a UID, a date, a name in capitals (as DICOM writes
 # names), a text. Never shown.
@@ -27,14 +29,18 @@ CAPITALS_OF_A_NAME = 4
 
 @dataclass(frozen=True, slots=True)
 class LabelWords:
-    """``keys``: header -> key type; ``words``: header -> word -> class (or a reserved word)."""
+    """``keys``: header -> key type; ``words``: header -> word -> class (or a reserved word).
+
+    ``segments``: name of a segment or structure -> class, or ``none``; ``*`` is any other name.
+    """
 
     keys: dict[str, str] = field(default_factory=dict)
     words: dict[str, dict[str, str]] = field(default_factory=dict)
+    segments: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def parse(cls, entries: Iterable[str], classes: Sequence[str]) -> "LabelWords":
-        """Read the entries; see the module's words.
+    def parse(cls, entries: Iterable[str], classes: Sequence[str], *, has_segments: bool = False) -> "LabelWords":
+        """Read the entries; see the module's words. ``has_segments``: of a segmentation study.
 
         Raises: LabelsInvalidError for an entry of another form, a class that the study does not have, or a word with
         two meanings.
@@ -45,7 +51,9 @@ class LabelWords:
             column, colon, word = left.partition(":")
             if not equals or not plain(column) or (colon and not plain(word)):
                 raise LabelsInvalidError(f"{entry!r} has no effect: write COLUMN=PatientID, or COLUMN:WORD=class")
-            if colon:
+            if has_segments and colon and plain(column) == SEGMENT:
+                result._add_segment(plain(word), plain(meaning), classes)
+            elif colon:
                 result._add_word(plain(column), plain(word), plain(meaning), classes)
             else:
                 result._add_key(plain(column), meaning.strip())
@@ -57,6 +65,15 @@ class LabelWords:
             raise LabelsInvalidError(f"a word is mapped to {meaning!r}, which the study does not have; it has: {known}")
         if self.words.setdefault(column, {}).setdefault(word, meaning) != meaning:
             raise LabelsInvalidError(f"the word {word!r} of the column {column!r} is mapped to two classes; keep one")
+
+    def _add_segment(self, name: str, meaning: str, classes: Sequence[str]) -> None:
+        if meaning not in (*classes, "none"):
+            known = ", ".join((*classes, "none"))
+            raise LabelsInvalidError(
+                f"a segment is mapped to {meaning!r}, which the study does not have; it has: {known}"
+            )
+        if self.segments.setdefault(name, meaning) != meaning:
+            raise LabelsInvalidError(f"the segment {name!r} is mapped to two classes; keep one")
 
     def _add_key(self, column: str, meaning: str) -> None:
         key_type = key_type_of(meaning)
@@ -127,6 +144,12 @@ def find_columns(header: Sequence[str], words: LabelWords) -> Columns:
             f"explains; no column here {'holds labels' if keys else 'names scans (PatientID, AccessionNumber, ...)'}"
         )
     return Columns(sorted(keys, key=lambda key: KEY_TYPES.index(key[1])), found, len(header))
+
+
+def is_of_segments(entry: str) -> bool:
+    """Tell whether an entry is about names of segments, for which no table is needed."""
+    column, colon, _ = entry.partition(":")
+    return bool(colon) and plain(column) == SEGMENT
 
 
 def key_type_of(text: str) -> str | None:

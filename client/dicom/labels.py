@@ -55,7 +55,7 @@ def read_labels(
     Raises: LabelsInvalidError (form, unknown words: named, damaged keys: with counts, never with a key),
     FileUnreadableError, FileTooLargeError.
     """
-    rows = _rows(_text(path, encoding), LabelWords.parse(meanings, settings.classes))
+    rows = _rows(_text(path, encoding), label_words(meanings, settings))
     _refuse_damage(rows)
     table, counts = LabelTable(), Counter({"rows": len(rows)})
     unknown: Counter[str] = Counter()
@@ -71,6 +71,11 @@ def read_labels(
     if unknown:
         raise LabelsInvalidError(unknown_words(unknown, len(rows), settings.classes))
     return LabelSource(table, rows, dict(counts), path.parent)
+
+
+def label_words(meanings: Sequence[str], settings: IngestSettings) -> LabelWords:
+    """Read what the hospital's own words mean in a study. Raises: LabelsInvalidError."""
+    return LabelWords.parse(meanings, settings.classes, has_segments=settings.kind is TaskKind.SEGMENTATION)
 
 
 def _text(path: Path, encoding: str) -> str:

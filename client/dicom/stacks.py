@@ -30,23 +30,36 @@ DIGEST_DIGITS = 32
 
 @dataclass(slots=True)
 class Stack:
-    """Files that become one record together. ``mask``: segmentation file named by the label table."""
+    """Files that become one record together. ``mask``: segmentation file named by the label table.
+
+    ``words``: what the hospital's names of segments mean, where there are segmentations.
+    """
 
     images: list[FoundFile] = field(default_factory=list)
     segmentations: list[FoundFile] = field(default_factory=list)
     mask: str = ""
+    words: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_stacks(
-    found: Sequence[FoundFile], store: Store, readers: Readers, tally: Tally, labels: LabelSource | None
+    found: Sequence[FoundFile],
+    store: Store,
+    readers: Readers,
+    tally: Tally,
+    labels: LabelSource | None,
+    *,
+    words: Mapping[str, str],
 ) -> None:
-    """Read all headers that are new, then every stack that is new or changed; count all files."""
+    """Read all headers that are new, then every stack that is new or changed; count all files.
+
+    ``words``: what the hospital's names of segments mean (``class_names``).
+    """
     tally.total = 2 * len(found)
     masks_folder = labels.folder if labels and labels.table.masks else None
     record_bytes = level_bytes(readers.settings.record_shape) + math.prod(readers.settings.size_px)
     with readers.pool(WORKER, masks_folder, max_record_bytes=record_bytes) as pool:
         entries = _headers(found, store, pool, tally)
-        stacks = _grouped(entries, labels)
+        stacks = _grouped(entries, labels, words)
         store.present_stacks = set(stacks)
         store.drop_orphans({entry.file_key: entry.links[:STACK_LINKS] for _, entry in entries if not entry.code})
         _read_changed(stacks, store, pool, tally, masks_folder, keeps_masks=_keeps_masks(entries, labels))
@@ -90,7 +103,9 @@ def _kind_and_links(outcome: Outcome) -> tuple[FileKind, tuple[str, ...]]:
     return FileKind.IMAGE, ()
 
 
-def _grouped(entries: Sequence[tuple[FoundFile, FileEntry]], labels: LabelSource | None) -> dict[str, Stack]:
+def _grouped(
+    entries: Sequence[tuple[FoundFile, FileEntry]], labels: LabelSource | None, words: Mapping[str, str]
+) -> dict[str, Stack]:
     masks: Mapping[str, str] = labels.table.masks if labels else {}
     usable = [(file, entry) for file, entry in entries if not entry.code]
     images = [(file, entry) for file, entry in usable if entry.kind == FileKind.IMAGE]
@@ -104,6 +119,7 @@ def _grouped(entries: Sequence[tuple[FoundFile, FileEntry]], labels: LabelSource
         if entry.kind == FileKind.SEGMENTATION:
             for key in sorted({stack_of[link] for link in entry.links if link in stack_of}):
                 stacks[key].segmentations.append(file)
+                stacks[key].words = words
     return stacks
 
 
@@ -158,7 +174,7 @@ def _item(stack: Stack) -> dict[str, Any]:
         "images": [file.name for file in stack.images],
         "segmentations": [file.name for file in stack.segmentations],
         "mask": stack.mask.encode(),
-        "words": {},
+        "words": stack.words,
     }
 
 
@@ -196,6 +212,7 @@ def _left_out(outcome: Outcome, stack: Stack, store: Store) -> tuple[tuple[str, 
 def _digest(stack: Stack, store: Store, masks_folder: Path | None) -> str:
     """Return a digest of everything a stack is made from: files and segmentations, then the mask, with their state."""
     parts = [store.file_key(file) + store.fingerprint(file) for file in stack.images + stack.segmentations]
+    parts += [f"{name}={meaning}" for name, meaning in stack.words.items()]
     digest = hashlib.sha256("\n".join(sorted(parts)).encode()).hexdigest()[:DIGEST_DIGITS]
     if not (stack.mask and masks_folder):
         return digest

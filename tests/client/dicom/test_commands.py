@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from client.installation.config import default_site_config
 from common.errors import ExitCode
 
 PLAN = """
@@ -65,6 +66,21 @@ def test_a_site_ingests_looks_at_its_data_and_lets_a_patient_opt_out(site, tmp_p
     empty = site("ingest", "scans", "--site-folder", "site")
     assert empty.returncode == ExitCode.NOTHING_USABLE
     assert "withdrawn" in empty.stdout
+
+
+def test_a_table_in_the_hospitals_words_is_explained_by_map_or_by_the_site_settings(site, tmp_path):
+    words = ["--plan", "plan.toml", "--labels", "own.csv", "--site-folder", "site", "--json"]
+    (tmp_path / "own.csv").write_text("Pat-Nr;diagnosis\nP1;Pneumonie\n")
+    unknown = site("ingest", "scans", *words, "--map", "Pat-Nr=PatientID", "--map", "diagnosis:o.B.=normal")
+    assert unknown.returncode == ExitCode.LABELS_INVALID
+    assert "'Pneumonie' 1" in " ".join(unknown.stderr.split())
+    settings = default_site_config("north").replace(
+        "map = []", 'map = ["Pat-Nr=PatientID", "diagnosis:Pneumonie=lesion"]'
+    )
+    (tmp_path / "site" / "site.toml").write_text(settings)
+    mapped = site("ingest", "scans", *words)
+    assert mapped.returncode == ExitCode.OK, mapped.stderr
+    assert json.loads(mapped.stdout)["labelled_patients"] == 1
 
 
 def test_errors_have_their_exit_codes_and_one_sentence(site, tmp_path):

@@ -7,6 +7,7 @@ import pytest
 from client.dicom.cache import Cache
 from client.dicom.errors import LabelsInvalidError
 from client.dicom.ingest import ingest
+from client.dicom.label_words import LabelWords
 from client.dicom.labels import read_labels
 from client.dicom.pseudonyms import Pseudonyms
 
@@ -88,6 +89,24 @@ def test_a_map_that_has_no_effect_is_refused(case, read):
     text, meanings, sentence = REFUSED_MAPS[case]
     with pytest.raises(LabelsInvalidError, match=sentence):
         read(text, *meanings)
+
+
+SEGMENTS = {
+    "a class that the study does not have": ("segment:Leber=spleen", "'spleen'"),
+    "a word for whole rows": ("segment:Leber=exclude", "'exclude'"),
+    "two meanings": ("segment:Leber=effusion", "two classes"),
+}
+
+
+@pytest.mark.parametrize("case", SEGMENTS)
+def test_a_meaning_of_a_segment_that_cannot_be_is_refused(case):
+    entry, words = SEGMENTS[case]
+    with pytest.raises(LabelsInvalidError, match=words):
+        LabelWords.parse(("segment:LEBER=consolidation", entry), CLASSES, has_segments=True)
+
+
+def test_in_other_studies_segment_is_a_column_like_any_other(read):
+    assert read("PatientID,segment\n7,S1\n", "segment:S1=effusion") == {"7": 2}
 
 
 def test_unknown_words_are_named_with_their_counts(read):

@@ -238,6 +238,36 @@ def test_the_only_structure_is_the_only_class(scans_on):
     assert label_map(series, content, ("background", "lesion")).sum() == (16 * 20 - 9) * 4
 
 
+def in_own_words(series, place) -> bytes:
+    structures = drawn()[0]
+    named = {"Leber": structures["Liver"], "GTV 1": structures[" TUMOUR"], "Milz": [box(1, 1, 1, 3, 3)]}
+    return structure_set(series, named, place)
+
+
+def test_the_hospitals_own_names_of_structures_mean_classes_or_nothing(scans_on):
+    series, place = scans_on()
+    content = in_own_words(series, place)
+    for words in (
+        {"leber": "liver", "gtv 1": "tumour", "milz": "none"},
+        {"leber": "liver", "gtv 1": "tumour", "*": "none"},
+    ):
+        assert np.array_equal(label_map(series, content, words=words), drawn()[1])
+    for words in ({"leber": "liver", "gtv 1": "tumour"}, {"*": "none"}):
+        with pytest.raises(Rejected, match=Code.SEGMENTATION_CLASSES.value):
+            label_map(series, content, words=words)
+
+
+def test_what_names_mean_holds_until_it_is_said_anew(study, scans_on):
+    series, place = scans_on()
+    content = in_own_words(series, place)
+    meanings = ("segment:Leber=liver", "segment: GTV  1 =tumour", "segment:*=none")
+    for given in (meanings, ()):
+        _, cache = study(series, content, label_meanings=given)
+        assert np.array_equal(cache.read_label_map(cache.records[0].record_id), drawn()[1])
+    report, cache = study(series, content, label_meanings=("segment:Leber=liver",))
+    assert (report.rejected, cache.records[0].has_label_map) == ({Code.SEGMENTATION_CLASSES: 1}, False)
+
+
 def of_liver(**changes):
     """Change every contour of the first structure."""
 
