@@ -32,6 +32,8 @@ MASK_SUFFIXES = {2: (".png",), 3: (".nii", ".nii.gz")}
 LARGEST_LOSS_OF_ZEROS = 8
 # What a spreadsheet makes of a long number: 1.2E+11, 1,2E+11.
 SCIENTIFIC = re.compile(r"\d([.,]\d+)?[eE]\+\d+")
+DELIMITER_LINE = re.compile(r"sep=([,;\t])", re.IGNORECASE)  # the first line of some spreadsheets' CSV
+KEPT_AS_TEXT = re.compile(r'="([^"]*)"')
 Row = tuple[str, str, str]
 
 
@@ -90,27 +92,39 @@ def _text(path: Path, encoding: str) -> str:
 
 
 def _rows(text: str, words: LabelWords) -> list[Row]:
-    header = text.partition("\n")[0]
-    delimiter = max(",;\t", key=header.count)
+    header, _, rest = text.partition("\n")
+    said = DELIMITER_LINE.fullmatch(header.strip())
+    delimiter = said[1] if said else max(",;\t", key=header.count)
+    text = rest if said else text
     try:
         table = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
     except csv.Error:
         raise LabelsInvalidError("the label table is not well-formed CSV; a quote may be missing") from None
     columns = find_columns(table[0] if table else [], words)
     rows = []
-    for number, cells in enumerate(table[1:], start=2):
+    for number, cells in enumerate(table[1:], start=3 if said else 2):
         if not any(cell.strip() for cell in cells):
             continue
         if len(cells) < columns.least:
             raise LabelsInvalidError(
                 f"row {number} of the label table has {len(cells)} cells, {columns.least} are needed"
             )
-        stripped = [cell.strip() for cell in cells]
+        stripped = [_plain(cell) for cell in cells]
         key_type, key = columns.key_of(stripped)
         if key_type not in KEY_TYPES or not key:
             raise LabelsInvalidError(f"row {number} of the label table: key_type must be one of {', '.join(KEY_TYPES)}")
         rows.append((key_type, key, columns.label_of(stripped)))
+    if not rows:
+        raise LabelsInvalidError(
+            "the label table has a header and no row, so no label was changed; was its export cut?"
+        )
     return rows
+
+
+def _plain(cell: str) -> str:
+    """Return the text of a cell; spreadsheets keep leading zeros as ="0012345"."""
+    found = KEPT_AS_TEXT.fullmatch(cell.strip())
+    return (found[1] if found else cell).strip()
 
 
 def _refuse_damage(rows: list[Row]) -> None:

@@ -29,7 +29,9 @@ Labels = npt.NDArray[np.uint8]
 ORIGIN_TOLERANCE, FAR_TOLERANCE = 0.1, 0.5  # voxels of the image
 GRID_TOLERANCE = 1e-6  # after the mask's grid was snapped to the image's
 WHOLE_NUMBER = 1e-3  # values of a mask that was stored with a scale
-GZIP = 16 + zlib.MAX_WBITS
+GZIP, GZIP_START = 16 + zlib.MAX_WBITS, b"\x1f\x8b"
+MAX_GZIP_MEMBERS = 4096
+NIFTI_2 = (540).to_bytes(4, "big")  # length of the header, in either byte order
 
 
 def open_segmentation(dataset: Dataset) -> Segmentation:
@@ -151,7 +153,9 @@ def nifti_volume(content: bytes, classes: Sequence[str], geometry: VolumeGeometr
     Raises: Rejected (``segmentation_...``).
     """
     try:
-        image = nib.Nifti1Image.from_bytes(_gunzipped(content))
+        plain = _gunzipped(content)
+        is_second = NIFTI_2 in (plain[:4], plain[3::-1])
+        image = (nib.Nifti2Image if is_second else nib.Nifti1Image).from_bytes(plain)
         values = _bounded_values(image)
         affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ image.affine
     except (Rejected, MemoryError):
@@ -209,13 +213,16 @@ def _snapped(
 
 
 def _gunzipped(content: bytes) -> bytes:
-    if content[:2] != b"\x1f\x8b":
-        return content
-    inflater = zlib.decompressobj(GZIP)
-    inflated = inflater.decompress(content, MAX_INFLATED_BYTES)
-    if inflater.unconsumed_tail or not inflater.eof:
-        raise Rejected(RejectCode.SEGMENTATION_UNREADABLE)
-    return inflated
+    """Inflate within the budget; a file may have several members one after the other (RFC 1952 section 2.2)."""
+    parts: list[bytes] = []
+    while content[:2] == GZIP_START and len(parts) < MAX_GZIP_MEMBERS:
+        inflater = zlib.decompressobj(GZIP)
+        room = MAX_INFLATED_BYTES - sum(map(len, parts))
+        parts.append(inflater.decompress(content, max(room, 1)))
+        if inflater.unconsumed_tail or not inflater.eof or not room:
+            raise Rejected(RejectCode.SEGMENTATION_UNREADABLE)
+        content = inflater.unused_data
+    return b"".join(parts) if parts else content
 
 
 def _on_image_grid(drawn: Volume, geometry: VolumeGeometry) -> Volume:

@@ -49,7 +49,9 @@ def _header(session: Session, name: bytes) -> dict[str, Any]:
         uids = referenced_uids(dataset, instances=keyword == "SOPInstanceUID")
         if not uids:
             raise Rejected(RejectCode.SEGMENTATION_REFERENCES)
-        keys = sorted(names.label_key(keyword, uid) for uid in uids)[: MAX_LINKS // 2]
+        if len(uids) > MAX_LINKS // 2:
+            raise Rejected(RejectCode.SEGMENTATION_TOO_LARGE)
+        keys = sorted(names.label_key(keyword, uid) for uid in uids)
         links = [stack for key in keys for stack in names.stacks(facts.patient_key, facts.patient_id_key, key)]
         return {"kind": FileKind.SEGMENTATION.value, "links": links}
     facts = describe(dataset, check_kind(dataset, session.settings.modalities), names)

@@ -29,6 +29,7 @@ def table(tmp_path: Path, text: str, encoding: str = "utf-8") -> Path:
 REFUSED = {
     "no header": ("PatientID,7,normal\n", "must begin with the columns"),
     "an empty file": ("", "must begin with the columns"),
+    "a header and nothing else": (HEADER + "\n", "no row"),
     "a class the study does not know": (HEADER + "PatientID,7,tumour\nPatientID,8,normal\n", "1 of 2 rows"),
     "long numbers rounded by a spreadsheet": (HEADER + "AccessionNumber,7.31E+13,normal\n", "1 keys"),
     "long numbers rounded by a German spreadsheet": (
@@ -63,6 +64,12 @@ def test_comma_semicolon_and_tab_are_all_read_and_a_byte_order_mark_is_dropped(d
     text = "\ufeff" + (HEADER + "PatientID, 007 ,Lesion\n").replace(",", delimiter)
     rows = read_labels(table(tmp_path, text), settings_with(), NAMES).table.rows
     assert rows == {NAMES.label_key("PatientID", "007"): 1}
+
+
+def test_what_spreadsheets_write_around_a_table_and_its_numbers_is_understood(tmp_path, settings_with):
+    text = 'sep=;\r\nkey_type;key;label\r\nPatientID;="007";normal\r\nPatientID;"=""08""";lesion\r\n'
+    source = read_labels(table(tmp_path, text), settings_with(), NAMES)
+    assert [key for _, key, _ in source.rows] == ["007", "08"]
 
 
 def test_several_classes_at_once_and_none_of_them(tmp_path, settings_with):

@@ -1,5 +1,6 @@
 """Expert segmentations: on the image's own grid, whatever the order or direction they were stored in; else refused."""
 
+import gzip
 from io import BytesIO
 
 import highdicom as hd
@@ -246,6 +247,10 @@ def test_white_means_the_class_when_there_is_one_class():
 
 BAD_MASKS = {
     "no NIfTI": (b"x" * 500, RejectCode.SEGMENTATION_UNREADABLE),
+    "a compressed file that was cut": (
+        gzip.compress(nifti(np.zeros((4, 4, 4)), np.eye(4)))[:-9],
+        RejectCode.SEGMENTATION_UNREADABLE,
+    ),
     "a class too many": (nifti(np.full((4, 4, 4), 3), np.eye(4)), RejectCode.SEGMENTATION_CLASSES),
     "half a class": (nifti(np.full((4, 4, 4), 0.5), np.eye(4), np.float32), RejectCode.SEGMENTATION_CLASSES),
     "four dimensions": (nifti(np.zeros((4, 4, 4, 2)), np.eye(4)), RejectCode.SEGMENTATION_GEOMETRY),
@@ -263,6 +268,21 @@ def test_a_bad_nifti_mask_has_its_code(case):
     geometry = hd.VolumeGeometry(np.eye(4), (4, 4, 4), "PATIENT")
     with pytest.raises(Exception, match=code.value):
         nifti_volume(content, CLASSES, geometry)
+
+
+@pytest.mark.parametrize("name", ["NIfTI-2", "compressed in several members", "in the other byte order"])
+def test_less_usual_forms_of_a_nifti_file_are_read(name):
+    drawn = np.zeros((4, 4, 4), np.int16)
+    drawn[1, 2, 3] = 2
+    plain = nifti(drawn, LPS_TO_RAS, np.int16)
+    swapped = nib.Nifti1Image(drawn.astype(">i2"), LPS_TO_RAS, nib.Nifti1Header(endianness=">"))
+    forms = {
+        "NIfTI-2": nib.Nifti2Image(drawn, LPS_TO_RAS).to_bytes(),
+        "compressed in several members": gzip.compress(plain[:400]) + gzip.compress(plain[400:]),
+        "in the other byte order": swapped.to_bytes(),
+    }
+    geometry = hd.VolumeGeometry(np.eye(4), (4, 4, 4), "PATIENT")
+    assert np.array_equal(nifti_volume(forms[name], CLASSES, geometry), drawn)
 
 
 FINE = np.array([[0.0123, 0.7031, 0, 12.34567], [-0.7031, 0.0123, 0, -8.76543], [0, 0, 1.2497, 3.1], [0, 0, 0, 1]])
