@@ -73,7 +73,7 @@ class Store:
         self.withdrawn = withdrawn
         self._path_key = derive(secret, "fedward file names/1")
         self.rules = rules
-        self._state_key = derive(secret, f"fedward file states/2 {rules.digest()}")
+        self._state_key = derive(secret, f"fedward file states/3 {rules.digest()}")
         self._digest_key = derive(secret, "fedward content digests/1")
         self._seen: set[str] = set()
         self._unread: set[str] = set()
@@ -88,7 +88,7 @@ class Store:
     def fingerprint(self, found: FoundFile) -> str:
         """Return the keyed state of a source file: equal as long as size, modification time and inode are.
 
-        Bound to the rules for persons, and to what is kept of a header: after a change files are read again.
+        Bound to the rules for persons, and to what is read of a file and kept: after a change files are read again.
         """
         return hmac.new(self._state_key, repr(found.state).encode(), hashlib.sha256).hexdigest()[:32]
 
