@@ -3,7 +3,7 @@
 from collections import Counter
 from contextlib import closing
 
-from client.consent.continuity.beginning_again import NO_ATTEMPT_AFTER
+from client.consent.continuity.ended import NO_ATTEMPT_AFTER
 from client.consent.continuity.errors import RecordLostError
 from client.consent.continuity.losses import read_traces
 from client.consent.continuity.promises import is_private
