@@ -98,6 +98,25 @@ def _claim(changes: dict[str, Any]) -> Callable[[Arena], None]:
     return play
 
 
+def _replayed(taken: tuple[str, ...]) -> Callable[[Arena], None]:
+    """In a second attempt the RESULT of the first is told again, with ``taken`` of its fields from the second."""
+
+    def play(arena: Arena) -> None:
+        _, old = _announced(arena, arena.federation.order.model_digest)
+        for name in arena.honest:
+            arena.tell(name, old[name])
+        server, packets = arena.run_until(Kind.CERTIFICATE, arena.new_order(round_number=2))
+        arena.federation.deliver(server, packets)
+        server.finish()
+        new = server.announce(model_digest=_NEW_MODEL, divisor=1.0)
+        for name in arena.honest:
+            fresh: Result = read(new[name])
+            result: Result = replace(read(old[name]), **{field: getattr(fresh, field) for field in taken})
+            arena.offer(name, Packet(encode(result)))
+
+    return play
+
+
 _HIDES: dict[str, Callable[[Keys, Keys], Keys]] = {
     "rewrites what the others say they were told": lambda keys, own: replace(keys, last_result=own.last_result),
     "makes the others say they were told nothing": lambda keys, _: replace(keys, last_attempt=0, last_result=ZEROS),
@@ -116,6 +135,13 @@ TWO_TRUTHS = [
     *(
         Attack(f"server tells {whom} another model and goes on from the first", Check.R0_RESULT, _goes_on_from(told))
         for whom, told in _TOLD.items()
+    ),
+    Attack("server tells the result of an earlier attempt again", Check.ANY_SESSION, _replayed(())),
+    Attack("server tells it again under the new session's name", Check.R5_SIGNATURE, _replayed(("session_id",))),
+    Attack(
+        "server puts the new session and signature to the old model",
+        Check.R5_SIGNATURE,
+        _replayed(("session_id", "survivors_digest", "signature")),
     ),
     Attack("site claims that it was told no model at all", Check.C_RESULT, _claim({"last_result": ZEROS})),
     Attack("site claims that it was told another model", Check.C_RESULT, _claim({"last_result": _NEW_MODEL})),
