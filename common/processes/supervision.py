@@ -29,6 +29,7 @@ from common.processes.failing import write_failing
 from common.processes.folder_lock import hold
 from common.processes.leftovers import MARK, end_leftovers
 from common.processes.ports import is_free
+from common.processes.room import lack_of
 from common.processes.rotating_log import MAX_LOG_BYTES, OLD_FILES, RotatingLog
 from common.processes.sessions import note_session
 
@@ -240,6 +241,7 @@ class Supervisor:
 
     def _wait(self, kept: _Kept, why: str) -> None:
         """Plan the next start, and say what keeps a child from its work."""
+        why = f"{lacking} ({why})" if (lacking := lack_of(self.state)) else why
         kept.failures += 1
         pause_s = self.pauses.before(kept.failures)
         kept.start_at = time.monotonic() + pause_s

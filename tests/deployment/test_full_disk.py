@@ -87,8 +87,9 @@ def test_a_study_waits_while_the_coordinator_s_disk_is_full_and_goes_on_without_
             with filled(disk):
                 assert FULL in said("server", "--folder", disk)
                 assert "it cannot work: the disk of" in typed("server", "status", "--folder", disk).stdout
-                os.kill(made.process(f"study-{STUDY}"), signal.SIGKILL)
-                os.kill(made.process("superlink"), signal.SIGKILL)
+                for name in ("superlink", f"study-{STUDY}"):
+                    if pid := made.process(name):  # it may have ended by itself, and its file cannot be written
+                        os.kill(pid, signal.SIGKILL)
                 wait_until(lambda: "is full" in (tmp_path / "up.log").read_text(), "the terminal says it too")
                 at_most = made.status()["rounds_applied"]
             made.wait_for_rounds(at_most + 2)

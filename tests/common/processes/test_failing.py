@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import socket
 import sqlite3
 import subprocess
@@ -12,8 +13,10 @@ import time
 import pytest
 
 from common.errors import DiskFullError, PortTakenError, RightMissingError, of_system
+from common.processes import room
 from common.processes.failing import failing, write_failing
 from common.processes.ports import first_free, is_free, require_free
+from common.processes.room import lack_of
 from common.processes.sessions import left_in_sessions, note_session
 from common.processes.supervision import Child, Pauses, Supervisor
 
@@ -141,3 +144,32 @@ def test_a_process_number_of_any_size_is_no_traceback(tmp_path):
     (tmp_path / "failing.json").write_bytes(b'{"a": "b"}')
     (tmp_path / "supervisor.pid").write_bytes(b"9" * 60)
     assert failing(tmp_path) == {}
+
+
+ALMOST_FULL = shutil.disk_usage("/")._replace(free=1_000_000)
+
+
+def test_a_full_disk_and_a_folder_that_may_not_be_written_are_a_sentence(tmp_path, monkeypatch):
+    assert lack_of(tmp_path) == ""
+    assert "cannot be looked at" in lack_of(tmp_path / "absent")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda *_: False)
+        assert "may not write" in lack_of(tmp_path)
+    monkeypatch.setattr(room.shutil, "disk_usage", lambda _: ALMOST_FULL)
+    assert "is full (1.0 MB free)" in lack_of(tmp_path)
+
+
+def test_a_child_that_ends_on_a_full_disk_is_said_to_have_no_room(tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    child = Child(
+        name="agent", command=(sys.executable, "-c", "raise SystemExit(1)"),
+        environment=dict(os.environ), log=tmp_path / "agent.log",
+    )  # fmt: skip
+    supervisor = Supervisor([child], tmp_path / "state", FAST)
+    supervisor.start()
+    monkeypatch.setattr(room.shutil, "disk_usage", lambda _: ALMOST_FULL)
+    try:
+        watch(supervisor, lambda: "is full (" in caplog.text)
+    finally:
+        supervisor.stop()
+    assert "ended with 1, last words: none" in caplog.text
