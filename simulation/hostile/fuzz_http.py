@@ -78,7 +78,7 @@ class Listener:
         connection.connection_made(transport)
         half = len(content) // 2
         for piece in (content[:half], content[half:]):
-            if not transport.is_closed:
+            if piece and not transport.is_closed:  # no transport delivers nothing: that would mean the end
                 connection.data_received(piece)
         cycle: RequestResponseCycle | None = connection.cycle  # None before the first request
         if cycle is not None and cycle.more_body:

@@ -92,6 +92,12 @@ def test_mutations_differ_stay_small_and_are_the_same_for_one_seed():
     assert drawn == [mutated(b"x" * 100, random.Random(seed)) for seed in range(50)]
 
 
+def test_nothing_and_one_octet_are_no_hang(fed, tmp_path):
+    for name in ("gateway: request", "page: request"):
+        for content in (b"", b"P", b"\r\n"):
+            assert fed[name][0](content, tmp_path) == b""
+
+
 def test_a_few_seconds_of_it_find_nothing(fed, monkeypatch):
     monkeypatch.setattr(fuzz, "parsers", lambda _: fed)  # made once
     done = CliRunner().invoke(app, ["--minutes", "0.1", "--seed", "7", "--json"])
