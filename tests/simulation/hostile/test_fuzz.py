@@ -95,7 +95,7 @@ def test_mutations_differ_stay_small_and_are_the_same_for_one_seed():
 def test_nothing_and_one_octet_are_no_hang(fed, tmp_path):
     for name in ("gateway: request", "page: request"):
         for content in (b"", b"P", b"\r\n"):
-            assert fed[name][0](content, tmp_path) == b""
+            assert fed[name][0](content, tmp_path)[9:12] in {b"", b"400"}
 
 
 def test_a_few_seconds_of_it_find_nothing(fed, monkeypatch):
