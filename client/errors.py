@@ -11,6 +11,10 @@ class TrainerFailedError(FedwardError):
     exit_code = ExitCode.TRAINER_FAILED
 
 
+class MemoryEndedError(TrainerFailedError):
+    """There was not enough memory for as many patients side by side; half of them are tried next."""
+
+
 class TrainingStoppedError(FedwardError):
     """A person of the hospital ended the training under way; the reason is not in the data."""
 

@@ -89,14 +89,19 @@ class Site:
         self._active: bytes | None = None
 
     @classmethod
-    def open(cls, path: Path, *, speed: Speed | None = None, holds_replies: bool = True) -> "Site":
-        """Open the site at ``path``, training in this process. ``speed``: settings that change nothing but time."""
+    def open(
+        cls, path: Path, *, speed: Speed | None = None, engines: Path | None = None, holds_replies: bool = True
+    ) -> "Site":
+        """Open the site at ``path``, training in this process. ``speed``: settings that change nothing but time.
+
+        ``engines``: folder of engines chosen before, the site's own if not given; simulated hospitals share one.
+        """
         from client.trainer.local_work import local_work  # noqa: PLC0415 (PyTorch: an agent leaves it to its trainer)
 
         chosen = speed or Speed()
         return cls(
             SiteFolder(path),
-            lambda folder, study: local_work(folder, study, chosen),
+            lambda folder, study: local_work(folder, study, chosen, engines),
             threads=chosen.masking_threads,
             holds_replies=holds_replies,
         )

@@ -3,7 +3,7 @@
 1. hold the folder (one agent at a time), take only 0600 from here on
 2. open the site: identity, roster, policy, records in order, or the process ends with that error's exit code;
    start the process that trains (``client.trainer``), if there is a study to train for
-3. listen on the socket, then take tasks until SIGTERM or SIGINT
+3. listen on the socket, then take tasks until SIGTERM or SIGINT; between them engines are tried for approved plans
 """
 
 import logging
@@ -78,6 +78,7 @@ class Agent:
             os.close(self._lock)
 
     def _between(self) -> None:
+        self._site.warm_up()
         self._control.report(SUPERNODE, is_well=self._loop.connection == Connection.CONNECTION_UP)
         if time.monotonic() - self._expired_at >= EXPIRE_EVERY_S:
             self._site.expire()

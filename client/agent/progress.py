@@ -29,7 +29,9 @@ class ProgressFeed:
         with self._changed:
             return self._events[-1]
 
-    def publish(self, step: Step, *, plan_digest: str = "", round_number: int = 0, code: int = 0) -> None:
+    def publish(
+        self, step: Step, *, plan_digest: str = "", round_number: int = 0, code: int = 0, left_s: int = 0
+    ) -> None:
         """Add an event; wake those who wait."""
         with self._changed:
             number = self._events[-1].number + 1 if self._events else 1
@@ -41,6 +43,7 @@ class ProgressFeed:
                     plan_digest=plan_digest,
                     round_number=round_number,
                     code=code,
+                    left_s=left_s,
                 )
             )
             self._changed.notify_all()

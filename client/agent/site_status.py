@@ -30,6 +30,7 @@ class SiteStatus:
     of those that live. ``worse_models``: plan digest -> sentence, where its newest model does clearly worse on this
     site's own held-out patients than an earlier one; it stays on this machine. ``failing``: name -> why,
     of processes that keep ending. ``lacking``: why nothing can be written to the site folder; empty where it can.
+    ``left_s``: processor time that is left at most while engines are measured.
     """
 
     site: str
@@ -50,6 +51,7 @@ class SiteStatus:
     rejected: int = 0
     version: str = ""
     worse_models: dict[str, str] = field(default_factory=dict)
+    left_s: int = 0
 
     def document(self) -> dict[str, Any]:
         """Return the status as plain values."""
@@ -98,6 +100,7 @@ def _from_agent(said: api.StatusReply) -> dict[str, Any]:
         "plan": said.last.plan_digest,
         "code": said.last.code,
         "since_s": said.last.time_s,
+        "left_s": said.last.left_s,
         "tasks": said.tasks,
         "rejected": said.rejected,
     }

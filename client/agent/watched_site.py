@@ -1,6 +1,9 @@
 """The site as the agent keeps it open: it says what it does, and a pause or a withdrawal ends what is under way."""
 
+from contextlib import suppress
+
 from client.agent.progress import ProgressFeed
+from client.consent.approval import CheckedPlan
 from client.consent.open_studies import OpenStudy
 from client.installation.audit_log import standing_approvals
 from client.installation.config import SpeedSection
@@ -9,7 +12,9 @@ from client.round_work import StudyWork
 from client.site import Site
 from client.trainer.process import TrainerProcess
 from client.trainer.remote_training import RemoteTraining
+from client.trainer.warm_up import WarmUp
 from common.control.site_control_pb2 import Step
+from common.errors import FedwardError
 from common.plan.shape import ShapesOf
 from common.secagg.messages import Packet, Refusal, SignedOrder, decode
 from common.secagg.order import decode_order
@@ -41,17 +46,31 @@ class WatchedSite(Site):
         self._audit_seen: object = None
         self._is_approved = True
         self._trainer = TrainerProcess(folder, speed, ended_by_staff=self._ended_by_staff)
+        self._warm_up = WarmUp(folder, speed, self._measuring)
         super().__init__(folder, self._work, threads=speed.threads, shapes_of=shapes_of)
         if self._studies.current():
             self._trainer.warm_up()
 
     def close(self) -> None:
-        """End the process that trains."""
+        """End the process that trains, and the one that tries engines."""
+        self._warm_up.close()
         self._trainer.close()
+
+    def warm_up(self) -> None:
+        """Have engines tried for plans that were approved; to be called between two tasks, again and again."""
+        studies: list[CheckedPlan] = []
+        if not self._warm_up.is_busy:
+            with suppress(FedwardError):  # the next order meets it, and says so
+                studies = [study.checked for study in self._studies.current().values()]
+        self._warm_up.look(studies)
+
+    def _measuring(self, plan: str, left_s: int | None) -> None:
+        step = Step.STEP_MEASURED if left_s is None else Step.STEP_MEASURING
+        self._feed.publish(step, plan_digest=plan, left_s=left_s or 0)
 
     def _work(self, folder: SiteFolder, study: OpenStudy) -> StudyWork:
         plan, shapes = study.checked.plan, study.checked.shapes
-        training = RemoteTraining(self._trainer, plan, shapes, site_id=study.checked.site_id)
+        training = RemoteTraining(folder, self._trainer, plan, shapes, site_id=study.checked.site_id)
         return StudyWork.open(folder, study, training)
 
     def hello(self) -> str:

@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -10,6 +10,8 @@ from client.agent.control_client import ControlClient
 from client.agent.site_status import RUNNING, SiteStatus, site_status, step_name
 from client.installation.folder import SiteFolder
 from common.terminal import JsonOption, output, print_json
+
+MEASURING: Final = "measuring"
 
 
 def status(
@@ -32,7 +34,8 @@ def status(
 def _show(now: SiteStatus) -> None:
     lines = [f"{now.site}: {_summary(now)}"]
     if now.agent == RUNNING:
-        lines.append(f"  last step: {now.step}{_where(now.plan, now.round_number, now.code)}, {_clock(now.since_s)}")
+        where = _where(now.plan, now.round_number, now.code) + _left(now.step, now.plan, now.left_s)
+        lines.append(f"  last step: {now.step}{where}, {_clock(now.since_s)}")
         lines.append(f"  tasks: {now.tasks} since the agent started, {now.rejected} rejected before any work")
     for digest, name in now.studies.items():
         lines.append(
@@ -61,6 +64,13 @@ def _where(plan: str, round_number: int, code: int) -> str:
     return words + (f", code {code}" if code else "")
 
 
+def _left(step: str, plan: str, left_s: int) -> str:
+    """Return what measuring is for, and what it may still take."""
+    if step != MEASURING:
+        return ""
+    return f" engines for {plan[:12]}… on made-up patients, at most {left_s} s of processor time left"
+
+
 def _clock(time_s: int) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(time_s))
 
@@ -69,4 +79,6 @@ def _watch(folder: SiteFolder) -> None:
     with ControlClient(folder.control_socket) as control:
         for event in control.watch():
             where = _where(event.plan_digest, event.round_number, event.code)
-            output.print(f"{_clock(event.time_s)}  {step_name(event.step)}{where}", markup=False)
+            step = step_name(event.step)
+            where += _left(step, event.plan_digest, event.left_s)
+            output.print(f"{_clock(event.time_s)}  {step}{where}", markup=False)

@@ -9,6 +9,7 @@ from rich.table import Table
 from client.consent.approval import ProposedPlan
 from client.consent.confirmation import confirmations, least_confirmed_in_study
 from client.consent.forecast import Forecast, forecast
+from client.consent.machine import memory_for_training
 from client.consent.policy import SitePolicyFile, read_policy
 from client.consent.true_counts import count_notes
 from client.dicom.cache import Cache
@@ -18,6 +19,8 @@ from client.dicom.settings import settings_for
 from client.installation.folder import SiteFolder
 from common.plan.fitting import check_fit
 from common.plan.guarantee import epsilon_if_real
+from common.plan.machines import need_of
+from common.plan.plan import StudyPlan
 from common.plan.summary import summarise
 from common.terminal import PRINTABLE
 from common.trust.identity import fingerprint, read_secret_file
@@ -49,6 +52,7 @@ def plan_facts(folder: SiteFolder, checked: ProposedPlan, *, source: str) -> dic
         "coordinator": fingerprint(checked.roster.coordinator),
         "roster_digest": checked.roster.digest(),
         "epoch": checked.roster.epoch,
+        "machine_here": _machine_here(plan),
         "others": {site.name: others[site.name] for site in plan.sites if site.name in others},
         "confirmed": _confirmed(folder, checked, policy),
         "counts": count_notes(Cache.open(folder.cache, read_secret_file(folder.secret)), plan, checked.site_id),
@@ -86,6 +90,15 @@ def _confirmed(folder: SiteFolder, checked: ProposedPlan, policy: SitePolicyFile
         # JSON knows no infinity
         "epsilon_if_not_real": value if value is None or math.isfinite(value) else None,
         "promises_nothing_if_not_real": value is None or not math.isfinite(value),
+    }
+
+
+def _machine_here(plan: StudyPlan) -> dict[str, Any]:
+    """Return the memory that the plan needs, estimated, and what there is for training; None where nobody says."""
+    there = memory_for_training()
+    return {
+        "least_mb": round(need_of(plan).least_bytes / 1e6),
+        "there_mb": None if there is None else round(there / 1e6),
     }
 
 
@@ -130,6 +143,9 @@ def _asked(facts: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(("each round", f"random groups of at most {rules['cohort_size']} hospitals, {least}; their median"))
     else:
         rows.append(("each round", f"{rules['cohort_size']} hospitals, {least}"))
+    here = facts["machine_here"]
+    there = "the system does not say how much" if here["there_mb"] is None else f"{here['there_mb']} MB"
+    rows.append(("memory", f"about {here['least_mb']} MB for one patient at a time; for training there is {there}"))
     rows.append(("its model", f"{facts['result']['model']}; a phase ends {facts['result']['a_phase_ends']}"))
     return rows
 

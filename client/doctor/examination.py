@@ -58,6 +58,7 @@ def _looks(
     yield "disk", lambda: own_folder.disk(folder)
     if config:
         yield "device", lambda: machine.device(config.speed)
+        yield "memory", lambda: machine.memory(folder, config.speed)
         yield "fence", machine.fence
         yield "port", lambda: machine.ports(folder, config)
     yield "processes", lambda: machine.processes(folder)

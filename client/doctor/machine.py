@@ -7,13 +7,19 @@ from typing import Final
 
 import torch
 
+from client.consent.machine import memory_for_training, too_small
 from client.doctor.findings import Finding, advice, fine, stop
+from client.installation.audit_log import standing_approvals
 from client.installation.config import SiteConfig, SpeedSection
 from client.installation.folder import SiteFolder
 from client.trainer.fence import can_refuse_calls, landlock_version
+from common.plan.machines import STATED, need_of
+from common.plan.plan import StudyPlan
+from common.plan.reading import read_plan
 from common.processes.failing import failing
 from common.processes.ports import is_free
 
+PRODUCTS_PER_S: Final = STATED[0].products_per_s
 FULL_FENCE: Final = 6  # version of Landlock (``client.trainer.fence``)
 
 
@@ -29,6 +35,31 @@ def device(section: SpeedSection) -> Finding:
     if section.device == "cpu" and torch.cuda.is_available():
         return advice("device", "cpu, though there is a GPU", 'set device = "cuda" in site.toml')
     return fine("device", section.device if section.device == "cpu" else torch.cuda.get_device_name(section.device))
+
+
+def memory(folder: SiteFolder, section: SpeedSection) -> Iterator[Finding]:
+    """Each approved plan can be trained in this machine's memory, or the GPU's: one patient at a time at least."""
+    on_gpu = section.device != "cpu" and torch.cuda.is_available()
+    there = torch.cuda.get_device_properties(section.device).total_memory if on_gpu else memory_for_training()
+    if there is None:
+        yield advice("memory", "the system does not say how much there is", "compare the plan's need yourself")
+        return
+    yield fine("memory", f"{there / 1e6:.0f} MB for training on {section.device}")
+    for digest in sorted(standing_approvals(folder)):
+        if folder.plan(digest).exists():
+            yield _fits(digest, read_plan(folder.plan(digest)), section, there)
+
+
+def _fits(digest: str, plan: StudyPlan, section: SpeedSection, there: float) -> Finding:
+    need = need_of(plan)
+    at_once = min(section.patients_at_once, need.at_once(there))
+    if at_once < 1:
+        return stop("memory", f"plan {digest[:12]}: {too_small(plan, need, there)}", "add memory, or withdraw the plan")
+    return fine(
+        "memory",
+        f"plan {digest[:12]}: about {need.least_bytes / 1e6:.0f} MB for one patient at a time, {at_once} fit side by "
+        f"side; about {need.products / PRODUCTS_PER_S:.0f} s of one processor in a round",
+    )
 
 
 def fence() -> Finding:

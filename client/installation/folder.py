@@ -100,6 +100,11 @@ class SiteFolder:
         return self.path / "figures"
 
     @property
+    def engines(self) -> Path:
+        """What was found out about engines on this machine (``client.private_gradients.verdict``); may be deleted."""
+        return self.path / "engines"
+
+    @property
     def ledger(self) -> Path:
         """The privacy ledger (SQLite)."""
         return self.path / "ledger.sqlite"

@@ -93,6 +93,19 @@ class Patients(Protocol):
         """Return one patient's scans; a patient may have none."""
 
 
+class NoPatients:
+    """Nobody: for what is tried before there is anybody."""
+
+    def keys(self, stratum: Stratum) -> list[str]:
+        """Return nobody."""
+        del stratum
+        return []
+
+    def read(self, patient_key: str) -> PatientScans:
+        """Raise KeyError: nobody is here."""
+        raise KeyError(patient_key)
+
+
 class ArrayPatients:
     """Patients held in memory; for simulation, experiments and tests.
 

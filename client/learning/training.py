@@ -12,7 +12,7 @@ Source: Abadi et al. 2016 (clip), Sohn et al. 2020 (pseudo-labels on views).
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
@@ -20,19 +20,23 @@ import torch
 from torch import Tensor, nn
 
 from client.dicom.record import Stratum
-from client.errors import TrainerFailedError
+from client.errors import MemoryEndedError, TrainerFailedError
+from client.learning.end_of_memory import is_end_of_memory
 from client.learning.feature_moments import FeatureMoments
 from client.learning.lessons import Lesson, lesson_for
+from client.learning.made_up_patient import made_up_scans
 from client.learning.patients import Patients
 from client.learning.record_form import has_form
-from client.learning.round_randomness import PatientRandomness, RoundRandomness
+from client.learning.round_randomness import KEY_BYTES, PatientRandomness, RoundRandomness
 from client.learning.teacher import Teacher, good_enough
 from client.learning.training_settings import Method, Placement, TrainingSettings
+from client.private_gradients.budget import Budget, Spending
 from client.private_gradients.clipping import LatticeSum
 from client.private_gradients.engine import PrivateGradient, patients_that_fit
 from client.private_gradients.lattice import finest_step
-from client.private_gradients.settings import SpeedSettings
-from client.private_gradients.stacks import PatientRows, PatientStack, stack_patients
+from client.private_gradients.settings import MOST_PATIENTS, SpeedSettings
+from client.private_gradients.stacks import PatientRows
+from client.private_gradients.verdict import Verdicts
 from common.faults import fault_without_text
 from common.networks.errors import NetworkUnsuitableError
 from common.networks.parameters import flatten, layout, load
@@ -57,7 +61,8 @@ class PhaseTraining:
     ``network`` is trained where it lives (processor or GPU). ``lattice_step``: worth of one integer, from the plan's
     fixed point; None chooses the finest that privacy.md section 2 names (local placement, experiments).
     ``input_shape``: of an image, (channels, *size). ``patients_at_once``: speed setting; fewer where the gradients of
-    so many would not fit (``patients_that_fit``).
+    so many would not fit (``patients_that_fit``). ``limit``: no more side by side, whatever was measured.
+    ``verdicts``: engines that were chosen beforehand (``measure``); None: they are chosen where they are needed.
     Memory, in vectors of the trained part: weights, the sum, one gradient for each of ``patients_at_once``; a teacher
     and local steps take more.
     """
@@ -73,6 +78,8 @@ class PhaseTraining:
         speed: SpeedSettings | None = None,
         patients_at_once: int = 16,
         input_shape: tuple[int, ...] | None = None,
+        verdicts: Verdicts | None = None,
+        limit: int = MOST_PATIENTS,
     ) -> None:
         self.settings, self.patients, self._input_shape = settings, patients, input_shape
         self.network, self.order = network, layout(network, settings.trainable)
@@ -80,8 +87,10 @@ class PhaseTraining:
         self.followed_round, self.public = 0, public or PublicImages()
         self.step_size = lattice_step or finest_step(settings.clipping_norm, self.order.num_parameters)
         moments = FeatureMoments(network) if settings.method is Method.STANDARDISE else None
-        self.gradient = PrivateGradient(moments or network, moments.order if moments else self.order, speed)
+        order = moments.order if moments else self.order
+        self.gradient = PrivateGradient(moments or network, order, speed, verdicts, limit=limit)
         self.patients_at_once = min(patients_at_once, patients_that_fit(self.order.num_parameters, self._device))
+        self._together = min(self.patients_at_once, limit)
         self.lessons = {stratum: lesson_for(stratum, settings, self.teacher) for stratum in Stratum}
         self._strata: list[Stratum] = []
         self._start, self._step = torch.empty(0), 0
@@ -120,6 +129,44 @@ class PhaseTraining:
         self._step += 1
         return self._clipped_sum()
 
+    def measure(self, budget: Budget, *, planned_patients: Mapping[Stratum, float]) -> None:
+        """Choose the engines of this phase before its first round, on a made-up patient; they go to the verdicts.
+
+        ``planned_patients``: gradients that the phase plans in each stratum, for the budget. Raises: as
+        ``begin_round``; ValueError without the images' shape.
+        """
+        for stratum in (each for each in Stratum if self.settings.sampling_rate(each) > 0):
+            self.gradient.measure(
+                self._made_up(stratum),
+                self.lessons[stratum].loss,
+                at_once=self.patients_at_once,
+                most_rows=self._most_rows,
+                spending=Spending(budget, planned_patients.get(stratum, 0.0)),
+            )
+
+    def one_made_up_row(self) -> None:
+        """Compute the gradient of a made-up patient with one row, alone: to see how much memory it takes."""
+        stratum = next(each for each in Stratum if self.settings.sampling_rate(each) > 0)
+        patient = self._made_up(stratum)
+        row = PatientRows(
+            patient.inputs[:1], tuple(each[:1] for each in patient.targets), torch.ones_like(patient.weights[:1])
+        )
+        self.gradient.add(
+            [row],
+            self.lessons[stratum].loss,
+            clipping_norm=self.settings.clipping_norm,
+            total=self._empty_sum(),
+            at_once=1,
+            most_rows=1,
+        )
+
+    def _made_up(self, stratum: Stratum) -> PatientRows:
+        """Prepare a patient who does not exist. Raises: ValueError without the images' shape."""
+        if self._input_shape is None:
+            raise ValueError("a patient can only be made up for images of a known shape")
+        scans = made_up_scans(self.settings, self._input_shape, stratum).to(self._device)
+        return self.lessons[stratum].rows(scans, RoundRandomness(bytes(KEY_BYTES)).of_patient("", step=0))
+
     def _clipped_sum(self) -> LatticeSum:
         """2. Sample patients, prepare their views and targets one by one, clip each patient's gradient, add up.
 
@@ -140,14 +187,16 @@ class PhaseTraining:
             keys = self.patients.keys(stratum)
             rate = self.settings.sampling_rate(stratum)
             sampled = self._randomness.sampled(keys, sampling_rate=rate, step=self._step)
-            for start in range(0, len(sampled), self.patients_at_once):
-                together = sampled[start : start + self.patients_at_once]
+            for start in range(0, len(sampled), self._together):
+                together = sampled[start : start + self._together]
                 try:
                     self._add(together, stratum, total, silent=silent)
                 except (TrainerFailedError, NetworkUnsuitableError):
                     raise  # of the processor or the network, whoever the patients are
                 except Exception as error:
                     alone = {key for key in together if key not in silent and self._raises(key, stratum)}
+                    if not alone and is_end_of_memory(error):  # of this machine: each by itself there is enough
+                        raise MemoryEndedError("memory ended in training") from None
                     if not alone:
                         raise
                     _log.warning("training met %s", fault_without_text(error))
@@ -163,9 +212,20 @@ class PhaseTraining:
         silent: AbstractSet[str] = frozenset(),
     ) -> None:
         """Add the clipped gradients of patients who fit beside one another."""
-        lesson, clipping_norm = self.lessons[stratum], self.settings.clipping_norm_of(stratum)
-        stacks = self._stacks(patient_keys, lesson, silent)
-        self.gradient.clipped_sum(stacks, lesson.loss, clipping_norm=clipping_norm, total=total)
+        lesson, randomness = self.lessons[stratum], self._randomness
+        rows = [
+            self._rows(key, lesson, randomness.of_patient(key, step=self._step))
+            for key in patient_keys
+            if key not in silent
+        ]
+        self.gradient.add(
+            [each for each in rows if each is not None],
+            lesson.loss,
+            clipping_norm=self.settings.clipping_norm_of(stratum),
+            total=total,
+            at_once=self.patients_at_once,
+            most_rows=self._most_rows,
+        )
 
     def _raises(self, patient_key: str, stratum: Stratum) -> bool:
         """Tell whether a patient's record raises also when nobody is beside it."""
@@ -198,20 +258,6 @@ class PhaseTraining:
             return strata
         return [stratum for stratum in strata if stratum is Stratum.LABELLED]
 
-    def _stacks(self, patient_keys: Sequence[str], lesson: Lesson, silent: AbstractSet[str]) -> Iterator[PatientStack]:
-        """Yield the one stack of patients who fit into one; they are read, augmented and labelled when it is due.
-
-        A silent patient keeps an empty place, so that nobody else's moves.
-        """
-        rows_per_patient = self.settings.most_scans * self.settings.views_per_scan
-        randomness, step = self._randomness, self._step
-        rows = [
-            None if key in silent else self._rows(key, lesson, randomness.of_patient(key, step=step))
-            for key in patient_keys
-        ]
-        if any(row is not None for row in rows):
-            yield from stack_patients(rows, patients_per_stack=self.patients_at_once, rows_per_patient=rows_per_patient)
-
     def _rows(self, patient_key: str, lesson: Lesson, randomness: PatientRandomness) -> PatientRows | None:
         """Prepare one patient, alone: at most k scans, chosen at random before any is read.
 
@@ -223,6 +269,11 @@ class PhaseTraining:
         if len(taken) == 0 or not has_form(taken, self.settings, self._input_shape):
             return None
         return lesson.rows(taken.to(self._device), randomness)
+
+    @property
+    def _most_rows(self) -> int:
+        """Rows of one patient at most."""
+        return self.settings.most_scans * self.settings.views_per_scan
 
     @property
     def _device(self) -> torch.device:

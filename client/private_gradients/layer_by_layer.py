@@ -38,6 +38,7 @@ class LayerByLayer:
     """
 
     name: Final = "layer_by_layer"
+    patients: Final = 1
     autocast: Final = False
 
     def add_to(self, total: LatticeSum, problem: Problem, stack: PatientStack, *, clipping_norm: float) -> None:

@@ -1,7 +1,8 @@
-"""Sampled patients, packed into stacks of one fixed shape.
+"""Sampled patients, packed into stacks, which are worked on in parts of a few public sizes.
 
-The shape is a public setting: it bounds memory, lets a GPU replay one graph, and keeps a patient's gradient the same
-to the last bit whoever else was sampled (kernels choose their order of summation by the shape; see ``choice``).
+The sizes bound memory and let a GPU replay one graph. Kernels choose their order of summation by the shape, so a size
+is used only where a patient's gradient was shown to be the same to the last bit in it (``choice``). Places that nobody
+has are left out, but for those that fill up the smallest part.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,15 @@ class PatientRows:
     inputs: Tensor
     targets: tuple[Tensor, ...]
     weights: Tensor
+
+    def of_weight(self) -> "PatientRows | None":
+        """Return the rows of weight other than 0, or None where there is none: the others contribute nothing."""
+        rows = self.weights != 0
+        if not bool(rows.any()):
+            return None
+        if bool(rows.all()):
+            return self
+        return PatientRows(self.inputs[rows], tuple(target[rows] for target in self.targets), self.weights[rows])
 
 
 @dataclass(frozen=True)
@@ -59,22 +69,68 @@ class PatientStack:
             self.inputs.flatten(0, 1), tuple(target.flatten(0, 1) for target in self.targets), self.weights.flatten()
         )
 
+    def first_rows(self, count: int) -> "PatientStack":
+        """Return the stack with each patient's first rows only."""
+        targets = tuple(target[:, :count] for target in self.targets)
+        return PatientStack(self.inputs[:, :count], targets, self.weights[:, :count])
+
+    def repeated(self, patients: int) -> "PatientStack":
+        """Return a stack of so many places with the first one's values, which it does not copy."""
+
+        def as_many(tensor: Tensor) -> Tensor:
+            return tensor[:1].expand(patients, *tensor.shape[1:])
+
+        return PatientStack(as_many(self.inputs), tuple(map(as_many, self.targets)), as_many(self.weights))
+
     def parts(self, patients: int) -> Iterator["PatientStack"]:
         """Yield the stack in parts of ``patients``, which must divide it, so that all parts have one public shape."""
         if self.patients % patients:
             raise ValueError(f"a stack of {self.patients} patients has no equal parts of {patients}")
         for start in range(0, self.patients, patients):
-            part = slice(start, start + patients)
-            yield PatientStack(self.inputs[part], tuple(target[part] for target in self.targets), self.weights[part])
+            yield self.places(slice(start, start + patients))
+
+    def filled_parts(self, sizes: Sequence[int]) -> Iterator[tuple["PatientStack", int]]:
+        """Yield (part, number of patients in it): those who are there, in order, in parts of the given sizes.
+
+        Each time the largest part that is full and leaves enough for another, or nobody; who is left in the end fills
+        the smallest one as far as it goes.
+        """
+        filled, least = self._filled(), min(sizes)
+        start, left = 0, filled.patients
+        while left:
+            full = [size for size in sizes if size <= left]
+            size = max(
+                (size for size in full if left - size >= least or left == size), default=max(full, default=least)
+            )
+            present = min(size, left)
+            part = filled.places(slice(start, start + present))
+            yield part if present == size else part.with_empty_places(size - present), present
+            start, left = start + present, left - present
+
+    def _filled(self) -> "PatientStack":
+        """Return the places with a row of weight other than 0; the stack itself if that is all."""
+        there = (self.weights != 0).any(1)
+        return self if bool(there.all()) else self.places(there)
+
+    def places(self, chosen: slice | Tensor) -> "PatientStack":
+        """Return some places: a slice, or (patients,) bool."""
+        targets = tuple(target[chosen] for target in self.targets)
+        return PatientStack(self.inputs[chosen], targets, self.weights[chosen])
+
+    def with_empty_places(self, count: int) -> "PatientStack":
+        """Return the stack with empty places behind the others."""
+
+        def longer(tensor: Tensor) -> Tensor:
+            return torch.cat([tensor, tensor.new_zeros((count, *tensor.shape[1:]))])
+
+        return PatientStack(longer(self.inputs), tuple(map(longer, self.targets)), longer(self.weights))
 
     def present(self) -> Iterator[PatientRows]:
         """Yield each patient who has a row of weight other than 0, with those rows only."""
         for inputs, weights, *targets in zip(self.inputs, self.weights, *self.targets, strict=True):
-            rows = weights != 0
-            if bool(rows.all()):
-                yield PatientRows(inputs, tuple(targets), weights)
-            elif bool(rows.any()):
-                yield PatientRows(inputs[rows], tuple(target[rows] for target in targets), weights[rows])
+            present = PatientRows(inputs, tuple(targets), weights).of_weight()
+            if present is not None:
+                yield present
 
 
 def stack_patients(
@@ -108,12 +164,22 @@ def stack_patients(
         yield PatientStack(inputs, targets, weights)
 
 
-def public_example(stack: PatientStack, *, seed: int = 0) -> PatientStack:
-    """Return a stack of the same shape and types without a patient in it: Gaussian inputs, zero targets, equal weights.
+def rows_together(patients: Sequence[PatientRows]) -> PatientStack:
+    """Return a full stack of patients with equally many rows."""
+    inputs, weights = (torch.stack([getattr(each, name) for each in patients]) for name in ("inputs", "weights"))
+    targets = zip(*(each.targets for each in patients), strict=True)
+    return PatientStack(inputs, tuple(torch.stack(each) for each in targets), weights)
 
+
+def public_example(stack: PatientStack, *, seed: int = 0, patients: int | None = None) -> PatientStack:
+    """Return a stack of the same kind without a patient in it: Gaussian inputs, zero targets, equal weights.
+
+    ``patients``: number of places, those of ``stack`` if not given.
     The randomness is public; it is for timing engines and checking them against each other.
     """
+    places = stack.patients if patients is None else patients
     generator = torch.Generator().manual_seed(seed)
-    inputs = torch.randn(stack.inputs.shape, generator=generator, dtype=torch.float64).to(stack.inputs)
-    weights = torch.full_like(stack.weights, 1 / stack.weights.shape[1])
-    return PatientStack(inputs, tuple(torch.zeros_like(target) for target in stack.targets), weights)
+    inputs = torch.randn((places, *stack.inputs.shape[1:]), generator=generator, dtype=torch.float64).to(stack.inputs)
+    weights = torch.full_like(stack.weights[:1], 1 / stack.weights.shape[1]).expand(places, -1).clone()
+    targets = tuple(torch.zeros_like(target[:1]).expand(places, *target.shape[1:]).clone() for target in stack.targets)
+    return PatientStack(inputs, targets, weights)

@@ -31,6 +31,8 @@ STEPS: Final = {
     Step.STEP_FAILED: "could not do a task; the agent's log says why",
     Step.STEP_PAUSED: "paused",
     Step.STEP_RESUMED: "resumed; waiting for an order",
+    Step.STEP_MEASURING: "measuring: tries engines on made-up patients, before a study's first order",
+    Step.STEP_MEASURED: "measured; waiting for an order",
 }
 CONNECTIONS: Final = {
     Connection.CONNECTION_UP: ("connected", "good"),

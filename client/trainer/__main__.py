@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +23,8 @@ from client.installation.folder import SiteFolder
 from client.learning.assignment import Assignment, Sums
 from client.learning.speed import Speed, speed_of
 from client.processes.frames import ChannelClosedError, receive, send
+from client.trainer.device_memory import free_on
+from client.trainer.memory_limit import limit_of
 from client.trainer.study_training import StudyTraining
 from common.errors import ExitCode, FedwardError
 from common.faults import fault_without_text
@@ -40,15 +43,16 @@ class Trainer:
         self._folder, self._speed = folder, speed
         self._studies: dict[str, StudyTraining] = {}
 
-    def open(self, question: dict[str, Any]) -> None:
-        """Open a study: cache, patients, public images. Raises: as ``StudyTraining.open``."""
+    def open(self, question: dict[str, Any]) -> int:
+        """Open a study: cache, patients, public images; return how many patients may go side by side.
+
+        Raises: as ``StudyTraining.open``.
+        """
         plan = StudyPlan.model_validate_json(question["plan"], strict=False)
-        self._studies[plan.digest()] = StudyTraining.open(
-            self._folder,
-            plan,
-            site_id=question["site"],
-            speed=self._speed,
-        )
+        limit = limit_of(self._folder, plan, device=self._speed.device, free=free_on(self._speed.device))
+        speed = replace(self._speed, limit=limit)
+        self._studies[plan.digest()] = StudyTraining.open(self._folder, plan, site_id=question["site"], speed=speed)
+        return min(limit, speed.patients_at_once)
 
     def begin(self, question: dict[str, Any], model: memoryview) -> tuple[Sums, Sums]:
         """Begin one round. Raises: as ``StudyTraining.begin``."""
@@ -66,22 +70,22 @@ def serve(trainer: Trainer, replies: int) -> None:
         question, body = receive(sys.stdin.fileno(), max_body_bytes=MAX_MODEL_BYTES)
         model = memoryview(body)
         del body  # from here on it goes when the training lets go of the view
-        _answer(replies, lambda question=question, model=model: _work(trainer, question, model))  # type: ignore[misc]
+        if question["do"] == "open":
+            _answer(replies, lambda question=question: ({"at_once": trainer.open(question)}, []))  # type: ignore[misc]
+        else:
+            _answer(replies, lambda question=question, model=model: ({}, _work(trainer, question, model)))  # type: ignore[misc]
         with suppress(BufferError):  # something of a failed training still looks at it
             model.release()
 
 
 def _work(trainer: Trainer, question: dict[str, Any], model: memoryview) -> list[memoryview]:
-    if question["do"] == "open":
-        trainer.open(question)
-        return []
     found = trainer.begin(question, model) if question["do"] == "begin" else [trainer.go_on(question, model)]
     return [each.data.cast("B") for each in found]
 
 
-def _answer(replies: int, work: Callable[[], list[memoryview]]) -> None:
+def _answer(replies: int, work: Callable[[], tuple[dict[str, Any], list[memoryview]]]) -> None:
     try:
-        parts = work()
+        head, parts = work()
     except FedwardError as error:
         _log.error("refused: %s", fault_without_text(error))
         send(replies, {"failed": int(error.exit_code), "name": type(error).__name__, "sentence": str(error)})
@@ -89,7 +93,7 @@ def _answer(replies: int, work: Callable[[], list[memoryview]]) -> None:
         _log.error("training met %s", fault_without_text(error))
         send(replies, {"failed": int(ExitCode.INTERNAL), "sentence": fault_without_text(error)})
     else:
-        send(replies, {}, *parts)
+        send(replies, head, *parts)
 
 
 def end_with_the_agent() -> None:

@@ -3,7 +3,8 @@
 Linux's Landlock and seccomp (Documentation/userspace-api/landlock.rst, seccomp_filter.rst): a process gives up rights
 for itself and all that it starts, without privileges and for good. Here:
 
-    of the site folder     the cache, its secret and public images may be read, teachers written; nothing else opened
+    of the site folder     cache, its secret, public images and choices of engines may be read, teachers written;
+                           nothing else opened
     outside of it          as before: file modes decide
     sockets                none of any kind, so no network and no local service
     owner, mode of files   stay as they are (but for what is open already)
@@ -46,6 +47,7 @@ _REFUSED = {
 _SECOND_NUMBERS = 0x40000000  # x86-64 has each call under a second number from here on
 
 READ = ("cache", "site.secret", "public")
+READ_LATER = ("engines",)  # what appears in it later can be read too, so it must be there
 WRITE = ("teachers",)
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -74,6 +76,9 @@ def fence(folder: Path) -> bool:
         _allow(ruleset, path, rights)
     for name in READ:
         _allow(ruleset, (folder / name).resolve(), _READ_FILE | _READ_DIR)  # a cache may be a link to a larger disk
+    for name in READ_LATER:
+        (folder / name).mkdir(mode=0o700, exist_ok=True)
+        _allow(ruleset, folder / name, _READ_FILE | _READ_DIR)
     for name in WRITE:
         (folder / name).mkdir(mode=0o700, exist_ok=True)
         _allow(ruleset, folder / name, rights)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
-from client.errors import TrainerFailedError, TrainingStoppedError
+from client.errors import MemoryEndedError, TrainerFailedError, TrainingStoppedError
 from client.installation.config import SpeedSection
 from client.installation.folder import SiteFolder
 from client.processes.child_process import end
@@ -24,6 +24,7 @@ LOOK_EVERY_S: Final = 0.1  # whether training may go on
 ANSWER_S: Final = 600.0  # to a question without a deadline of its own
 PATIENCE_S: Final = 1.0  # for an orderly end
 KILLED_S: Final = 10.0  # for the kernel to take a killed process away
+KILLED: Final = "signal 9"
 REPLY_S: Final = 60.0  # from the first byte of an answer to its last
 _log = logging.getLogger("fedward.agent")
 
@@ -62,7 +63,8 @@ class TrainerProcess:
         """Return the trainer's answer. ``body``: flat bytes; comes back released, because it may be large.
 
         ``deadline_unix_s``: when nobody wants the answer any more; ten minutes from now if not given.
-        Raises: the trainer's own FedwardError; TrainerFailedError when it ended, met a fault or was late;
+        Raises: the trainer's own FedwardError; TrainerFailedError when it ended, met a fault or was late, of these
+        MemoryEndedError when it was killed or said so;
         TrainingStoppedError when ``ended_by_staff`` said so, before the deadline.
         """
         self._deadline_unix_s = time.time() + ANSWER_S if deadline_unix_s is None else deadline_unix_s
@@ -71,6 +73,8 @@ class TrainerProcess:
             head, reply = self._asked(process, question, body, max_body_bytes)
         except ChannelClosedError:
             status = self._end()
+            if status == KILLED:  # by the system when memory ends: training goes first (``client.trainer.fence``)
+                raise MemoryEndedError(f"the process that trains ended ({status}) at work") from None
             raise TrainerFailedError(f"the process that trains ended ({status}) at work") from None
         except BaseException:
             self._end(patience_s=0)  # what it computes now, nobody waits for

@@ -1,12 +1,15 @@
 """``Training`` that is done by the trainer: assignments go out, clipped sums come back; only their size is believed."""
 
+import logging
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from client.errors import TrainerFailedError, TrainingStoppedError
+from client.errors import MemoryEndedError, TrainerFailedError, TrainingStoppedError
+from client.installation.folder import SiteFolder
 from client.learning.assignment import Assignment, Sums
+from client.trainer.memory_limit import halve
 from client.trainer.process import TrainerProcess
 from common.errors import FedwardError
 from common.plan.plan import StudyPlan
@@ -16,6 +19,8 @@ from common.plan.shape import Shapes
 
 WORD_BYTES: Final = 8
 
+_log = logging.getLogger("fedward.agent")
+
 
 class RemoteTraining:
     """The training of one study, in the process of ``trainer`` (``client.learning.assignment.Training``).
@@ -24,9 +29,11 @@ class RemoteTraining:
     ``TrainerProcess.ask``.
     """
 
-    def __init__(self, trainer: TrainerProcess, plan: StudyPlan, shapes: Shapes, *, site_id: str) -> None:
-        self._trainer, self._shapes = trainer, shapes
-        self._plan = plan.digest()
+    def __init__(
+        self, folder: SiteFolder, trainer: TrainerProcess, plan: StudyPlan, shapes: Shapes, *, site_id: str
+    ) -> None:
+        self._folder, self._trainer, self._shapes = folder, trainer, shapes
+        self._study_plan, self._plan, self._at_once = plan, plan.digest(), 1
         self._count_words = count_layout(plan).length
         self._type = np.dtype(np.int64 if plan.privacy.noise is NoisePlacement.LOCAL else np.int32)
         self._assignment = Assignment(0, 0, evaluated=False, scored=False)
@@ -62,7 +69,11 @@ class RemoteTraining:
         length = self._shapes[self._assignment.phase].num_parameters
         expected = counts_bytes + self._type.itemsize * length
         until_s = self._assignment.until_unix_s
-        _, found = self._trainer.ask(question, body, max_body_bytes=expected, deadline_unix_s=until_s)
+        try:
+            _, found = self._trainer.ask(question, body, max_body_bytes=expected, deadline_unix_s=until_s)
+        except MemoryEndedError:
+            self._take_fewer()
+            raise
         if len(found) != expected:
             raise TrainerFailedError(f"the trainer gave {len(found)} bytes; {expected} were expected")
         return found
@@ -73,11 +84,22 @@ class RemoteTraining:
         if self._opened_in == self._trainer.starts:
             return
         try:
-            self._trainer.ask(self._opening)
+            head, _ = self._trainer.ask(self._opening)
         except TrainingStoppedError:
             raise
         except FedwardError:
             # what was made since the trainer started (a cache, public images) is beyond its fence: another may see it
             self._trainer.close()
-            self._trainer.ask(self._opening)
+            head, _ = self._trainer.ask(self._opening)
+        self._at_once = head["at_once"] if type(head.get("at_once")) is int else 1
         self._opened_in = self._trainer.starts
+
+    def _take_fewer(self) -> None:
+        """Let the next attempt take half as many patients side by side: another process opens the study anew."""
+        self._trainer.close()
+        try:
+            half = halve(self._folder, self._study_plan, at_once=self._at_once)
+        except (OSError, FedwardError):
+            _log.error("memory ended in training, and that fewer patients go side by side now cannot be written")
+            return
+        _log.error("memory ended in training with %d patients side by side; from now on %d", self._at_once, half)

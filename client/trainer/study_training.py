@@ -20,13 +20,13 @@ from client.installation.public_images import read_public_images
 from client.learning.assignment import Assignment, Sums
 from client.learning.cached_patients import CachedPatients
 from client.learning.evaluation import count_patients
-from client.learning.phase_settings import phase_settings
 from client.learning.speed import Speed
 from client.learning.teacher_file import keep_teacher, recall_teacher
 from client.learning.training import PhaseTraining, PublicImages
 from client.private_gradients.clipping import LatticeSum
+from client.private_gradients.verdict import VerdictFolder, Verdicts
+from client.trainer.phases import phase_training
 from common.networks.parameters import load
-from common.plan.fitting import lattice_step
 from common.plan.network import travelling_layout
 from common.plan.plan import Site, StudyPlan
 from common.plan.privacy import NoisePlacement
@@ -42,8 +42,9 @@ class StudyTraining:
     """Training and scoring of one study at one site (``client.learning.assignment.Training``).
 
     Models stay loaded between rounds; ``teacher``: the file that keeps a phase's teacher over restarts, None for
-    work that has none; ``own_scores``: the file of this site's own scores, for its staff. The first model of a phase
-    that reaches this site is its first teacher.
+    work that has none; ``own_scores``: the file of this site's own scores, for its staff; ``verdicts``: engines that
+    were chosen before (``client.trainer.measuring``). The first model of a phase that reaches this site is its first
+    teacher.
     """
 
     def __init__(
@@ -56,16 +57,25 @@ class StudyTraining:
         speed: Speed | None = None,
         teacher: Path | None = None,
         own_scores: Path | None = None,
+        verdicts: Verdicts | None = None,
     ) -> None:
         self._plan, self._site, self._patients = plan, site, patients
         self._public, self._speed, self._teacher = public, speed or Speed(), teacher
-        self._own_scores = own_scores
+        self._own_scores, self._verdicts = own_scores, verdicts
         self._counts = count_layout(plan)
         self._training: tuple[int, PhaseTraining] | None = None
 
     @classmethod
-    def open(cls, folder: SiteFolder, plan: StudyPlan, *, site_id: str, speed: Speed | None = None) -> "StudyTraining":
-        """Open cache and public images of an approved study at this site.
+    def open(
+        cls,
+        folder: SiteFolder,
+        plan: StudyPlan,
+        *,
+        site_id: str,
+        speed: Speed | None = None,
+        verdicts: Verdicts | None = None,
+    ) -> "StudyTraining":
+        """Open cache and public images of an approved study at this site. ``verdicts``: None for the folder's own.
 
         Raises: CacheInvalidError, KeyExposedError, and for public images what ``read_public_images`` raises.
         """
@@ -78,6 +88,7 @@ class StudyTraining:
             speed=speed,
             teacher=folder.teacher(plan.digest()),
             own_scores=folder.own_scores(plan.digest()),
+            verdicts=verdicts or VerdictFolder(folder.engines),
         )
 
     def begin(self, assignment: Assignment, model: memoryview) -> tuple[Sums, Sums]:
@@ -125,23 +136,22 @@ class StudyTraining:
 
         The model is loaded before a phase begins, because its first model is also its first teacher.
         """
-        plan, phase = self._plan, self._plan.phases[index]
+        plan = self._plan
         known = self._training[1] if self._training and self._training[0] == index else None
         network = known.network if known else start_network(plan).to(self._speed.device)
         load(network, travelling_layout(network, plan, index), np.frombuffer(model, dtype="<f4"))
         model.release()  # it is in the network now, and may be large
         if known:
             return known
-        local = plan.privacy.noise is NoisePlacement.LOCAL
-        training = PhaseTraining(
+        training = phase_training(
+            plan,
+            index,
+            self._site,
             network,
             self._patients,
-            phase_settings(plan, phase, self._site),
-            lattice_step=None if local else lattice_step(plan),
+            speed=self._speed,
             public=self._public,
-            speed=self._speed.gradients,
-            patients_at_once=self._speed.patients_at_once,
-            input_shape=plan.image.input_shape,
+            verdicts=self._verdicts,
         )
         if self._teacher:
             recall_teacher(self._teacher, training, index)

@@ -32,6 +32,8 @@ class Step(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     STEP_FAILED: _ClassVar[Step]
     STEP_PAUSED: _ClassVar[Step]
     STEP_RESUMED: _ClassVar[Step]
+    STEP_MEASURING: _ClassVar[Step]
+    STEP_MEASURED: _ClassVar[Step]
 CONNECTION_UNSPECIFIED: Connection
 CONNECTION_AWAY: Connection
 CONNECTION_REFUSED: Connection
@@ -51,6 +53,8 @@ STEP_REJECTED: Step
 STEP_FAILED: Step
 STEP_PAUSED: Step
 STEP_RESUMED: Step
+STEP_MEASURING: Step
+STEP_MEASURED: Step
 
 class StatusRequest(_message.Message):
     __slots__ = ()
@@ -141,17 +145,19 @@ class WatchProgressRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ProgressEvent(_message.Message):
-    __slots__ = ("number", "time_s", "step", "plan_digest", "round_number", "code")
+    __slots__ = ("number", "time_s", "step", "plan_digest", "round_number", "code", "left_s")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     TIME_S_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     PLAN_DIGEST_FIELD_NUMBER: _ClassVar[int]
     ROUND_NUMBER_FIELD_NUMBER: _ClassVar[int]
     CODE_FIELD_NUMBER: _ClassVar[int]
+    LEFT_S_FIELD_NUMBER: _ClassVar[int]
     number: int
     time_s: int
     step: Step
     plan_digest: str
     round_number: int
     code: int
-    def __init__(self, number: _Optional[int] = ..., time_s: _Optional[int] = ..., step: _Optional[_Union[Step, str]] = ..., plan_digest: _Optional[str] = ..., round_number: _Optional[int] = ..., code: _Optional[int] = ...) -> None: ...
+    left_s: int
+    def __init__(self, number: _Optional[int] = ..., time_s: _Optional[int] = ..., step: _Optional[_Union[Step, str]] = ..., plan_digest: _Optional[str] = ..., round_number: _Optional[int] = ..., code: _Optional[int] = ..., left_s: _Optional[int] = ...) -> None: ...

@@ -6,6 +6,7 @@ from typing import Any
 
 from common.plan.fitting import PhaseFit, derived_range, says_range
 from common.plan.guarantee import Guarantee, evaluations, noise_to_signal, seen_by
+from common.plan.machines import stated_machines
 from common.plan.phases import Method, Phase
 from common.plan.plan import StudyPlan
 from common.plan.privacy import NoisePlacement
@@ -61,6 +62,7 @@ def summarise(plan: StudyPlan, bought: Guarantee | None, fits: list[PhaseFit]) -
         },
         "phases": [_phase(plan, index, fit) for index, fit in enumerate(fits)],
         "evaluations": evaluations(plan),
+        "machines": stated_machines(plan),
         "result": _result(plan),
         "sites": [site.model_dump() for site in plan.sites],
         "leaves_a_site": LEAVES_A_SITE,

@@ -116,6 +116,16 @@ def checked_summary(plan: StudyPlan, source: str) -> dict[str, Any]:
         return summarise(plan, bought, fits)
 
 
+def machine_line(found: dict[str, Any]) -> str:
+    """Return what a plan needs on one of the stated machines, for a person."""
+    if not found["fits"]:
+        return f"{found['machine']}: TOO SMALL: one patient at a time takes {found['least_mb']} MB"
+    return (
+        f"{found['machine']}: {found['least_mb']} MB for one patient at a time, {found['patient_mb']} MB for each "
+        f"more, {found['patients_at_once']} fit; about {found['round_s']:g} s of computing in a round"
+    )
+
+
 def print_summary(summary: dict[str, Any]) -> None:
     """Print a summary as tables for a person."""
     table = Table(title=escape(f"{summary['study']}: {summary['title']}"), show_header=False, title_justify="left")
@@ -130,6 +140,8 @@ def print_summary(summary: dict[str, Any]) -> None:
     table.add_row("sites", escape("\n".join(_site_line(site) for site in summary["sites"])))
     for phase in summary["phases"]:
         table.add_row(escape(f"phase {phase['name']}"), escape(_lines(phase)))
+    machines = "\n".join(map(machine_line, summary["machines"]))
+    table.add_row("a hospital's machine, estimated", escape(machines))
     table.add_row("leaves a site", escape(_lines(summary["leaves_a_site"])))
     output.print(table)
     output.print(f"signed by {summary['signed_by'] or 'nobody yet'}")

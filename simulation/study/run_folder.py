@@ -5,6 +5,7 @@ hospitals/        scans and label tables     sites/NAME/   a site's folder (keys
 scores.json       test scores by round       comparisons/  the models it is compared with
 coordinator.key   signs roster and plan      report.html   what came of it
 building.json     only while it is built     ready.json    only once it is
+engines/          which engine of gradients is fastest here, found once for all hospitals
 """
 
 import json
@@ -50,6 +51,11 @@ class RunFolder:
     def coordinator_key(self) -> Path:
         """Signs roster and plan; kept apart from the online key."""
         return self.path / "coordinator.key"
+
+    @property
+    def engines(self) -> Path:
+        """What was found out about engines on this machine, once for all hospitals."""
+        return self.path / "engines"
 
     @property
     def ready(self) -> Path:

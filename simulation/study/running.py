@@ -17,7 +17,9 @@ import client.app
 import server.app
 from client.installation.folder import SiteFolder
 from client.learning.speed import Speed
+from client.private_gradients.verdict import KNOWN_HERE, VerdictFolder
 from client.site import Site, forget, keep_open
+from client.trainer.measuring import measure_engines
 from common.files import replace_atomically
 from common.plan.plan import StudyPlan
 from common.trust.identity import read_signing_key
@@ -134,8 +136,13 @@ def run_rounds_over_loopback(
     ending = Ending()
     folders = {site.name: folder.site(site.name) for site in plan.sites}
     speed = Speed(patients_at_once=scenario.running.patients_at_once)
+    if open_site is None:
+        _choose_engines(folder, plan, speed)
     for path in folders.values():
-        keep_open(open_site(path) if open_site else Site.open(path, speed=speed, holds_replies=False))
+        if open_site is None:
+            keep_open(Site.open(path, speed=speed, engines=folder.engines, holds_replies=False))
+        else:
+            keep_open(open_site(path))
     troubles = [draft.fault() for draft in scenario.faults] + list(faults)
     grid = _grid(folder, scenario, folders, faults=troubles, tap=tap)
     set_options(folder.study.path, replace(options, events=AllEvents([options.events, ending])))
@@ -154,6 +161,13 @@ def run_rounds_over_loopback(
     if ending.end is None:
         raise RunInvalidError(f"{folder.path}: the run gave no end; this is a bug")
     return ending.end
+
+
+def _choose_engines(folder: RunFolder, plan: StudyPlan, speed: Speed) -> None:
+    """Try engines before the first order, once for all hospitals: they differ in scans, and none is looked at."""
+    largest = max(plan.sites, key=lambda site: site.labelled_patients + site.unlabelled_patients)
+    _log.info("measuring: engines are tried on made-up patients")
+    measure_engines(plan, largest, speed, VerdictFolder(folder.engines, KNOWN_HERE))
 
 
 def _grid(

@@ -23,6 +23,7 @@ from client.private_gradients import engine as engine_module
 from client.private_gradients.choice import Way
 from client.private_gradients.engine import ENGINES
 from client.private_gradients.settings import SpeedSettings
+from client.private_gradients.verdict import RememberedVerdicts
 from common.networks.errors import NetworkUnsuitableError
 from common.networks.parameters import flatten, layout
 from common.networks.registry import build_network
@@ -380,14 +381,16 @@ class BatchNormNetwork(nn.Module):
         return self.head(self.norm(images).flatten(1))
 
 
-def unproven_book_keeping(engines, problem, stack, *, reference):
+def unproven_book_keeping(engines, problem, stack, **_):
     return Way("book_keeping", ENGINES["book_keeping"], stack.patients, autocast=False)
 
 
 def batch_norm():
     with pytest.MonkeyPatch.context() as patch:  # the engine refuses such a network by itself: take that away first
         patch.setattr(engine_module, "choose", unproven_book_keeping)
-        return largest_move(settings(), make_network=seeded(BatchNormNetwork), removed=EVERYBODY)
+        patch.setattr(engine_module, "KNOWN_HERE", RememberedVerdicts())
+        how = {"make_network": seeded(BatchNormNetwork), "removed": EVERYBODY, "engine": "book_keeping"}
+        return largest_move(settings(), **how)
 
 
 def seeded(network_class):

@@ -118,7 +118,7 @@ def test_a_trainer_that_dies_at_work_is_noise_alone_to_the_federation_charged_an
     assert rounds.spending(north)[0].attempts == {1: EntryKind.SPENT, 2: EntryKind.SPENT}
     [fault] = training_faults(north.folder)
     assert (fault.plan, fault.round_number) == (study.plan.digest(), 1)
-    assert "TrainerFailedError" in fault.fault
+    assert "MemoryEndedError" in fault.fault  # what a SIGKILL means that no person sent
     rounds.run(rounds.begin(study, attempt=3), everybody)
     assert rounds.spending(north)[0].attempts[3] is EntryKind.SPENT
     assert training_faults(north.folder) == [fault]

@@ -1,0 +1,106 @@
+"""What a plan asks of a hospital's machine: memory of the process that trains, and time of a round; without PyTorch.
+
+    one patient   = 4 bytes x rows x (outputs that layers keep + WORKING x the largest layer's)  + one gradient
+    the process   = PyTorch itself + network, teacher and received model + the sum
+
+Outputs are those of the plan's network at the plan's size (``common.networks.outputs``). A hospital that has measured
+knows better (``client.trainer.measuring``); this is for whoever has no machine at hand yet, and errs upwards.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Final
+
+from common.networks.outputs import outputs_of
+from common.plan.phases import Method, Phase
+from common.plan.plan import StudyPlan
+from common.plan.shape import largest_layout
+from common.plan.task import TaskKind
+
+WORKING: Final = 4  # a layer's gradient in and out, a kernel's reordered copies of both
+PROCESS_BYTES: Final = 450e6  # Python, PyTorch and what its kernels prepare, measured
+VALUE_BYTES: Final = 4
+PASSES: Final = 3  # forward once; backward to the inputs and to the weights, as much again each
+USUAL_AT_ONCE: Final = 16  # ``patients_at_once`` of site.toml
+ASK_A_TEACHER: Final = (Method.TEACHER_STUDENT, Method.FIXMATCH, Method.MEAN_TEACHER)
+SHARE: Final = 0.8  # of a machine's memory: the rest is the agent's, the SuperNode's and the system's
+
+
+@dataclass(frozen=True)
+class Machine:
+    """``products_per_s``: multiply-adds that training reaches; estimated for a GPU, where none was measured."""
+
+    name: str
+    memory_bytes: float
+    products_per_s: float
+
+
+STATED: Final = (Machine("8 GB processor", 8e9, 1.2e10), Machine("24 GB GPU", 24e9, 2e12))
+
+
+@dataclass(frozen=True)
+class Need:
+    """``patient_bytes``: of one patient with as many rows as the plan allows; ``process_bytes``: beside all patients.
+
+    ``products``: of one expected round at the hospital that expects most.
+    """
+
+    patient_bytes: float
+    process_bytes: float
+    products: float
+
+    @property
+    def least_bytes(self) -> float:
+        """Without so much nothing can be trained: one patient at a time."""
+        return self.process_bytes + self.patient_bytes
+
+    def at_once(self, memory_bytes: float) -> int:
+        """Return how many patients fit side by side into so much memory for training; 0: not even one."""
+        return max(0, math.floor((memory_bytes - self.process_bytes) / self.patient_bytes))
+
+
+def need_of(plan: StudyPlan) -> Need:
+    """Return what the most demanding phase needs. Raises: NetworkUnsuitableError."""
+    outputs = outputs_of(
+        plan.network.name,
+        size=plan.image.size_px,
+        classes=len(plan.task.classes),
+        width=plan.network.width,
+        channels=plan.image.channels,
+        voxelwise=plan.task.kind is TaskKind.SEGMENTATION,
+    )
+    parameters = largest_layout(plan)
+    rows = max(plan.image.maximum_scans_per_patient * phase.views_per_scan for phase in plan.phases)
+    values = rows * (outputs.kept + WORKING * outputs.largest)
+    vectors = 4 + any(phase.method in ASK_A_TEACHER for phase in plan.phases)  # network, received, sum of 64 bits
+    return Need(
+        patient_bytes=VALUE_BYTES * (values + 2 * parameters),
+        process_bytes=PROCESS_BYTES + VALUE_BYTES * vectors * parameters,
+        products=max(_scans_a_round(plan, phase) for phase in plan.phases) * PASSES * outputs.products,
+    )
+
+
+def stated_machines(plan: StudyPlan) -> list[dict[str, Any]]:
+    """Return, for each of ``STATED``, what the plan needs there and how long a round takes, as plain values."""
+    need = need_of(plan)
+    return [
+        {
+            "machine": machine.name,
+            "least_mb": round(need.least_bytes / 1e6),
+            "patient_mb": round(need.patient_bytes / 1e6),
+            "fits": need.at_once(SHARE * machine.memory_bytes) > 0,
+            "patients_at_once": min(USUAL_AT_ONCE, need.at_once(SHARE * machine.memory_bytes)),
+            "round_s": round(need.products / machine.products_per_s, 1),
+        }
+        for machine in STATED
+    ]
+
+
+def _scans_a_round(plan: StudyPlan, phase: Phase) -> float:
+    """Return the expected passes of a round at the hospital that expects most patients."""
+    patients = max(
+        phase.labelled_sampling_rate * site.labelled_patients
+        + phase.unlabelled_sampling_rate * site.unlabelled_patients
+        for site in plan.sites
+    )
+    return patients * plan.image.maximum_scans_per_patient * phase.views_per_scan * phase.local_steps

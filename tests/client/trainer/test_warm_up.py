@@ -1,0 +1,108 @@
+"""Engines are tried before a study's first order, in a process of its own; an attempt never waits for it."""
+
+import json
+import time
+
+import pytest
+
+from client.agent.progress import ProgressFeed
+from client.agent.watched_site import WatchedSite
+from client.consent.approval import approved_plans
+from client.installation.config import SpeedSection
+from client.installation.folder import SiteFolder
+from client.learning.speed import Speed
+from client.private_gradients.budget import Budget
+from client.private_gradients.settings import EngineName, SpeedSettings
+from client.private_gradients.verdict import RememberedVerdicts
+from client.trainer.measuring import measure_engines
+from client.trainer.warm_up import WarmUp
+from common.control.site_control_pb2 import Step
+from common.plan.shapes_here import shapes_here
+
+
+@pytest.fixture
+def checked(copied):
+    folder = SiteFolder(copied / "north")
+    folder.state.mkdir()
+    return folder, list(approved_plans(folder).values())
+
+
+def warmed_up(folder, studies, *, meanwhile=lambda child: None):
+    """Look until it is over; return what was told."""
+    told: list[tuple[str, int | None]] = []
+    warm_up = WarmUp(folder, SpeedSection(), lambda *what: told.append(what))
+    end = time.monotonic() + 120
+    while not told or told[-1][1] is not None:
+        assert time.monotonic() < end
+        warm_up.look(studies)
+        if warm_up._child is not None:
+            meanwhile(warm_up._child)
+        time.sleep(0.05)
+    warm_up.look(studies)
+    assert not warm_up.is_busy, "once is enough"
+    return told
+
+
+@pytest.mark.slow
+def test_a_plan_s_engines_are_on_disk_before_its_first_order_and_the_time_left_was_told(checked):
+    folder, (study,) = checked
+    told = warmed_up(folder, [study])
+    assert told[0] == (study.plan.digest(), 20)
+    files = list(folder.engines.iterdir())
+    assert files
+    assert all(json.loads(file.read_text())["format"] == "fedward-engine/1" for file in files)
+
+
+def killed(child):
+    child.kill()
+
+
+def test_a_process_that_is_killed_meanwhile_is_one_sentence_and_nothing_else(checked, caplog):
+    folder, (study,) = checked
+    assert warmed_up(folder, [study], meanwhile=killed) == [(study.plan.digest(), None)]
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith(f"no engine was chosen for plan {study.plan.digest()[:12]}: its process ended")
+    assert said.endswith("one patient at a time")
+    assert not folder.engines.exists()
+
+
+@pytest.mark.slow
+def test_a_folder_that_takes_no_file_is_one_sentence(checked, caplog):
+    folder, (study,) = checked
+    folder.engines.write_text("a file where the folder should be")
+    warmed_up(folder, [study])
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith("no engine was chosen for plan")
+
+
+def test_no_order_tries_an_engine_measured_or_not(rounds, study, sites, monkeypatch):
+    def tried(*_, **__):
+        raise AssertionError("an engine was tried inside an attempt")
+
+    monkeypatch.setattr("client.private_gradients.engine.choose", tried)
+    opened = rounds.run(rounds.begin(study), sites)
+    assert opened.participants == rounds.names
+
+
+def test_equal_hospitals_are_measured_once(checked):
+    _, (study,) = checked
+    verdicts, budgets = RememberedVerdicts(), []
+    speed = Speed(gradients=SpeedSettings(EngineName.BOOK_KEEPING))
+    for site in study.plan.sites:
+        budgets.append(Budget())
+        measure_engines(study.plan, site, speed, verdicts, budget=budgets[-1])
+    assert budgets[0].spent_s > 0
+    assert [budget.spent_s for budget in budgets[1:]] == [0] * (len(budgets) - 1)
+
+
+def test_the_agent_says_that_it_measures_and_how_long_at_most(checked):
+    folder, _ = checked
+    feed = ProgressFeed()
+    site = WatchedSite(folder, SpeedSection(), feed, shapes_here)
+    try:
+        site._measuring("ab" * 32, 14)
+        assert (feed.last.step, feed.last.left_s) == (Step.STEP_MEASURING, 14)
+        site._measuring("ab" * 32, None)
+        assert feed.last.step == Step.STEP_MEASURED
+    finally:
+        site.close()
