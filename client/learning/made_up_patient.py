@@ -8,7 +8,10 @@ from client.learning.training_settings import Task, TrainingSettings
 
 
 def made_up_scans(settings: TrainingSettings, input_shape: tuple[int, ...], stratum: Stratum) -> PatientScans:
-    """Return one scan of ``input_shape``, (channels, *size): public random numbers in [0, 1), with a label in the labelled stratum."""
+    """Return one scan, public random numbers in [0, 1), with a label in the labelled stratum.
+
+    ``input_shape``: (channels, *size) of an image.
+    """
     image = torch.rand(1, *input_shape, generator=torch.Generator().manual_seed(0))
     label = 0 if stratum is Stratum.LABELLED else UNKNOWN
     shape: tuple[int, ...] = (1,)

@@ -26,6 +26,7 @@ from client.trainer.memory_limit import keep_measured, measured_bytes
 from client.trainer.phases import phase_training
 from common.errors import ExitCode, FedwardError
 from common.faults import fault_without_text
+from common.files import parsed_json
 from common.plan.machines import SHARE, need_of
 from common.plan.plan import Site, StudyPlan
 from common.plan.shape import phase_layouts
@@ -96,7 +97,7 @@ def main() -> None:
     os.umask(0o077)
     os.nice(NICENESS)
     try:
-        asked = json.loads(sys.stdin.buffer.readline())
+        asked = parsed_json(sys.stdin.buffer.readline())
         plan = StudyPlan.model_validate_json(asked["plan"], strict=False)
         speed = speed_of(SpeedSection.model_validate_json(asked["speed"], strict=False))
         site = next(site for site in plan.sites if site.name == asked["site"])

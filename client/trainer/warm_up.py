@@ -13,6 +13,7 @@ from client.consent.approval import CheckedPlan
 from client.installation.config import SpeedSection
 from client.installation.folder import SiteFolder
 from client.processes.child_process import end
+from common.files import parsed_json
 from common.flower.environment import child_environment
 
 PATIENCE_S: Final = 0.0
@@ -113,7 +114,7 @@ class WarmUp:
 
 def _read(line: bytes) -> dict[str, Any]:
     with suppress(ValueError):
-        found = json.loads(line)
+        found = parsed_json(line)
         if isinstance(found, dict):
             return found
     return {}
