@@ -19,11 +19,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from client.installation.folder import SiteFolder
+from client.installation.joining import join
 from client.installation.setup import set_up
 from common.errors import ExitCode
 from common.flower.environment import child_environment
 from common.flower.pointer import FLOWER_VERSION, pointer_digest
-from common.trust.identity import read_signing_key
+from common.trust.identity import fingerprint, read_signing_key
 from common.trust.kit import Kit, signed_kit
 from common.trust.roster import Roster, signed_roster
 from server.federation.certificates import new_authority
@@ -90,8 +91,9 @@ def joined(proxy: Proxy) -> Iterator[SiteFolder]:
     sites = {name: Ed25519PrivateKey.generate().public_key() for name in ("east", "south")}
     sites["north"] = read_signing_key(folder.key).public_key()
     roster = signed_roster(Roster("lungs", 1, coordinator.public_key(), sites), coordinator)
-    folder.roster.write_bytes(roster)
-    folder.kit.write_bytes(make_kit(coordinator, roster, flwr=FLOWER_VERSION))
+    kit = place / "kit.json"
+    kit.write_bytes(make_kit(coordinator, roster, flwr=FLOWER_VERSION))
+    join(folder, kit, spoken=lambda: fingerprint(coordinator.public_key()))
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     text = folder.config.read_text().replace("runtime_port = 9094", f"runtime_port = {port}")
