@@ -30,6 +30,11 @@ DIFFERENT = {
     "Hounsfield units": (WINDOW, ("intensity", "window_hu")),
     "another rule of brightness": ({"intensity": "luminance"}, ("intensity",)),
     "other percentiles": ({"percentiles": (0.0, 100.0)}, ("percentiles",)),
+    "three colours": ({"intensity": "luminance", "channels": 3}, ("channels", "intensity")),
+    "uptake of PET": (
+        {"modalities": ("PT",), "intensity": "suv_range", "range_suv": (0.0, 15.0)},
+        ("intensity", "modalities", "range_suv"),
+    ),
     "images as the detector measured them": ({"presentation": "for_processing"}, ("presentation",)),
 }
 
