@@ -21,14 +21,15 @@ MATERIAL_START = "MAT_"
 def check_hounsfield(dataset: Dataset, module: ImageModule, frame_index: int) -> None:
     """Refuse a frame whose rescaled values are not, or cannot be known to be, Hounsfield units.
 
-    HU: a CT image with slope and intercept (or a modality lookup table) whose RescaleType is HU or absent (it became
-    part of the standard later than CT), and no map of a material.
+    HU: a grey CT image with slope and intercept (or a modality lookup table) whose RescaleType is HU or absent (it
+    became part of the standard later than CT), and no map of a material.
     Raises: Rejected(not_hounsfield).
     """
     unit = _unit(dataset, frame_index)
     kinds = words(dataset, "ImageType") + _frame_type(dataset, frame_index)
     is_map = any(kind.startswith(MATERIAL_START) or kind in MATERIAL_WORDS for kind in kinds)
-    if module.modality != "CT" or unit is None or is_map or unit not in ("", *HOUNSFIELD):
+    is_ct = module.modality == "CT" and not module.in_colour
+    if not is_ct or unit is None or is_map or unit not in ("", *HOUNSFIELD):
         raise Rejected(RejectCode.NOT_HOUNSFIELD)
 
 

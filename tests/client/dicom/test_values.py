@@ -104,6 +104,10 @@ NOT_HOUNSFIELD = {
     "unspecified units": rescaled_as("US"),
     "milligrams of iodine": rescaled_as("MGML"),
     "modified Hounsfield units": rescaled_as("HU_MOD"),
+    "a picture in colour": lambda d: d.update(
+        {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "PlanarConfiguration": 0, "BitsAllocated": 8}
+        | {"BitsStored": 8, "HighBit": 7, "PixelData": bytes(3 * d.Rows * d.Columns)}
+    ),
     "a map of a material": lambda d: setattr(d, "ImageType", ["DERIVED", "PRIMARY", "AXIAL", "MAT_SPECIFIC"]),
 }
 
