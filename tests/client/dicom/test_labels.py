@@ -39,7 +39,7 @@ REFUSED = {
     "a key type that does not exist": (HEADER + "Patient,7,normal\n", "row 2"),
     "a row that is too short": (HEADER + "PatientID,7\n", "row 2"),
     "a key that is empty": (HEADER + "PatientID,,normal\n", "row 2"),
-    "a header alone, as a failed export leaves it": (HEADER, "no row below its header, so nothing was changed"),
+    "a header alone, as a failed export leaves it": (HEADER, "a header and no row, so no label was changed"),
     "a quote that never ends": (HEADER + 'PatientID,"7,normal\n', "not well-formed"),
 }
 
