@@ -18,7 +18,7 @@ from common.plan.shape import largest_layout
 from common.plan.task import TaskKind
 
 WORKING: Final = 4  # a layer's gradient in and out, a kernel's reordered copies of both
-PROCESS_BYTES: Final = 450e6  # Python, PyTorch and what its kernels prepare, measured
+PROCESS_BYTES: Final = 450e6  # Python and PyTorch before a model (an agent: 400 to 430 MB), with some room
 VALUE_BYTES: Final = 4
 PASSES: Final = 3  # forward once; backward to the inputs and to the weights, as much again each
 USUAL_AT_ONCE: Final = 16  # ``patients_at_once`` of site.toml

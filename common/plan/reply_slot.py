@@ -17,7 +17,7 @@ from common.plan.plan import Site, StudyPlan
 from common.plan.privacy import NoisePlacement
 from common.plan.selection import HELD_OUT_SHARE
 
-START_S: Final = 2.0  # choice of an engine, first scans, a process that must be started
+START_S: Final = 2.0  # first scans, a process that must be started
 # Seconds of one forward and backward pass of one scan, for each pixel and unit of width; measured 1e-7, 2.8e-7, 4.4e-7.
 COST_S: Final = {"small_cnn": 2.5e-7, "residual": 6e-7}
 COST_OF_OTHERS_S: Final = 1e-6
