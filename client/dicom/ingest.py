@@ -18,7 +18,14 @@ from client.dicom.errors import CacheInvalidError
 from client.dicom.images import read_images
 from client.dicom.index import Index
 from client.dicom.label_table import LabelTable
-from client.dicom.labels import LabelSource, explain_unmatched, label_words, read_labels, refuse_ambiguous
+from client.dicom.labels import (
+    LabelSource,
+    explain_unmatched,
+    label_words,
+    read_labels,
+    refuse_ambiguous,
+    refuse_empty,
+)
 from client.dicom.opt_outs import OptOuts
 from client.dicom.person_decisions import load_rules, save_rules
 from client.dicom.person_rules import PersonRules
@@ -71,6 +78,8 @@ def ingest(
     with _opened(cache, secret, settings, rules, dry_run=dry_run) as (folder, store):
         store.know_files(found)
         former = LabelTable.load(folder.path, folder.vault) if folder else LabelTable()
+        if label_source:
+            refuse_empty(label_source, len(former.rows))
         segments = label_words(label_meanings, settings).segments or former.segments
         readers = Readers(source, settings, secret, workers, store.rules)
         if settings.reads_headers_first:

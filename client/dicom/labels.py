@@ -114,11 +114,19 @@ def _rows(text: str, words: LabelWords) -> list[Row]:
         if key_type not in KEY_TYPES or not key:
             raise LabelsInvalidError(f"row {number} of the label table: key_type must be one of {', '.join(KEY_TYPES)}")
         rows.append((key_type, key, columns.label_of(stripped)))
-    if not rows:
-        raise LabelsInvalidError(
-            "the label table has a header and no row, so no label was changed; was its export cut?"
-        )
     return rows
+
+
+def refuse_empty(source: LabelSource, known: int) -> None:
+    """Refuse a table without rows where labels are known: a hospital without any has such a table, a cut export too.
+
+    ``known``: labels of the last table. Raises: LabelsInvalidError.
+    """
+    if not source.rows and known:
+        raise LabelsInvalidError(
+            f"the label table has a header and no row, but {known} labels are known here, so nothing was changed; "
+            "was its export cut?"
+        )
 
 
 def _plain(cell: str) -> str:

@@ -94,6 +94,8 @@ SIZES = (
     ),
 )
 
+# A palette holds colours, no Hounsfield units, whatever its tables say.
+NO_PALETTE = (Code.PALETTE, Code.PIXEL_MODULE, Code.NOT_HOUNSFIELD)
 BITS = (
     changed("twenty_bits_in_sixteen", unsigned(STORED, 20), Code.PIXEL_MODULE),
     changed("twelve_bits_allocated", unsigned(ALLOCATED, 12), Code.PIXEL_MODULE),
@@ -105,10 +107,8 @@ BITS = (
     changed("three_samples_of_grey", unsigned(SAMPLES, 3), Code.PIXEL_MODULE),
     changed("colour_with_one_sample", lambda r: r.put(PHOTOMETRIC, "CS", "RGB"), Code.PIXEL_MODULE),
     changed("no_photometric_interpretation", lambda r: r.drop(PHOTOMETRIC), Code.PIXEL_MODULE, Code.MISSING_ATTRIBUTE),
-    changed(
-        "a_palette_without_tables", lambda r: r.put(PHOTOMETRIC, "CS", "PALETTE COLOR"), Code.PALETTE, Code.PIXEL_MODULE
-    ),
-    changed("a_palette_that_lies", lambda r: palette(r, entries=65536, held=2), Code.PALETTE, Code.PIXEL_MODULE),
+    changed("a_palette_without_tables", lambda r: r.put(PHOTOMETRIC, "CS", "PALETTE COLOR"), *NO_PALETTE),
+    changed("a_palette_that_lies", lambda r: palette(r, entries=65536, held=2), *NO_PALETTE),
     changed("a_modality_table_that_lies", lookup_table, Code.RESCALE),
 )
 

@@ -54,7 +54,7 @@ def used(two_rounds, tmp_path) -> Path:
 @pytest.fixture
 def east(used) -> SiteFolder:
     folder = SiteFolder(used / "east")
-    folder.config.write_text('[site]\nname = "east"\n')
+    folder.config.write_text('format = "fedward-site/1"\n[site]\nname = "east"\n')
     return folder
 
 

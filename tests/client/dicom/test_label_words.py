@@ -142,3 +142,21 @@ def test_a_table_of_which_no_row_fits_changes_nothing(tmp_path, scan, settings_w
 
     assert labelled("P1,lesion") == (False, 1, 1)
     assert labelled("P9,normal") == (True, 1, 1)
+    with pytest.raises(LabelsInvalidError, match="but 1 labels are known here, so nothing was changed"):
+        labelled("")
+    assert Cache.open(tmp_path / "c", secret).records[0].label == 1
+
+
+def test_a_hospital_without_labels_may_have_a_table_without_rows(tmp_path, scan, settings_with, secret):
+    (tmp_path / "scans").mkdir()
+    (tmp_path / "scans" / "a.dcm").write_bytes(scan())
+    (tmp_path / "labels.csv").write_text("PatientID,label\n")
+    for _ in range(2):
+        report = ingest(
+            tmp_path / "scans",
+            tmp_path / "c",
+            settings=settings_with(),
+            secret=secret,
+            labels=tmp_path / "labels.csv",
+        )
+        assert (report.records, report.labelled_patients) == (1, 0)
