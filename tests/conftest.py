@@ -1,5 +1,6 @@
 """Fixtures that several folders of tests share."""
 
+import logging
 import os
 import tomllib
 from collections.abc import Iterator
@@ -40,9 +41,10 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _the_consoles_still_print() -> Iterator[None]:
-    """No test may leave the programs' consoles bound elsewhere: tests after it would read nothing."""
+def _consoles_and_logs_still_speak() -> Iterator[None]:
+    """No test may leave consoles bound elsewhere or logs mute: tests after it would read nothing."""
     yield
+    assert logging.root.manager.disable == logging.NOTSET
     for console in (output, errors):
         assert console._file is None  # rich has no other way to ask: reading ``file`` gives today's stream
         assert not console.quiet

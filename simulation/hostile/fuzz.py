@@ -116,9 +116,14 @@ def main(
     as_json: JsonOption = False,
 ) -> None:
     """Feed every parser with hostile bytes; exit 1 if one does anything but return or refuse."""
-    warnings.simplefilter("ignore")  # pydicom's and nibabel's, for each image
+    before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
-    found = fuzz(minutes * 60, seed)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pydicom's and nibabel's, for each image
+            found = fuzz(minutes * 60, seed)
+    finally:
+        logging.disable(before)
     print_json(found) if as_json else output.print(str(found), markup=False)
     if found["findings"]:
         raise typer.Exit(1)
