@@ -1,5 +1,6 @@
 """Four hospitals with drawn scans in encrypted caches and an approved plan, and a server session for their rounds."""
 
+import hashlib
 import shutil
 import time
 from collections.abc import Callable
@@ -24,7 +25,6 @@ from common.plan.signing import sign_plan
 from common.secagg.messages import decode
 from common.secagg.refusals import Check
 from common.secagg.stages import SITE_SENDS, Kind
-from common.trust.identity import create_secret_file
 from common.trust.roster import read_roster, signed_roster
 from server.attempts.orders import new_order
 from server.model.state import start_state
@@ -98,7 +98,8 @@ def prepared(prepare) -> Path:
 def prepare_site(folder: SiteFolder, scan_folder: Path, study: StudyFolder, key: bytes) -> None:
     folder.path.mkdir(mode=0o700)
     write_new(folder.key, key, 0o600)
-    secret = create_secret_file(folder.secret)
+    secret = hashlib.sha256(b"site secret of " + folder.path.name.encode()).digest()  # decides who is held out
+    write_new(folder.secret, secret, 0o600)
     folder.roster.write_bytes(study.roster.read_bytes())
     folder.policy.write_text('format = "fedward-policy/1"\nepsilon_ceiling = 20.0\n')
     plan = read_plan(study.plan)
