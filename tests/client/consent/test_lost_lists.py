@@ -31,7 +31,7 @@ ANNA, BEN, CARA = ("1" * 32, "2" * 32, "3" * 32)
 @pytest.fixture
 def east(copied) -> SiteFolder:
     folder = SiteFolder(copied / "east")
-    folder.config.write_text('[site]\nname = "east"\n')
+    folder.config.write_text('format = "fedward-site/1"\n[site]\nname = "east"\n')
     return folder
 
 
