@@ -62,6 +62,10 @@ def begin_again(
             f"{lost}: nothing is lost, so nothing begins again and nothing was changed; `fedward-site check` shows the "
             f"rest{known}"
         )
+    if shown_elsewhere and lost not in TIGHTENING:
+        raise PlanInvalidError(f"--shown-elsewhere belongs to ledger and journal, not to {lost}; leave it out")
+    if plan_files and lost is not Lost.LEDGER:
+        raise PlanInvalidError(f"--plan belongs to the ledger, not to {lost}; leave it out")
     if lost is not Lost.AUDIT and traces.audit is None:
         raise RecordLostError("the audit log cannot be read, so no decision can be written down: decide on it first")
     if lost not in {Lost.AUDIT, Lost.LEDGER} and traces.ledger is None:

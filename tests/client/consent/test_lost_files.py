@@ -26,6 +26,7 @@ from client.ledger.ledger import Ledger
 from client.site import Site
 from client.status_page.facts import SiteReader
 from client.status_page.page import site_page
+from common.plan.errors import PlanInvalidError
 from common.plan.guarantee import guarantee
 from common.secagg.refusals import Check
 from common.trust.identity import create_secret_file, read_secret_file
@@ -260,6 +261,14 @@ def test_what_the_coordinators_heads_show_begins_ledger_and_journal_again_and_no
     else:
         with pytest.raises(RecordLostError, match="nothing is lost"):
             decide(east, lost, "--shown-elsewhere")
+
+
+@pytest.mark.parametrize("option", [("--shown-elsewhere",), ("--plan", "study.toml")])
+def test_an_option_that_would_change_nothing_is_refused(option, east):
+    lose(east, Lost.OUTBOX)
+    with pytest.raises(PlanInvalidError, match=f"{option[0]} belongs to"):
+        decide(east, Lost.OUTBOX, *option)
+    assert not east.outbox.exists()
 
 
 @pytest.mark.parametrize("lost", [Lost.LEDGER, Lost.JOURNAL])
