@@ -1,0 +1,1 @@
+"""Public encoders that a coordinator offers to the hospitals of a federation."""
