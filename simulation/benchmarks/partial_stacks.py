@@ -24,7 +24,7 @@ from client.private_gradients.verdict import RememberedVerdicts
 from common.networks.parameters import layout
 from common.networks.registry import build_network
 from common.terminal import JsonOption, output, print_json, run
-from simulation.benchmarks.training import cross_entropy
+from simulation.benchmarks.training_subjects import cross_entropy
 
 AT_ONCE: Final = 16  # as a site has it
 SAMPLED: Final = (1, 2, 3, 5, 8, 13, 17, 32, 64)

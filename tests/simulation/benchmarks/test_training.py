@@ -8,35 +8,38 @@ import torch
 
 from client.private_gradients.engine import PrivateGradient
 from common.networks.parameters import layout
-from simulation.benchmarks import training, training_steps
+from simulation.benchmarks import training, training_steps, training_subjects
 from simulation.benchmarks.peak_memory import peak_mb
-from simulation.benchmarks.training_steps import OpacusStep, OurStep, PlainStep
+from simulation.benchmarks.training_steps import OpacusGhostStep, OpacusStep, OurStep, PlainStep
 
-SMALL = training.Subject("tiny", "small_cnn", dimensions=2, width=4, size=8, patients=3, patients_per_stack=2)
+SMALL = training_subjects.Subject("tiny", "small_cnn", 2, width=4, size=8, patients=3, patients_per_stack=2)
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_json_has_the_agreed_shape_and_all_four_networks(capsys):
+def test_json_has_the_agreed_shape_and_a_row_for_each_network(capsys):
     training.training(repeats=1, small=True, as_json=True)
     rows = json.loads(capsys.readouterr().out)["rows"]
-    assert [row["model"] for row in rows] == ["small_cnn", "residual", "unet", "cnn_3d"]
+    assert len(rows) == len(training_subjects.IMAGES_OF_28) + len(training_subjects.HOSPITAL_SIZE)
     for row in rows:
-        assert {"model", "ratio_to_plain", "opacus_ratio_to_plain", "peak_mb"} <= set(row)
+        agreed = "model parameters size patients ratio_to_plain opacus_ratio_to_plain opacus_ghost_ratio_to_plain"
+        assert {*agreed.split(), "peak_mb", "plain_peak_mb", "trial_cpu_s"} <= set(row)
         assert row["ratio_to_plain"] > 0
         assert row["peak_mb"] > 0
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_without_noise_and_clip_the_two_private_steps_take_the_plain_step(monkeypatch):
+def test_without_noise_and_clip_the_private_steps_take_the_plain_step(monkeypatch):
     monkeypatch.setattr(training_steps, "CLIPPING_NORM", 50.0)
+    monkeypatch.setattr(training_steps, "NOISE_MULTIPLIER", 0.0)
     monkeypatch.setattr(training_steps.torch, "normal", lambda mean, deviation, shape: torch.zeros(shape))
     images, labels = SMALL.scans()
-    networks = [SMALL.build() for _ in range(3)]
-    ours = OurStep(networks[1], images, labels, training.cross_entropy, patients_per_stack=2)
+    networks = [SMALL.build() for _ in range(4)]
+    ours = OurStep(networks[1], images, labels, training_subjects.cross_entropy, patients_per_stack=2)
     monkeypatch.setattr(ours._randomness, "lattice_noise", lambda count, **_: np.zeros(count, dtype=np.int64))
-    steps = [PlainStep(networks[0], images, labels, training.cross_entropy), ours]
-    steps.append(OpacusStep(networks[2], images, labels, training.cross_entropy))
+    steps = [PlainStep(networks[0], images, labels, training_subjects.cross_entropy), ours]
+    steps.append(OpacusStep(networks[2], images, labels, training_subjects.cross_entropy))
+    steps.append(OpacusGhostStep(networks[3], images, labels, training_subjects.cross_entropy))
     start = weights(networks[0])
     for step in steps:
         step()
@@ -66,6 +69,6 @@ def test_people_can_see_which_engine_was_taken():
     images, labels = SMALL.scans()
     gradient = PrivateGradient(network, layout(network))
     assert gradient.engine_names == []
-    step = OurStep(network, images, labels, training.cross_entropy, patients_per_stack=2)
+    step = OurStep(network, images, labels, training_subjects.cross_entropy, patients_per_stack=2)
     step()
     assert step.engine in {"loop", "vmap", "book_keeping"}
