@@ -14,7 +14,7 @@ ADVISORIES ?=
 WHAT := $(if $(WHEELHOUSE),fedward,--group dev -e .)
 
 .DEFAULT_GOAL := help
-.PHONY: audit help install demo test test-slow mutants check lint types imports coverage wheelhouse clean
+.PHONY: audit help install demo test test-slow mutants gpu-check check lint types imports coverage wheelhouse clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ test-slow: $(STAMP) ## run the slow tests
 
 mutants: $(STAMP) ## plant faults in what the promise rests on; fails if the tests miss one (minutes)
 	@$(BIN)/python tests/mutants/plant.py --workers $(WORKERS)
+
+gpu-check: ## check private training on this machine's GPU (8 minutes; needs only PyTorch for CUDA: PYTHON=)
+	@$(PYTHON) -m simulation.benchmarks.gpu --json gpu-check.json
 
 check: lint types imports ## lint, types, import rules (under a minute)
 

@@ -101,7 +101,7 @@ class SiteFolder:
 
     @property
     def engines(self) -> Path:
-        """What was found out about engines on this machine (``client.private_gradients.verdict``); may be deleted."""
+        """What was found out about engines here (``client.private_gradients.verdict_folder``); may be deleted."""
         return self.path / "engines"
 
     @property

@@ -229,9 +229,7 @@ class PrivateGradient:
             failure = self._compiled_of(problem).failure
             reason = f"it failed ({failure})" if failure else f"{way.name} is faster or more exact"
             _log.warning("torch.compile is not used: %s; the gradients and their clip are the same without it", reason)
-        return Verdict.model_validate(
-            {"engine": str(way.name), "patients": way.patients, "autocast": way.autocast, "smaller": way.smaller}
-        )
+        return Verdict(engine=str(way.name), patients=way.patients, autocast=way.autocast, smaller=way.smaller)
 
     def _compiled_of(self, problem: Problem) -> CompiledGradients:
         """Return the compiled engine of a criterion: it belongs to one, so it is not shared."""

@@ -6,7 +6,8 @@ from pathlib import Path
 from client.consent.open_studies import OpenStudy
 from client.installation.folder import SiteFolder
 from client.learning.speed import Speed
-from client.private_gradients.verdict import KNOWN_HERE, VerdictFolder
+from client.private_gradients.verdict import KNOWN_HERE
+from client.private_gradients.verdict_folder import VerdictFolder
 from client.round_work import StudyWork
 from client.trainer.device_memory import free_on
 from client.trainer.memory_limit import limit_of

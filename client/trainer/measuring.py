@@ -20,7 +20,8 @@ from client.installation.config import SpeedSection
 from client.learning.patients import NoPatients
 from client.learning.speed import Speed, speed_of
 from client.private_gradients.budget import Budget
-from client.private_gradients.verdict import RememberedVerdicts, VerdictFolder, Verdicts
+from client.private_gradients.verdict import RememberedVerdicts, Verdicts
+from client.private_gradients.verdict_folder import VerdictFolder
 from client.trainer.device_memory import free_on, peak_of
 from client.trainer.memory_limit import keep_measured, measured_bytes
 from client.trainer.phases import phase_training

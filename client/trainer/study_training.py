@@ -24,7 +24,8 @@ from client.learning.speed import Speed
 from client.learning.teacher_file import keep_teacher, recall_teacher
 from client.learning.training import PhaseTraining, PublicImages
 from client.private_gradients.clipping import LatticeSum
-from client.private_gradients.verdict import VerdictFolder, Verdicts
+from client.private_gradients.verdict import Verdicts
+from client.private_gradients.verdict_folder import VerdictFolder
 from client.trainer.phases import phase_training
 from common.networks.parameters import load
 from common.plan.network import travelling_layout

@@ -17,7 +17,8 @@ import client.app
 import server.app
 from client.installation.folder import SiteFolder
 from client.learning.speed import Speed
-from client.private_gradients.verdict import KNOWN_HERE, VerdictFolder
+from client.private_gradients.verdict import KNOWN_HERE
+from client.private_gradients.verdict_folder import VerdictFolder
 from client.site import Site, forget, keep_open
 from client.trainer.measuring import measure_engines
 from common.files import replace_atomically

@@ -16,7 +16,8 @@ from client.private_gradients.loop import loop_gradients
 from client.private_gradients.problem import Problem
 from client.private_gradients.settings import EngineName, SpeedSettings
 from client.private_gradients.stacks import PatientRows, rows_together, stack_patients
-from client.private_gradients.verdict import RememberedVerdicts, Verdict, VerdictFolder
+from client.private_gradients.verdict import RememberedVerdicts, Verdict
+from client.private_gradients.verdict_folder import VerdictFolder
 from client.private_gradients.way import Way
 from common.networks.parameters import layout, train_only
 from common.networks.registry import build_network
@@ -281,7 +282,7 @@ def test_a_damaged_file_is_made_again_with_a_note(damage, tmp_path, monkeypatch,
 @pytest.mark.parametrize("sizes", [(4, (4,)), (2, (4,)), (8, (2, 4)), (0, ()), (1 << 13, ())])
 def test_sizes_of_parts_that_make_no_sense_are_refused(sizes):
     with pytest.raises(ValueError, match=r"patients|sizes"):
-        Verdict.model_validate({"engine": "vmap", "patients": sizes[0], "smaller": sizes[1], "autocast": False})
+        Verdict(engine="vmap", patients=sizes[0], smaller=tuple(sizes[1]), autocast=False)
 
 
 def test_what_nobody_measured_is_done_one_at_a_time_and_nothing_is_tried_at_work(tmp_path, monkeypatch):
