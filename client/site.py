@@ -21,8 +21,8 @@ from client.consent.open_studies import OpenStudies, OpenStudy
 from client.installation.audit_log import audit
 from client.installation.errors import NotEnrolledError
 from client.installation.folder import SiteFolder
+from client.installation.outbox import HELLO, Outbox
 from client.learning.speed import Speed
-from client.outbox import HELLO, Outbox
 from client.round_work import StudyWork
 from client.secagg.journal import SiteJournal
 from client.secagg.session import SiteSession

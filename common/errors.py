@@ -58,6 +58,7 @@ class ExitCode(IntEnum):
     NOISE_INVALID = 56
     TRAINER_FAILED = 57
     RECORD_LOST = 58
+    ENCODER_INVALID = 59
     # secure aggregation (60-69)
     PROTOCOL_REFUSED = 60
     PROTOCOL_ABORTED = 61

@@ -28,6 +28,7 @@ settings.load_profile("fedward")
 os.environ.setdefault(
     "FEDWARD_ALLOW_ROOT", "1"
 )  # tests of the programs run in containers, where root is nobody outside
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # some tests open exported models with onnxruntime alone
 REPOSITORY = Path(__file__).resolve().parent.parent
 PATIENTS = ["east=200,0", "north=100,900", "south=50,500", "west=0,1000"]
 

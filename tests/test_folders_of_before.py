@@ -17,8 +17,8 @@ from client.dicom.cache import Cache
 from client.installation.audit_log import audit_links
 from client.installation.config import read_site_config
 from client.installation.folder import SiteFolder
+from client.installation.outbox import Outbox
 from client.ledger.ledger import Ledger
-from client.outbox import Outbox
 from client.secagg.journal import SiteJournal
 from common.secagg.stages import Kind
 from common.trust.identity import read_secret_file, read_signing_key

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from client.installation.errors import NotEnrolledError
 from client.installation.folder import SiteFolder
-from client.outbox import NAME
+from client.installation.outbox import NAME
 from common.terminal import JsonOption, output, print_json
 from common.trust.hash_chain import HashChain
 

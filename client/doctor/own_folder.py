@@ -11,9 +11,9 @@ from client.doctor.findings import Finding, advice, fine, stop
 from client.installation.audit_log import AUDIT_NAME, audit_links
 from client.installation.config import read_site_config
 from client.installation.folder import SiteFolder
+from client.installation.outbox import NAME as OUTBOX_NAME
 from client.installation.setup import node_key_line, public_half
 from client.ledger.ledger import Ledger
-from client.outbox import NAME as OUTBOX_NAME
 from common.trust.hash_chain import HashChain
 from common.trust.identity import fingerprint, read_secret_file, read_signing_key
 

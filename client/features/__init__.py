@@ -1,1 +1,1 @@
-"""What a public encoder makes of the scans, kept encrypted beside the cache, so that it is computed once."""
+"""A public encoder at a hospital: its files, onnxruntime behind the fence, and features kept encrypted by the cache."""

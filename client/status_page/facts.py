@@ -19,9 +19,9 @@ from client.consent.continuity.losses import losses, read_traces
 from client.consent.policy import read_policy
 from client.installation.audit_log import AUDIT_NAME
 from client.installation.folder import SiteFolder
+from client.installation.outbox import NAME as OUTBOX_NAME
 from client.ledger.ledger import Ledger
 from client.ledger.report import LedgerReport, report
-from client.outbox import NAME as OUTBOX_NAME
 from client.status_page.background import Background, Known
 from common.control.site_control_pb2 import StatusReply
 from common.errors import FedwardError

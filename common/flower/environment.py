@@ -23,6 +23,7 @@ SILENCE = {
     "FLWR_DISABLE_UPDATE_CHECK": "1",  # a connection to api.flower.ai at every start otherwise
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",  # `uv sync` for each run otherwise
     "RAY_USAGE_STATS_ENABLED": "0",
+    "ORT_DISABLE_TELEMETRY": "1",  # a device identifier in the home folder, and an uploader, otherwise
 }
 
 # glibc (others ignore it): blocks of 4 MB and more go back to the system when they are freed. Without this its limit

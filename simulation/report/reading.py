@@ -7,7 +7,7 @@ from typing import TypeVar
 import numpy as np
 
 from client.installation.folder import SiteFolder
-from client.outbox import Outbox
+from client.installation.outbox import Outbox
 from common.plan.plan import StudyPlan
 from common.plan.schedule import is_closing, is_evaluated, version_before
 from common.privacy.metrics import UNITS_PER_PATIENT

@@ -12,7 +12,7 @@ from flwr.proto.message_pb2 import Message as ProtoMessage
 
 from client.dicom.cache import Cache
 from client.installation.folder import SiteFolder
-from client.outbox import KINDS, Outbox
+from client.installation.outbox import KINDS, Outbox
 from common.flower.messages import from_content
 from common.secagg.messages import decode
 from common.secagg.stages import SITE_SENDS, Kind

@@ -1,7 +1,7 @@
 import pytest
 
 from client.installation.folder import SiteFolder
-from client.outbox import Outbox
+from client.installation.outbox import Outbox
 from common.secagg.refusals import TABLE, Check
 from common.secagg.stages import SITE_RECEIVES, Kind
 from server.study.events import RunState

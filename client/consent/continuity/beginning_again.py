@@ -24,8 +24,8 @@ from client.dicom.kept_opt_outs import KeptOptOuts
 from client.dicom.pseudonyms import secret_check
 from client.installation.audit_log import audit, last_mark
 from client.installation.folder import SiteFolder
+from client.installation.outbox import Outbox
 from client.ledger.ledger import Ledger, Remark
-from client.outbox import Outbox
 from client.secagg.journal import SiteJournal
 from common.errors import FedwardError
 from common.plan.errors import PlanInvalidError

@@ -15,9 +15,9 @@ from typing import Any, Final
 
 from client.installation.audit_log import audit_links
 from client.installation.folder import SiteFolder
+from client.installation.outbox import BEGUN_AGAIN, NAME
 from client.ledger.budget import EntryKind, Spending
 from client.ledger.ledger import Ledger
-from client.outbox import BEGUN_AGAIN, NAME
 from client.secagg.journal import SiteJournal
 from common.secagg.stages import Kind
 from common.trust.hash_chain import HashChain

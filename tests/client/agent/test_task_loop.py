@@ -20,7 +20,7 @@ from client.agent.progress import ProgressFeed
 from client.agent.task_checks import KNOWN_TYPES, Rejection, check_task
 from client.agent.task_loop import TaskLoop
 from client.app import FAULT_CODE, app
-from client.outbox import Outbox
+from client.installation.outbox import Outbox
 from common.control.site_control_pb2 import Connection
 from common.flower.messages import HELLO_TYPE, MESSAGE_TYPES, from_content, hello_question, read_hello, to_content
 from common.flower.pointer import pointer_bundle

@@ -19,10 +19,10 @@ from client.dicom.ingest import ingest
 from client.dicom.settings import IngestSettings
 from client.installation.audit_log import audit_links
 from client.installation.config import default_site_config
+from client.installation.outbox import HELLO, Outbox
 from client.ledger.budget import Stratum
 from client.ledger.errors import LedgerInvalidError
 from client.ledger.ledger import Ledger, charge
-from client.outbox import HELLO, Outbox
 from client.status_page.background import Background
 from client.status_page.facts import SiteReader
 from client.status_page.metrics import site_metrics

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from client.__main__ import main
-from client.outbox import HELLO, KINDS, MAX_HELLO_BYTES, Outbox, OutboxRefusedError
+from client.installation.outbox import HELLO, KINDS, MAX_HELLO_BYTES, Outbox, OutboxRefusedError
 from common.errors import ExitCode
 from common.secagg.messages import Packet
 from common.secagg.stages import Kind
