@@ -25,6 +25,7 @@ from client.learning.views import (
     ViewRange,
     apply_geometry,
     apply_intensity,
+    chosen_rows,
     draw_views,
     hide_patches,
     view,
@@ -73,8 +74,7 @@ class Learner:
         known = patient.labelled
         targets, sure = patient.labels, known
         if self.settings.pseudo_labels and not bool(known.all()):
-            draws = self._draws(patient, randomness, "view for the teacher")
-            answer = self._answers(view(patient.images, draws, WEAK))
+            answer = self._answers(self._view(patient, randomness, "view for the teacher", WEAK))
             targets = torch.where(_column(known, targets), targets, answer.pseudo_label)
             sure = known | answer.confident
         shares = _shares(known) + self._other_weight(known) * _shares(~known)
@@ -112,7 +112,7 @@ class Learner:
     def plain(self, patient: PatientScans, _: PatientRandomness) -> PatientRows:
         """The scans as they are; the target is not used."""
         targets = torch.zeros(len(patient.images), device=patient.images.device)
-        return _rows([patient.images], [targets], _equal_shares(patient))
+        return _rows([patient.unchanged], [targets], _equal_shares(patient))
 
     def _answers(self, weak_view: Tensor) -> pseudo_labels.PseudoLabels:
         several = self.settings.task is Task.MULTI_LABEL
@@ -142,12 +142,18 @@ class Learner:
         """Return view ``number`` of each scan: weak of labelled scans, strong of the others."""
 
         def made(strength: str, limits: ViewRange) -> Tensor:
-            return view(patient.images, self._draws(patient, randomness, f"{strength} view {number}"), limits)
+            return self._view(patient, randomness, f"{strength} view {number}", limits)
 
         if bool(known.all()):
             return made("weak", WEAK)
         strong = made("strong", STRONG)
         return torch.where(_column(known, strong), made("weak", WEAK), strong) if bool(known.any()) else strong
+
+    def _view(self, patient: PatientScans, randomness: PatientRandomness, purpose: str, limits: ViewRange) -> Tensor:
+        """Return one view of each scan; of features one of the rows that were made of weak views beforehand."""
+        if patient.are_features:
+            return chosen_rows(patient.images, randomness.generator(purpose))
+        return view(patient.images, self._draws(patient, randomness, purpose), limits)
 
     def _all_draws(self, patient: PatientScans, randomness: PatientRandomness) -> list[ViewDraws]:
         numbers = range(self.settings.views_per_scan)

@@ -69,4 +69,4 @@ def _answered(network: nn.Module, patient: Scans, most: int) -> Iterator[tuple[P
         part = block.chosen(block.labelled.nonzero().squeeze(1))
         if len(part):
             with torch.no_grad():
-                yield part, network(part.images.to(device)).float().cpu()
+                yield part, network(part.unchanged.to(device)).float().cpu()

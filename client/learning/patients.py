@@ -5,7 +5,7 @@ fixed when the plan is approved. Keys are the site's keyed hashes; they stay in 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor
 from client.dicom.record import Stratum
 
 UNKNOWN: Final = -1  # a scan, or a voxel, that nobody has labelled
+ROW_AXES: Final = 2  # of one scan's features: rows, features; an image has channels and two or three axes more
 
 
 class Scans(Protocol):
@@ -41,13 +42,20 @@ class Scans(Protocol):
 class PatientScans:
     """What one patient contributes to a step.
 
-    Shapes: images (scans, channels, *size) float32 in [0, 1]; labels int64: (scans,) class index for classification,
-    (scans, classes) 0 or 1 for several labels at once, (scans, *size) class of each voxel for segmentation; ``UNKNOWN``
-    where there is no label.
+    Shapes: images (scans, channels, *size) float32 in [0, 1], or what a public encoder made of them, if
+    ``are_features``: (scans, rows, features) float32, the unchanged scan first, then its weak views; labels int64:
+    (scans,) class index for classification, (scans, classes) 0 or 1 for several labels at once, (scans, *size) class of
+    each voxel for segmentation; ``UNKNOWN`` where there is no label.
     """
 
     images: Tensor
     labels: Tensor
+    are_features: bool = False
+
+    @property
+    def unchanged(self) -> Tensor:
+        """Return what the network takes of each scan as it is: (scans, channels, *size) or (scans, features)."""
+        return self.images[:, 0] if self.are_features else self.images
 
     @property
     def labelled(self) -> Tensor:
@@ -61,12 +69,12 @@ class PatientScans:
         """Return the scans at ``indices`` (n,) int64. Raises: ValueError unless each image has its label."""
         if len(self.images) != len(self.labels):
             raise ValueError(f"{len(self.images)} images have {len(self.labels)} labels")
-        return PatientScans(self.images[indices], self.labels[indices])
+        return replace(self, images=self.images[indices], labels=self.labels[indices])
 
     def blocks(self, most: int) -> "Iterator[PatientScans]":
         """Yield the scans, at most ``most`` at a time."""
         for start in range(0, len(self), most):
-            yield PatientScans(self.images[start : start + most], self.labels[start : start + most])
+            yield replace(self, images=self.images[start : start + most], labels=self.labels[start : start + most])
 
     def whole(self) -> "PatientScans":
         """Return these scans."""
@@ -74,7 +82,7 @@ class PatientScans:
 
     def to(self, device: torch.device) -> "PatientScans":
         """Return the scans on ``device``."""
-        return PatientScans(self.images.to(device), self.labels.to(device))
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
 
 
 def labelled_scans(labels: Tensor) -> Tensor:
@@ -109,19 +117,26 @@ class NoPatients:
 class ArrayPatients:
     """Patients held in memory; for simulation, experiments and tests.
 
-    Shapes: images (scans, *size) or (scans, channels, *size), uint8 (divided by 255) or float32; labels as in
-    ``PatientScans``; owners: the patient key of each scan.
+    Shapes: images (scans, *size) or (scans, channels, *size), uint8 (divided by 255) or float32, or (scans, rows,
+    features) float32 if ``are_features``; labels as in ``PatientScans``; owners: the patient key of each scan.
     Raises: ValueError if the three do not have one row for each scan.
     """
 
     def __init__(
-        self, images: NDArray[np.generic], labels: NDArray[np.integer], owners: Sequence[str], *, dimensions: int
+        self,
+        images: NDArray[np.generic],
+        labels: NDArray[np.integer],
+        owners: Sequence[str],
+        *,
+        dimensions: int,
+        are_features: bool = False,
     ) -> None:
         if not len(images) == len(labels) == len(owners):
             raise ValueError(f"{len(images)} images, {len(labels)} labels, {len(owners)} owners: must be equal")
         pixels = torch.from_numpy(np.ascontiguousarray(images))
         scaled = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
-        self._images = scaled.unsqueeze(1) if scaled.ndim == dimensions + 1 else scaled
+        is_grey = scaled.ndim == dimensions + 1 and not are_features
+        self._images, self._are_features = scaled.unsqueeze(1) if is_grey else scaled, are_features
         self._labels = torch.from_numpy(np.ascontiguousarray(labels)).long()
         self._rows: dict[str, list[int]] = {}
         for row, owner in enumerate(owners):
@@ -138,4 +153,4 @@ class ArrayPatients:
     def read(self, patient_key: str) -> PatientScans:
         """Return one patient's scans."""
         rows = self._rows[patient_key]
-        return PatientScans(self._images[rows], self._labels[rows])
+        return PatientScans(self._images[rows], self._labels[rows], self._are_features)

@@ -5,18 +5,20 @@ A label outside of the plan's classes would raise, or on a GPU end the process t
 
 import torch
 
-from client.learning.patients import UNKNOWN, PatientScans
+from client.learning.patients import ROW_AXES, UNKNOWN, PatientScans
 from client.learning.training_settings import Task, TrainingSettings
 
 
 def has_form(scans: PatientScans, settings: TrainingSettings, shape: tuple[int, ...] | None) -> bool:
     """Tell whether images and labels have the shapes of ``PatientScans`` and labels name classes of the plan.
 
-    ``shape``: of an image, (channels, height, width) or (channels, depth, height, width); None where nobody knows it
-    (one channel then).
+    ``shape``: of an image, (channels, height, width) or (channels, depth, height, width), or (rows, features) of an
+    encoder; None where nobody knows it (an image of one channel then).
     """
     images, labels = scans.images, scans.labels
-    if images.ndim != 2 + settings.dimensions or images.shape[1] != (shape or (1,))[0] or labels.dtype != torch.int64:
+    if labels.dtype != torch.int64 or scans.are_features != (shape is not None and len(shape) == ROW_AXES):
+        return False
+    if shape is None and (images.ndim != 2 + settings.dimensions or images.shape[1] != 1):
         return False
     if shape is not None and tuple(images.shape[1:]) != shape:
         return False

@@ -60,8 +60,8 @@ class PhaseTraining:
 
     ``network`` is trained where it lives (processor or GPU). ``lattice_step``: worth of one integer, from the plan's
     fixed point; None chooses the finest that privacy.md section 2 names (local placement, experiments).
-    ``input_shape``: of an image, (channels, *size). ``patients_at_once``: speed setting; fewer where the gradients of
-    so many would not fit (``patients_that_fit``). ``limit``: no more side by side, whatever was measured.
+    ``input_shape``: ``StudyPlan.scan_shape``. ``patients_at_once``: speed setting; fewer where the gradients of so many
+    would not fit (``patients_that_fit``). ``limit``: no more side by side, whatever was measured.
     ``verdicts``: engines that were chosen beforehand (``measure``); None: they are chosen where they are needed.
     Memory, in vectors of the trained part: weights, the sum, one gradient for each of ``patients_at_once``; a teacher
     and local steps take more.

@@ -93,6 +93,18 @@ def view(images: Tensor, draws: ViewDraws, limits: ViewRange) -> Tensor:
     return apply_intensity(apply_geometry(images, draws, limits), draws, limits)
 
 
+def chosen_rows(features: Tensor, generator: torch.Generator) -> Tensor:
+    """Return one row of each scan: (scans, rows, features) -> (scans, features), the same bits as kept.
+
+    Rows: the unchanged scan, then its weak views, of which one is drawn for each scan; without views the unchanged one.
+    """
+    scans, rows = features.shape[:2]
+    if rows == 1:
+        return features[:, 0]
+    drawn = torch.randint(1, rows, (scans,), generator=generator)
+    return features[torch.arange(scans), drawn.to(features.device)]
+
+
 def hide_patches(images: Tensor, share: float, draws: ViewDraws, *, side: int = 4) -> Tensor:
     """Set about ``share`` of the square patches of each scan to the scan's mean: (scans, channels, *size) -> the same.
 

@@ -6,6 +6,7 @@ from client.learning.patients import Patients
 from client.learning.phase_settings import phase_settings
 from client.learning.speed import Speed
 from client.learning.training import PhaseTraining, PublicImages
+from client.private_gradients.settings import EngineName, SpeedSettings
 from client.private_gradients.verdict import Verdicts
 from common.plan.fitting import lattice_step
 from common.plan.plan import Site, StudyPlan
@@ -23,7 +24,11 @@ def phase_training(
     public: PublicImages | None = None,
     verdicts: Verdicts | None = None,
 ) -> PhaseTraining:
-    """Return the training of phase ``index`` with ``network``. Raises: as ``PhaseTraining``."""
+    """Return the training of phase ``index`` with ``network``. Raises: as ``PhaseTraining``.
+
+    A head on features is trained one patient at a time: there is little to save in company, and a matrix product of
+    one row has other bits than one of several (decision 0040).
+    """
     local = plan.privacy.noise is NoisePlacement.LOCAL
     return PhaseTraining(
         network,
@@ -31,9 +36,9 @@ def phase_training(
         phase_settings(plan, plan.phases[index], site),
         lattice_step=None if local else lattice_step(plan),
         public=public,
-        speed=speed.gradients,
+        speed=SpeedSettings(EngineName.LOOP) if plan.network.encoder else speed.gradients,
         patients_at_once=speed.patients_at_once,
-        input_shape=plan.image.input_shape,
+        input_shape=plan.scan_shape,
         verdicts=verdicts,
         limit=speed.limit,
     )

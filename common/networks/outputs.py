@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from common.networks.shapes import AUTOENCODER, RESIDUAL, SMALL_CNN, UNET, check_network
+from common.networks.shapes import AUTOENCODER, ENCODER, RESIDUAL, SMALL_CNN, UNET, check_network
 
 LOSS_MAPS: Final = 4  # of the classes at each voxel: probabilities, their logarithms, chosen ones, products
 
@@ -34,6 +34,13 @@ class _Scan:
     width: int
     blocks: int
     channels: int
+    features: int
+    hidden_units: int
+
+    @property
+    def inputs(self) -> int:
+        """Values of one scan as the network takes it."""
+        return self.features or self.channels * self.places(0)
 
     def places(self, halvings: int, *, up: bool = False) -> int:
         """Return the positions after some halvings, each rounded down, or ``up``."""
@@ -55,19 +62,21 @@ def outputs_of(
     width: int,
     blocks: int = 1,
     channels: int = 1,
+    features: int = 0,
+    hidden_units: int = 0,
     voxelwise: bool = False,
 ) -> Outputs:
     """Return the outputs of the network ``name`` for one scan of ``size`` pixels. ``voxelwise``: a loss at each voxel.
 
     Raises: NetworkUnsuitableError for an unknown name or a value out of bounds.
     """
-    check_network(name, dimensions=len(size), classes=classes, width=width, blocks=blocks, channels=channels)
-    scan = _Scan(size, classes, width, blocks, channels)
+    sizes = {"classes": classes, "width": width, "blocks": blocks, "channels": channels}
+    heads = {"features": features, "hidden_units": hidden_units}
+    check_network(name, dimensions=len(size), **sizes, **heads)
+    scan = _Scan(size, **sizes, **heads)
     layers = list(_NETWORKS[name](scan))
     kept = sum(values for values, _ in layers) + LOSS_MAPS * classes * scan.places(0) * voxelwise
-    return Outputs(
-        kept + channels * scan.places(0), max(values for values, _ in layers), sum(made for _, made in layers)
-    )
+    return Outputs(kept + scan.inputs, max(values for values, _ in layers), sum(made for _, made in layers))
 
 
 def _normalised(scan: _Scan, inputs: int, outputs: int, places: int) -> Kept:
@@ -125,9 +134,18 @@ def _residual(scan: _Scan) -> Kept:
     yield inputs, inputs * scan.classes
 
 
+def _feature_head(scan: _Scan) -> Kept:
+    """The norm's input is the scan's own row; the head keeps the norm's output, SiLU what goes into it and out."""
+    yield scan.features, 0
+    if scan.hidden_units:
+        yield 2 * scan.hidden_units, scan.features * scan.hidden_units
+    yield 0, (scan.hidden_units or scan.features) * scan.classes
+
+
 _NETWORKS: Final[dict[str, Callable[[_Scan], Kept]]] = {
     SMALL_CNN: _small_cnn,
     AUTOENCODER: _autoencoder,
     UNET: _unet,
     RESIDUAL: _residual,
+    ENCODER: _feature_head,
 }

@@ -6,14 +6,34 @@ import torch
 from torch import nn
 
 from common.networks.autoencoder import Autoencoder
+from common.networks.feature_head import FeatureHead
 from common.networks.residual import ResidualNetwork
-from common.networks.shapes import AUTOENCODER, NETWORK_NAMES, RESIDUAL, SMALL_CNN, UNET, check_network
+from common.networks.shapes import (
+    AUTOENCODER,
+    ENCODER,
+    IMAGE_NETWORKS,
+    NETWORK_NAMES,
+    RESIDUAL,
+    SMALL_CNN,
+    UNET,
+    check_network,
+)
 from common.networks.small_cnn import SmallCnn
 from common.networks.start_weights import set_start_weights
 from common.networks.suitability import refuse_unsuitable
 from common.networks.unet import UNet
 
-__all__ = ["AUTOENCODER", "NETWORK_NAMES", "RESIDUAL", "SMALL_CNN", "UNET", "build_network", "network_shape"]
+__all__ = [
+    "AUTOENCODER",
+    "ENCODER",
+    "IMAGE_NETWORKS",
+    "NETWORK_NAMES",
+    "RESIDUAL",
+    "SMALL_CNN",
+    "UNET",
+    "build_network",
+    "network_shape",
+]
 
 
 def build_network(
@@ -24,6 +44,8 @@ def build_network(
     width: int,
     blocks: int = 1,
     channels: int = 1,
+    features: int = 0,
+    hidden_units: int = 0,
     seed: int = 0,
     zero_head: bool = True,
 ) -> nn.Module:
@@ -33,11 +55,21 @@ def build_network(
     and ``residual``, (batch, classes, *size) for ``unet``, a reconstruction of the images for ``autoencoder`` (which
     ignores ``classes`` and never starts with a zero head: no gradient would reach its encoder).
     ``width``: channels of the first level, a multiple of 4; ``blocks``: residual blocks a stage (``residual`` only);
-    ``channels``: of an image, 1 (grey) or 3 (colour).
+    ``channels``: of an image, 1 (grey) or 3 (colour). ``features``, ``hidden_units``: of ``encoder``, whose input is
+    (batch, features) instead of images.
     Guarantee: equal arguments give bit-identical weights on every machine; the network passes ``refuse_unsuitable``.
     Raises: NetworkUnsuitableError for an unknown name or a value out of bounds.
     """
-    network = network_shape(name, dimensions=dimensions, classes=classes, width=width, blocks=blocks, channels=channels)
+    network = network_shape(
+        name,
+        dimensions=dimensions,
+        classes=classes,
+        width=width,
+        blocks=blocks,
+        channels=channels,
+        features=features,
+        hidden_units=hidden_units,
+    )
     for layer in network.modules():
         for own, parameter in layer.named_parameters(recurse=False):
             setattr(layer, own, nn.Parameter(torch.empty(parameter.shape)))
@@ -46,13 +78,22 @@ def build_network(
 
 
 def network_shape(
-    name: str, *, dimensions: int, classes: int, width: int, blocks: int = 1, channels: int = 1
+    name: str,
+    *,
+    dimensions: int,
+    classes: int,
+    width: int,
+    blocks: int = 1,
+    channels: int = 1,
+    features: int = 0,
+    hidden_units: int = 0,
 ) -> nn.Module:
     """Build the network ``name`` without weights, on torch's meta device: names and shapes of everything, no memory.
 
     Arguments and errors as for ``build_network``.
     """
-    check_network(name, dimensions=dimensions, classes=classes, width=width, blocks=blocks, channels=channels)
+    sizes = {"classes": classes, "width": width, "blocks": blocks, "channels": channels}
+    check_network(name, dimensions=dimensions, **sizes, features=features, hidden_units=hidden_units)
     builders: dict[str, Callable[[], nn.Module]] = {
         SMALL_CNN: lambda: SmallCnn(dimensions=dimensions, classes=classes, width=width, channels=channels),
         RESIDUAL: lambda: ResidualNetwork(
@@ -60,6 +101,7 @@ def network_shape(
         ),
         UNET: lambda: UNet(dimensions=dimensions, classes=classes, width=width, channels=channels),
         AUTOENCODER: lambda: Autoencoder(dimensions=dimensions, width=width, channels=channels),
+        ENCODER: lambda: FeatureHead(features=features, classes=classes, hidden_units=hidden_units),
     }
     with torch.device("meta"):  # torch's own start values would cost a second and be overwritten
         network = builders[name]()

@@ -16,11 +16,15 @@ SMALL_CNN: Final = "small_cnn"
 RESIDUAL: Final = "residual"
 UNET: Final = "unet"
 AUTOENCODER: Final = "autoencoder"
-NETWORK_NAMES: Final = (SMALL_CNN, RESIDUAL, UNET, AUTOENCODER)
+ENCODER: Final = "encoder"  # a head on the features of a public encoder (``feature_head``)
+IMAGE_NETWORKS: Final = (SMALL_CNN, RESIDUAL, UNET, AUTOENCODER)
+NETWORK_NAMES: Final = (*IMAGE_NETWORKS, ENCODER)
 CHANNELS_PER_GROUP: Final = 4  # of a norm
+LEAST_FEATURES: Final = 2  # of one feature a norm leaves nothing
 
 _LIMITS = {"dimensions": (2, 3), "classes": (1, 256), "width": (CHANNELS_PER_GROUP, 512), "blocks": (1, 8),
-           "channels": (1, 3)}  # fmt: skip
+           "channels": (1, 3), "features": (0, 1 << 16), "hidden_units": (0, 1024)}  # fmt: skip
+_OF_A_HEAD = ("features", "hidden_units")
 
 Shape = tuple[int, ...]
 Parameters = Iterator[tuple[str, Shape]]
@@ -33,6 +37,8 @@ class _Request:
     width: int
     blocks: int
     channels: int
+    features: int
+    hidden_units: int
 
     def convolution(self, name: str, inputs: int, outputs: int, kernel: int = 3) -> Parameters:
         yield f"{name}.weight", (outputs, inputs, *(kernel,) * self.dimensions)
@@ -54,22 +60,38 @@ class _Request:
 
 
 def network_parameters(
-    name: str, *, dimensions: int, classes: int, width: int, blocks: int = 1, channels: int = 1
+    name: str,
+    *,
+    dimensions: int,
+    classes: int,
+    width: int,
+    blocks: int = 1,
+    channels: int = 1,
+    features: int = 0,
+    hidden_units: int = 0,
 ) -> tuple[tuple[str, Shape], ...]:
     """Return name and shape of each parameter of the network ``name``, in their fixed order.
 
     Raises: NetworkUnsuitableError for an unknown name or a value out of bounds.
     """
-    request = _Request(dimensions, classes, width, blocks, channels)
+    request = _Request(dimensions, classes, width, blocks, channels, features, hidden_units)
     check_network(name, **vars(request))
     return tuple(_NETWORKS[name](request))
 
 
-def check_network(name: str, *, dimensions: int, classes: int, width: int, blocks: int, channels: int) -> None:
-    """Raise NetworkUnsuitableError for a name that no network has, or a value out of bounds."""
+def starts_at_zero(parameter: str) -> bool:
+    """Tell whether a parameter is of the last layer, which starts at zero: the first prediction is the uniform one."""
+    return parameter.startswith("head.") and not parameter.startswith("head.hidden.")
+
+
+def check_network(name: str, *, dimensions: int, **others: int) -> None:
+    """Raise NetworkUnsuitableError for a name that no network has, or a value out of bounds.
+
+    ``others``: classes, width, blocks, channels; features and hidden_units belong to ``encoder`` and to no other.
+    """
     if name not in NETWORK_NAMES:
         raise NetworkUnsuitableError(f"unknown network '{name}'{_nearest(name)}; known: {', '.join(NETWORK_NAMES)}")
-    asked = {"dimensions": dimensions, "classes": classes, "width": width, "blocks": blocks, "channels": channels}
+    asked, width = {"dimensions": dimensions, **others}, others["width"]
     for setting, value in asked.items():
         low, high = _LIMITS[setting]
         if type(value) is not int or not low <= value <= high:
@@ -78,6 +100,13 @@ def check_network(name: str, *, dimensions: int, classes: int, width: int, block
         raise NetworkUnsuitableError(
             f"network width is {width}; it must be a multiple of {CHANNELS_PER_GROUP} (channels a norm group)"
         )
+    if name == ENCODER and others.get("features", 0) < LEAST_FEATURES:
+        raise NetworkUnsuitableError(
+            f"network 'encoder' has {others.get('features', 0)} features, a norm needs {LEAST_FEATURES}; name the "
+            "encoder's outputs and their length"
+        )
+    if name != ENCODER and any(others.get(setting) for setting in _OF_A_HEAD):
+        raise NetworkUnsuitableError(f"network '{name}' has neither features nor hidden units; only '{ENCODER}' has")
 
 
 def _small_cnn(request: _Request) -> Parameters:
@@ -128,6 +157,15 @@ def _residual_block(request: _Request, name: str, inputs: int, outputs: int, *, 
         yield from request.convolution(f"{name}.shortcut", inputs, outputs, kernel=1)
 
 
+def _feature_head(request: _Request) -> Parameters:
+    yield from _scale_and_shift("feature_norm", request.features)
+    if request.hidden_units:
+        yield from _linear("head.hidden", request.features, request.hidden_units)
+        yield from _linear("head.output", request.hidden_units, request.classes)
+    else:
+        yield from _linear("head", request.features, request.classes)
+
+
 def _linear(name: str, inputs: int, outputs: int) -> Parameters:
     yield f"{name}.weight", (outputs, inputs)
     yield f"{name}.bias", (outputs,)
@@ -148,4 +186,5 @@ _NETWORKS: Final[dict[str, Callable[[_Request], Parameters]]] = {
     RESIDUAL: _residual,
     UNET: _unet,
     AUTOENCODER: _autoencoder,
+    ENCODER: _feature_head,
 }

@@ -12,6 +12,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from common.networks.shapes import starts_at_zero
+
 _STEPS = 1 << 24  # the integers a float32 holds exactly
 _BLOCK = 1 << 16  # draws at once; consecutive blocks of one generator give the bits of a single draw
 
@@ -20,11 +22,11 @@ def set_start_weights(network: nn.Module, *, seed: int, zero_head: bool) -> None
     """Overwrite every parameter of ``network``; beside them a megabyte is needed, whatever their size.
 
     Weights with two or more axes: uniform in ±sqrt(6 / fan-in) (He et al. 2015); norms: scale 1; all biases 0;
-    with ``zero_head`` everything under ``head.`` is 0, so that the first prediction is the uniform one.
+    with ``zero_head`` the last layer is 0, so that the first prediction is the uniform one.
     """
     with torch.no_grad():
         for name, parameter in network.named_parameters():
-            if zero_head and name.startswith("head."):
+            if zero_head and starts_at_zero(name):
                 parameter.zero_()
             elif parameter.ndim >= 2:
                 _draw_he_uniform(parameter, seed=_seed_of(seed, name))

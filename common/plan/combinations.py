@@ -2,12 +2,12 @@
 
 A plan that passes here can be trained; one that could only fail at the hospitals is refused before anybody signs it.
 
-    task             networks that answer it    methods                                             loss of a scan
-    classification   small_cnn, residual        supervised, teacher_student, fixmatch               cross-entropy
-    multi_label      small_cnn, residual        supervised, teacher_student, fixmatch               binary cross-entropy
-    segmentation     unet                       supervised, mean_teacher                            Dice + cross-entropy
-    any              autoencoder                reconstruction (answers nothing: no scores)         squared error
-    any              small_cnn                  standardise, trainable = feature_norm               feature moments
+    task             networks that answer it        methods                                         loss of a scan
+    classification   small_cnn, residual, encoder   supervised, teacher_student, fixmatch           cross-entropy
+    multi_label      small_cnn, residual, encoder   supervised, teacher_student, fixmatch           binary cross-entropy
+    segmentation     unet                           supervised, mean_teacher                        Dice + cross-entropy
+    any              autoencoder                    reconstruction (answers nothing: no scores)     squared error
+    any              small_cnn, encoder             standardise, trainable = feature_norm           feature moments
 
 ``class_weights`` and the gate on public images belong to classification. Which other settings a plan's methods read:
 ``common.plan.settings_read``.
@@ -17,7 +17,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from common.networks.shapes import AUTOENCODER, RESIDUAL, SMALL_CNN, UNET
+from common.networks.shapes import AUTOENCODER, ENCODER, RESIDUAL, SMALL_CNN, UNET
 from common.plan.aggregation import LEAST_GROUPS, LEAST_HOSPITALS_IN_GROUPS
 from common.plan.errors import PlanInvalidError
 from common.plan.phases import Method, Phase
@@ -32,9 +32,10 @@ ANSWERS: Final[dict[str, frozenset[TaskKind]]] = {
     RESIDUAL: frozenset({TaskKind.CLASSIFICATION, TaskKind.MULTI_LABEL}),
     UNET: frozenset({TaskKind.SEGMENTATION}),
     AUTOENCODER: frozenset(),
+    ENCODER: frozenset({TaskKind.CLASSIFICATION, TaskKind.MULTI_LABEL}),
 }
-# Methods whose network need not answer the task, and the one network that each takes.
-WITHOUT_ANSWER: Final = {Method.RECONSTRUCTION: AUTOENCODER, Method.STANDARDISE: SMALL_CNN}
+# Methods whose network need not answer the task, and the networks that each takes.
+WITHOUT_ANSWER: Final = {Method.RECONSTRUCTION: (AUTOENCODER,), Method.STANDARDISE: (SMALL_CNN, ENCODER)}
 METHODS: Final[dict[TaskKind, frozenset[Method]]] = {
     TaskKind.CLASSIFICATION: frozenset({Method.SUPERVISED, Method.TEACHER_STUDENT, Method.FIXMATCH, *WITHOUT_ANSWER}),
     TaskKind.MULTI_LABEL: frozenset({Method.SUPERVISED, Method.TEACHER_STUDENT, Method.FIXMATCH, *WITHOUT_ANSWER}),
@@ -158,8 +159,8 @@ def _method_fits(plan: StudyPlan, phase: Phase) -> Iterator[str]:
     kind, method, network = plan.task.kind, phase.method, plan.network.name
     if method not in METHODS[kind]:
         yield f"method = {method} does not fit task.kind = {kind}; {_choose(METHODS[kind])}"
-    elif method in WITHOUT_ANSWER and network != WITHOUT_ANSWER[method]:
-        yield f"method = {method} needs network.name = {WITHOUT_ANSWER[method]}, it is {network}"
+    elif method in WITHOUT_ANSWER and network not in WITHOUT_ANSWER[method]:
+        yield f"method = {method} needs network.name = {' or '.join(WITHOUT_ANSWER[method])}, it is {network}"
     elif method not in WITHOUT_ANSWER and network == AUTOENCODER:
         yield f"method = {method} needs a network that answers; {_choose(_networks_for(kind))}, it is {network}"
 
@@ -174,6 +175,11 @@ def _gate_can_judge(plan: StudyPlan, phase: Phase) -> Iterator[str]:
         yield (
             f"gate_balanced_accuracy judges one class an image, task.kind is {plan.task.kind}; set 0, and choose "
             "unlabelled_from_round instead"
+        )
+    if phase.gate_balanced_accuracy > 0 and plan.network.encoder:
+        yield (
+            "gate_balanced_accuracy judges on public images, network.name = encoder takes features, which nobody "
+            "computes of those; set 0, and choose unlabelled_from_round instead"
         )
 
 

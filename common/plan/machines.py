@@ -67,6 +67,8 @@ def need_of(plan: StudyPlan) -> Need:
         classes=len(plan.task.classes),
         width=plan.network.width,
         channels=plan.image.channels,
+        features=plan.network.features,
+        hidden_units=plan.network.hidden_units,
         voxelwise=plan.task.kind is TaskKind.SEGMENTATION,
     )
     parameters = largest_layout(plan)

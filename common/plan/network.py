@@ -19,6 +19,8 @@ def plan_network(plan: StudyPlan) -> nn.Module:
         classes=len(plan.task.classes),
         width=plan.network.width,
         channels=plan.image.channels,
+        features=plan.network.features,
+        hidden_units=plan.network.hidden_units,
         seed=plan.network.seed,
     )
 
@@ -34,6 +36,8 @@ def plan_shape(plan: StudyPlan) -> nn.Module:
         classes=len(plan.task.classes),
         width=plan.network.width,
         channels=plan.image.channels,
+        features=plan.network.features,
+        hidden_units=plan.network.hidden_units,
     )
 
 

@@ -70,6 +70,17 @@ class StudyPlan(PlanPart):
         )
 
     @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of what the network takes of one scan: (channels, *size_px), or (features,) of a public encoder."""
+        return (self.network.features,) if self.network.encoder else self.image.input_shape
+
+    @property
+    def scan_shape(self) -> tuple[int, ...]:
+        """Shape of one scan in training: ``input_shape``; of a public encoder the kept rows, (1 + views, features)."""
+        encoder = self.network.encoder
+        return (encoder.rows, encoder.features) if encoder else self.image.input_shape
+
+    @property
     def round_size(self) -> int:
         """The most hospitals in one round: the cohort, or with groups all of them, divided."""
         return len(self.sites) if self.aggregation.takes_median else self.secure_aggregation.cohort_size

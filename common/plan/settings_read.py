@@ -8,7 +8,7 @@ that was changed, in a plan where nothing reads it, is refused: whoever wrote it
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
-from common.networks.shapes import AUTOENCODER
+from common.networks.shapes import AUTOENCODER, ENCODER, starts_at_zero
 from common.networks.shipped_weights import check_initialisation
 from common.plan.aggregation import ServerRule
 from common.plan.combinations import WITH_TEACHER
@@ -39,6 +39,7 @@ def ignored_settings(plan: StudyPlan) -> Iterator[str]:
     for place, rules in PLAN_RULES.items():
         part: PlanPart = getattr(plan, place)
         yield from _ignored(part, f"{place}.", {name: (rule(plan), why) for name, (rule, why) in rules.items()})
+    yield from _unseen_views(plan)
     for phase in plan.phases:
         read = {name: (rule(plan, phase), why) for name, (rule, why) in PHASE_RULES.items()}
         yield from _ignored(phase, f"phase {phase.name}: ", read)
@@ -51,6 +52,15 @@ def _ignored(part: PlanPart, place: str, rules: Mapping[str, tuple[bool, str]]) 
         value, default = getattr(part, name), type(part).model_fields[name].default
         if value != default and not is_read:
             yield f"{place}{name} is {value}, but nothing reads it: {why}; remove it"
+
+
+def _unseen_views(plan: StudyPlan) -> Iterator[str]:
+    encoder = plan.network.encoder
+    if encoder is not None and encoder.views > 0 and not any(_learns(phase) for phase in plan.phases):
+        yield (
+            f"network.encoder.views is {encoder.views}, but nothing reads them: standardise takes scans as they are; "
+            "set 0"
+        )
 
 
 def _other_name(phase: Phase) -> Iterator[str]:
@@ -103,6 +113,10 @@ def _remembers(plan: StudyPlan, phase: Phase) -> bool:
     return _learns(phase) and phase.rounds > 1 and plan.aggregation.rule is not ServerRule.MEAN
 
 
+def _has_views(plan: StudyPlan) -> bool:
+    return plan.network.encoder is None or plan.network.encoder.views > 0
+
+
 def _draws_weights(plan: StudyPlan) -> bool:
     """Whether any start weight comes from the seed: not a bias, not a head that starts at zero, not in the file."""
     network = plan.network
@@ -111,7 +125,7 @@ def _draws_weights(plan: StudyPlan) -> bool:
     if network.initialisation != SEEDED:
         filled = check_initialisation(parameters, network.initialisation)
     return any(
-        len(shape) >= 2 and name not in filled and (network.name == AUTOENCODER or not name.startswith("head."))
+        len(shape) >= 2 and name not in filled and (network.name == AUTOENCODER or not starts_at_zero(name))
         for name, shape in parameters.items()
     )
 
@@ -141,7 +155,10 @@ PHASE_RULES: Final[dict[str, PhaseRule]] = {
         lambda plan, phase: plan.task.kind is TaskKind.CLASSIFICATION and phase.method in LABELS_AND_PSEUDO_LABELS,
         "they weigh the one class of an image, in supervised, teacher_student and fixmatch",
     ),
-    "views_per_scan": (lambda _, phase: _learns(phase), "standardise takes scans as they are"),
+    "views_per_scan": (
+        lambda plan, phase: _learns(phase) and _has_views(plan),
+        "standardise, and an encoder without views, take scans as they are",
+    ),
     "local_learning_rate": (
         lambda plan, _: plan.privacy.noise is NoisePlacement.LOCAL,
         "sites make steps of their own only with privacy.noise = local",
@@ -158,7 +175,11 @@ PLAN_RULES: Final[dict[str, dict[str, PlanRule]]] = {
             "no phase has a gate_balanced_accuracy to judge on them",
         ),
     },
-    "network": {"seed": (_draws_weights, "every start weight is in the initialisation, or zero")},
+    "network": {
+        "seed": (_draws_weights, "every start weight is in the initialisation, or zero"),
+        "width": (lambda plan: plan.network.name != ENCODER, "a head on an encoder has no width"),
+        "hidden_units": (lambda plan: plan.network.name == ENCODER, "only a head on an encoder has them"),
+    },
     "aggregation": {
         "rule": (
             lambda plan: any(_learns(phase) for phase in plan.phases),

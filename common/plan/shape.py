@@ -69,4 +69,6 @@ def plan_parameters(plan: StudyPlan) -> tuple[tuple[str, tuple[int, ...]], ...]:
         classes=len(plan.task.classes),
         width=plan.network.width,
         channels=plan.image.channels,
+        features=plan.network.features,
+        hidden_units=plan.network.hidden_units,
     )

@@ -5,10 +5,13 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
+from common.networks.shapes import ENCODER
 from common.plan.part import PlanPart
 
 SEEDED: Final = "seeded"  # start weights that are drawn from the plan's seed, not read
 
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+OutputName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$")]
 ClassName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_ -]{0,39}$")]
 
 Pixels = Annotated[int, Field(ge=8, le=1024)]
@@ -132,14 +135,61 @@ class Image(PlanPart):
         return self
 
 
+class PublicEncoder(PlanPart):
+    """A public encoder, frozen, and what is taken of it: data that each hospital has as a file (``common.encoders``).
+
+    ``card``: SHA-256 of the card's canonical form; ``file``: of the ONNX file. ``outputs``: named vectors, joined in
+    this order; ``features``: how long they are together. ``views``: weak views of each scan beside the unchanged one,
+    drawn once, from the patient's own generator; rounds choose among them (0: the unchanged scan alone).
+    """
+
+    card: Sha256
+    file: Sha256
+    outputs: Annotated[tuple[OutputName, ...], Field(strict=False, min_length=1, max_length=16)]
+    features: Annotated[int, Field(ge=2, le=65_536)]
+    views: Annotated[int, Field(ge=0, le=32)] = 4
+
+    @property
+    def rows(self) -> int:
+        """Rows of features that are kept of one scan: the unchanged one first."""
+        return 1 + self.views
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        if len(set(self.outputs)) != len(self.outputs):
+            raise ValueError("outputs has an entry twice; each may appear once")
+        return self
+
+
 class Network(PlanPart):
     """The model: its name in ``common.networks``, its width, and where its weights start.
 
     ``initialisation``: ``"seeded"`` (fresh weights from the public ``seed``) or the SHA-256 digest of a weights file
     in the package (images that belong to nobody).
+    ``name = "encoder"``: a head on the features of the public encoder that ``encoder`` names, linear or with a layer of
+    ``hidden_units``; it has no ``width``, and no named initialisation.
     """
+
+    LATER_KEYS = ("encoder", "hidden_units")
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
     width: Annotated[int, Field(ge=4, le=512)] = 16
     initialisation: Annotated[str, Field(pattern=r"^(seeded|[0-9a-f]{64})$")] = SEEDED
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    hidden_units: Annotated[int, Field(ge=0, le=1024)] = 0
+    encoder: PublicEncoder | None = None
+
+    @property
+    def features(self) -> int:
+        """Length of the rows that a head on an encoder takes; 0 for the other networks."""
+        return self.encoder.features if self.encoder else 0
+
+    @model_validator(mode="after")
+    def _encoder_is_named(self) -> Self:
+        if self.name == ENCODER and self.encoder is None:
+            raise ValueError("name is encoder, so [network.encoder] must say which: card, file, outputs, features")
+        if self.name != ENCODER and self.encoder is not None:
+            raise ValueError(f"encoder has a meaning only with name = encoder, it is {self.name}; remove it")
+        if self.encoder is not None and self.initialisation != SEEDED:
+            raise ValueError("initialisation must be seeded, because name = encoder has no start weights of its own")
+        return self

@@ -32,7 +32,7 @@ def onnx_file(plan: StudyPlan, network: StudyNetwork, parameters: Vector, metada
     """
     module = start_network(plan)
     load(module, network.everything, torch.from_numpy(parameters))
-    model = onnx.load_from_string(_traced(module.eval(), plan.image.input_shape))
+    model = onnx.load_from_string(_traced(module.eval(), plan.input_shape))
     onnx.helper.set_model_props(model, dict(sorted(metadata.items())))
     onnx.checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString(deterministic=True))

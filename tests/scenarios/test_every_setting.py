@@ -19,6 +19,7 @@ from client.consent.approval import CheckedPlan
 from client.consent.policy import SitePolicyFile, check_policy
 from client.consent.session_policy import session_policy
 from client.dicom.settings import settings_for
+from client.features.preparation import preparation_of
 from client.learning.patients import UNKNOWN, ArrayPatients
 from client.learning.phase_settings import phase_settings
 from client.learning.private_training import PrivateTraining
@@ -51,6 +52,7 @@ SHIPPED = next(entry for entry in available() if (entry.network, entry.dimension
 PHASE = {
     "rounds": 3, "maximum_attempts": 5, "labelled_sampling_rate": 1.0, "noise_multiplier": 20.0, "name": "only",
 }  # fmt: skip
+ENCODER = {"card": "1" * 64, "file": "2" * 64, "outputs": ["levels"], "features": 12, "views": 2}
 TEACHER = {"unlabelled_sampling_rate": 1.0, "confidence_threshold": 0.5, "teacher_decay": 0.5}
 BASES: dict[str, dict[str, Any]] = {
     "supervised": {},
@@ -87,6 +89,17 @@ BASES: dict[str, dict[str, Any]] = {
         "image": {"size_px": [8] * 3, "spacing_mm": [2.0] * 3, "intensity": "ct_window", "window_hu": [40.0, 400.0]},
     },
     "colour": {"task": {"modalities": ["OP"]}, "image": {"channels": 3, "intensity": "luminance"}},
+    "encoder": {
+        "network": {"name": "encoder", "width": 16, "encoder": ENCODER | {"views": 3}},
+        "phases": [{"trainable": "head"}],
+    },
+    "encoder with a hidden layer": {
+        "network": {"name": "encoder", "width": 16, "hidden_units": 4, "encoder": ENCODER},
+        "phases": [
+            {"name": "first", "method": "standardise", "trainable": "feature_norm", "rounds": 2},
+            {"name": "second", "trainable": "head", **TEACHER, "method": "fixmatch"},
+        ],
+    },
     "uptake": {"task": {"modalities": ["PT"]}, "image": {"intensity": "suv_range", "range_suv": [0.0, 10.0]}},
 }  # fmt: skip
 
@@ -103,6 +116,10 @@ OTHERS: dict[str, list[Any]] = {
     "image.range_suv": [[0.0, 15.0]],
     "network.name": ["residual", "unet", "autoencoder", "small_cnn"], "network.width": [8],
     "network.initialisation": [SHIPPED.digest, "seeded"], "network.seed": [5],
+    "network.hidden_units": [8], "network.encoder": [ENCODER],
+    "network.encoder.card": ["3" * 64], "network.encoder.file": ["3" * 64],
+    "network.encoder.outputs": [["levels", "map"], ["other"]], "network.encoder.features": [24],
+    "network.encoder.views": [5, 0],
     "privacy.noise": ["local", "none", "distributed"], "privacy.epsilon": [0.01], "privacy.delta": [1e-7],
     "privacy.unit": ["image"], "privacy.neighbouring_relation": ["replace_one"],
     "secure_aggregation.cohort_size": [3], "secure_aggregation.threshold": [4],
@@ -173,6 +190,8 @@ def behaviour(plan, roster) -> Iterator[tuple[str, Any]]:
     """What sites and server do with a plan, cheap things first."""
     yield "what people are told", (plan.study, [site.name for site in plan.sites], [p.name for p in plan.phases])
     yield "records of a scan", settings_for(plan.task, plan.image).digest()
+    prepared = preparation_of(plan)
+    yield "features of a scan", prepared and prepared.digest()
     yield "deadlines", (session_length_s(plan), plan.timing.training_timeout_s, plan.timing.stage_timeout_s)
     scores = [version for version in range(total_rounds(plan) + 1) if is_evaluated(plan, version)]
     yield "scores", (scores, count_layout(plan) if scores else None, evaluation_noise_multiplier(plan) if scores else 0)
@@ -218,7 +237,7 @@ def taught(plan, index):
         noise=None if plan.privacy.noise is NoisePlacement.NONE else NoNoise(),
         lattice_step=None if plan.privacy.noise is NoisePlacement.LOCAL else lattice_step(plan),
         speed=SpeedSettings(engine="loop"),
-        input_shape=plan.image.input_shape,
+        input_shape=plan.scan_shape,
     )
     random = np.random.default_rng(2)
     sums = []
@@ -241,8 +260,8 @@ def patients(plan):
     for row, owner in enumerate(owners):
         if owner[0] == "c" or (owner[0] == "b" and row % 2):
             labels[row] = UNKNOWN
-    images = random.random((count, *plan.image.input_shape), np.float32)
-    return ArrayPatients(images, labels, owners, dimensions=len(size))
+    images, are_features = random.random((count, *plan.scan_shape), np.float32), plan.network.encoder is not None
+    return ArrayPatients(images, labels, owners, dimensions=len(size), are_features=are_features)
 
 
 def leaves(part: PlanPart, place=()) -> Iterator[tuple[tuple[Any, ...], Any]]:
@@ -293,8 +312,8 @@ def makes_a_difference(document, known, roster, key):
 
 
 def test_every_key_of_a_plan_has_another_value_to_be_tried_with(plan_document):
-    plan = planned(base_document(plan_document, "supervised"))
-    assert {key_of(place) for place, _ in leaves(plan)} == set(OTHERS)
+    plans = [planned(base_document(plan_document, name)) for name in ("supervised", "encoder")]
+    assert {key_of(place) for plan in plans for place, _ in leaves(plan)} == set(OTHERS)
 
 
 SLOW = (

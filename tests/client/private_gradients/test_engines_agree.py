@@ -17,7 +17,7 @@ from client.private_gradients.settings import EngineName, SpeedSettings
 from client.private_gradients.stacks import PatientRows, public_example, stack_patients
 from common.networks.errors import NetworkUnsuitableError
 from common.networks.parameters import layout, train_only
-from common.networks.registry import NETWORK_NAMES, build_network
+from common.networks.registry import IMAGE_NETWORKS, build_network
 
 LOOP = ENGINES[EngineName.LOOP]
 BATCHED = [EngineName.VMAP, EngineName.BOOK_KEEPING]
@@ -226,7 +226,7 @@ def test_layer_by_layer_agrees_with_the_loop_for(name, rows, one_way):
     assert_equal(one_at_a_time(network, patients, spread), expected)
 
 
-@pytest.mark.parametrize("name", NETWORK_NAMES)
+@pytest.mark.parametrize("name", IMAGE_NETWORKS)
 @pytest.mark.parametrize("trainable", ["all", "head"])
 @pytest.mark.parametrize("dimensions", [2, 3])
 def test_layer_by_layer_agrees_with_the_loop_for_the_networks_of_the_project(name, trainable, dimensions, one_way):

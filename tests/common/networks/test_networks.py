@@ -9,14 +9,14 @@ from torch import nn
 
 from common.networks.errors import NetworkUnsuitableError
 from common.networks.parameters import flatten, layout
-from common.networks.registry import NETWORK_NAMES, build_network
+from common.networks.registry import IMAGE_NETWORKS, build_network
 from common.networks.suitability import refuse_unsuitable
 
 SIZES = {2: (13, 16), 3: (9, 8, 12)}
 
 
 @pytest.mark.parametrize("dimensions", [2, 3])
-@pytest.mark.parametrize("name", NETWORK_NAMES)
+@pytest.mark.parametrize("name", IMAGE_NETWORKS)
 def test_every_network_keeps_its_stated_shapes_on_odd_sizes(name, dimensions):
     network = build_network(name, dimensions=dimensions, classes=3, width=8)
     images = torch.randn(2, 1, *SIZES[dimensions])
@@ -25,7 +25,7 @@ def test_every_network_keeps_its_stated_shapes_on_odd_sizes(name, dimensions):
 
 
 @pytest.mark.parametrize("dimensions", [2, 3])
-@pytest.mark.parametrize("name", NETWORK_NAMES)
+@pytest.mark.parametrize("name", IMAGE_NETWORKS)
 def test_an_image_is_answered_alike_alone_and_in_a_batch_so_nothing_crosses_patients(name, dimensions):
     network = build_network(name, dimensions=dimensions, classes=3, width=8, zero_head=False).double().train()
     images = torch.randn(4, 1, *SIZES[dimensions], dtype=torch.float64)
@@ -35,7 +35,7 @@ def test_an_image_is_answered_alike_alone_and_in_a_batch_so_nothing_crosses_pati
 
 
 @pytest.mark.parametrize("dimensions", [2, 3])
-@pytest.mark.parametrize("name", NETWORK_NAMES)
+@pytest.mark.parametrize("name", IMAGE_NETWORKS)
 def test_no_forward_pass_changes_its_input_and_training_mode_changes_nothing(name, dimensions):
     network = build_network(name, dimensions=dimensions, classes=3, width=8, zero_head=False)
     images = torch.randn(2, 1, *SIZES[dimensions])
@@ -44,7 +44,7 @@ def test_no_forward_pass_changes_its_input_and_training_mode_changes_nothing(nam
     assert torch.equal(images, copy)
 
 
-@pytest.mark.parametrize("name", [name for name in NETWORK_NAMES if name != "autoencoder"])
+@pytest.mark.parametrize("name", [name for name in IMAGE_NETWORKS if name != "autoencoder"])
 def test_a_zero_head_predicts_nothing_yet_every_head_parameter_gets_a_gradient(name):
     network = build_network(name, dimensions=2, classes=2, width=8, zero_head=True)
     logits = network(torch.randn(2, 1, 16, 16))

@@ -6,7 +6,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from common.networks.errors import NetworkUnsuitableError
 from common.networks.outputs import outputs_of
-from common.networks.registry import NETWORK_NAMES, build_network
+from common.networks.registry import IMAGE_NETWORKS, build_network
 
 SIZES = {2: [(16, 16), (21, 18)], 3: [(8, 8, 8), (9, 7, 10)]}
 
@@ -26,7 +26,7 @@ def kept_by_torch(network, images):
     return sum(values for values, _ in kept.values())
 
 
-@pytest.mark.parametrize("name", NETWORK_NAMES)
+@pytest.mark.parametrize("name", IMAGE_NETWORKS)
 @pytest.mark.parametrize("dimensions", [2, 3])
 @pytest.mark.parametrize("width", [4, 12])
 def test_the_layers_outputs_are_what_pytorch_keeps_for(name, dimensions, width):
@@ -50,6 +50,14 @@ def test_more_blocks_keep_more():
         assert outputs_of("residual", size=(16, 16), classes=2, width=8, blocks=blocks).kept == pytest.approx(
             found, rel=0.01
         )
+
+
+@pytest.mark.parametrize(("features", "classes", "hidden_units"), [(12, 2, 0), (816, 4, 0), (12, 3, 5)])
+def test_a_head_on_features_keeps_rows_and_no_image(features, classes, hidden_units):
+    size = {"classes": classes, "width": 16, "features": features, "hidden_units": hidden_units}
+    network = build_network("encoder", dimensions=2, **size)
+    found = kept_by_torch(network, torch.zeros(1, features))
+    assert outputs_of("encoder", size=(8, 8), **size).kept == pytest.approx(found, rel=0.02, abs=8)
 
 
 def test_an_unknown_network_is_refused():

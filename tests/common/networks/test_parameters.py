@@ -5,14 +5,14 @@ import torch
 
 from common.networks.errors import NetworkUnsuitableError, WeightsInvalidError
 from common.networks.parameters import flatten, layout, load, train_only
-from common.networks.registry import NETWORK_NAMES, build_network
+from common.networks.registry import IMAGE_NETWORKS, build_network
 
 
 def network(name="small_cnn", classes=2):
     return build_network(name, dimensions=2, classes=classes, width=8, zero_head=False, seed=3)
 
 
-@pytest.mark.parametrize("name", NETWORK_NAMES)
+@pytest.mark.parametrize("name", IMAGE_NETWORKS)
 def test_a_vector_comes_back_bit_for_bit_after_loading(name):
     model = network(name)
     order = layout(model)

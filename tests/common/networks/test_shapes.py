@@ -10,14 +10,14 @@ from common.networks.errors import NetworkUnsuitableError, WeightsInvalidError
 from common.networks.initialisation import load_initialisation
 from common.networks.layouts import layout_of
 from common.networks.parameters import layout
-from common.networks.registry import NETWORK_NAMES, build_network, network_shape
+from common.networks.registry import IMAGE_NETWORKS, build_network, network_shape
 from common.networks.shapes import network_parameters
 from common.networks.shipped_weights import available, check_initialisation
 
 SIZES = list(itertools.product((2, 3), (1, 2, 5), (4, 8, 20), (1, 3), (1, 3)))
 
 
-@pytest.mark.parametrize("name", NETWORK_NAMES)
+@pytest.mark.parametrize("name", IMAGE_NETWORKS)
 def test_the_layout_without_pytorch_is_that_of_the_network(name):
     for sizes in SIZES:
         request = dict(zip(("dimensions", "classes", "width", "blocks", "channels"), sizes, strict=True))
@@ -42,7 +42,7 @@ def test_both_refuse_the_same(name, change, sentence):
             look(name, **request)
 
 
-@pytest.mark.parametrize("name", NETWORK_NAMES)
+@pytest.mark.parametrize("name", IMAGE_NETWORKS)
 @pytest.mark.parametrize("entry", available(), ids=lambda entry: entry.file_name)
 def test_start_weights_fit_without_pytorch_exactly_where_they_can_be_loaded(name, entry):
     for dimensions, width in ((2, 16), (2, 8), (3, 8)):
