@@ -20,7 +20,7 @@ from common.encoders.form import check_form, shown
 from common.encoders.sizes import Sizes, load_what_loads_late, sizes_of
 from common.faults import fault_without_text
 
-OWN_BYTES: Final = 1536 << 20  # address space of Python, numpy and onnx
+OWN_BYTES: Final = 512 << 20  # address space of Python, numpy and onnx (180 MB), and of what is known of each node
 TIMES_THE_FILE: Final = 3  # what was read, what was parsed, and room between them
 MOST_CPU_S: Final = 600
 

@@ -13,7 +13,8 @@ from typing import Any, Final
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, ValueInfoProto, helper, numpy_helper
+from onnx.checker import ValidationError
 from onnx.reference import ReferenceEvaluator
 from onnx.shape_inference import InferenceError, infer_node_outputs
 
@@ -26,6 +27,7 @@ from common.encoders.work import multiply_adds
 LARGEST_TENSOR_BYTES: Final = 1 << 30
 LARGEST_AT_ONCE_BYTES: Final = 1 << 32
 MOST_MULTIPLY_ADDS: Final = 20_000_000_000_000  # for one image; the largest vision transformers take 2e12
+VALUE_BYTES: Final = 4  # of the input
 SMALL: Final = 4096  # numbers of a constant that is computed here
 
 Shape = tuple[int, ...]
@@ -59,8 +61,8 @@ class _Walk:
                 self._define(value.name, helper.make_tensor_type_proto(TensorProto.FLOAT, image), is_constant=False)
 
     def _define(self, name: str, kind: TypeProto, *, is_constant: bool) -> None:
-        if name in self.types:
-            raise EncoderInvalidError(f"tensor {shown(name)} is made twice", EncoderFault.GRAPH)
+        if not name or name in self.types:
+            raise EncoderInvalidError(f"tensor {shown(name)} has no name, or is made twice", EncoderFault.GRAPH)
         self.types[name] = kind
         if is_constant:
             self.constant.add(name)
@@ -94,7 +96,7 @@ class _Walk:
         try:
             schema = onnx.defs.get_schema(node.op_type, self.version, "")
             return infer_node_outputs(schema, node, types, known, opset_imports=self.opsets)
-        except (InferenceError, onnx.defs.SchemaError, ValueError, RuntimeError, KeyError):
+        except (InferenceError, ValidationError, onnx.defs.SchemaError, ValueError, RuntimeError, KeyError):
             raise EncoderInvalidError(
                 f"a node {shown(node.op_type)} breaks the rules of its operator (opset {self.version})",
                 EncoderFault.GRAPH,
@@ -150,8 +152,8 @@ class _Walk:
     def _computed(self, node: NodeProto, outputs: list[str]) -> list[Any]:
         names = list(dict.fromkeys(name for name in node.input if name))
         graph = GraphProto(node=[node])
-        graph.input.extend(onnx.ValueInfoProto(name=name, type=self.types[name]) for name in names)
-        graph.output.extend(onnx.ValueInfoProto(name=name, type=self.types[name]) for name in outputs)
+        graph.input.extend(ValueInfoProto(name=name, type=self.types[name]) for name in names)
+        graph.output.extend(ValueInfoProto(name=name, type=self.types[name]) for name in outputs)
         try:
             found = ReferenceEvaluator(graph, opsets={"": self.version}).run(None, {n: self.values[n] for n in names})
         except Exception:  # noqa: BLE001 (whatever its arithmetic throws on whatever a file holds)
@@ -176,7 +178,8 @@ def sizes_of(model: ModelProto, card: EncoderCard) -> Sizes:
     walk = _Walk(model, (1, *card.input_shape))
     wanted = {output.name for output in model.graph.output}
     last_use = {name: place for place, node in enumerate(model.graph.node) for name in node.input}
-    alive, most, work = 0, 0, 0
+    alive = most = VALUE_BYTES * math.prod((1, *card.input_shape))
+    work = 0
     for place, node in enumerate(model.graph.node):
         work += walk.step(node)
         made = [name for name in node.output if name]
@@ -189,7 +192,24 @@ def sizes_of(model: ModelProto, card: EncoderCard) -> Sizes:
     missing = wanted - set(walk.types)
     if missing:
         raise EncoderInvalidError(f"output {shown(min(missing))} is made by no node", EncoderFault.OUTPUT)
+    for value in (*model.graph.value_info, *model.graph.output):
+        _check_declared(walk, value)
     return Sizes({name: walk.shape(name) for name in wanted}, most, work)
+
+
+def _check_declared(walk: _Walk, value: ValueInfoProto) -> None:
+    """Refuse a shape that the file declares and that is another: a runtime may plan its memory by it."""
+    declared = value.type.tensor_type
+    if value.name not in walk.types or not declared.HasField("shape"):
+        return
+    dims = [dim.dim_value if dim.HasField("dim_value") else None for dim in declared.shape.dim]
+    found = walk.shape(value.name)
+    fits = len(dims) == len(found) and all(dim in (None, size) for dim, size in zip(dims, found, strict=True))
+    if not fits or declared.elem_type != walk.types[value.name].tensor_type.elem_type:
+        raise EncoderInvalidError(
+            f"it declares another shape for {shown(value.name)} than its nodes give with a batch of one",
+            EncoderFault.GRAPH,
+        )
 
 
 def _check_bounds(bytes_at_once: int, work: int) -> None:

@@ -10,6 +10,7 @@ from onnx import helper, load_from_string
 from client.features.encoder import Encoder
 from common.encoders.card import EncoderCard, EncoderOutput, GreyMapping
 from common.encoders.errors import EncoderFault, EncoderInvalidError
+from common.encoders.inspecting import inspect
 from simulation.drawing.made_up_encoder import card_of
 
 
@@ -93,3 +94,22 @@ def test_a_file_that_the_runtime_cannot_load_is_one_sentence(tmp_path):
     with pytest.raises(EncoderInvalidError) as refused:
         Encoder(tmp_path / "no.onnx", card_of(b"no model"))
     assert refused.value.fault is EncoderFault.RUN
+
+
+def test_a_real_encoder_agrees_with_its_card_and_itself(shared_data):
+    file = shared_data / "encoders" / "efficientnet-lite0-128.onnx"
+    if not file.exists():
+        pytest.skip("no encoder in shared/data: it is not part of the repository")
+    made = card_of(b"-", size_px=(128, 128), channels=3)
+    outputs = (
+        EncoderOutput(name="levels", kind="vector", shape=(816,)),
+        EncoderOutput(name="map", kind="map", shape=(1280, 4, 4)),
+    )
+    content = file.read_bytes()
+    facts = {"file": hashlib.sha256(content).hexdigest(), "bytes": len(content), "outputs": outputs}
+    card = made.model_copy(update=facts)
+    assert inspect(content, card).outputs == {"levels": (1, 816), "map": (1, 1280, 4, 4)}
+    opened = Encoder(file, card)
+    some = np.random.default_rng(1).random((3, 1, 128, 128), np.float32)
+    together = opened.features(some, ["levels"])
+    assert opened.features(some[2:], ["levels"]).tobytes() == together[2:].tobytes()
