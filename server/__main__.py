@@ -17,6 +17,7 @@ COMMANDS = {
     "kit": ("server.commands.kit:kit", "Write what every hospital needs to join."),
     "study": ("server.commands.study:study_app", "Make and sign the studies of a federation."),
     "plan": ("server.commands.plan:plan_app", "Make, check and sign a study plan."),
+    "encoder": ("server.commands.encoder:encoder_app", "Add and show public encoders."),
     "page": ("server.commands.page:page", "Print the address of the status page."),
     "certificate": ("server.commands.certificate:certificate", "Show or renew the gateway's certificate."),
     "up": ("server.commands.up:up", "Run SuperLink, executor, gateway and status page, and keep them alive."),

@@ -53,10 +53,11 @@ def _print(links: list[ChainLink]) -> None:
 
 
 def _about(entry: dict[str, Any]) -> str:
-    """Return what a line is about: a plan, a roster, a coordinator, a model."""
+    """Return what a line is about: a plan, a roster, a coordinator, a model, an encoder."""
     shown = {
         "plan": SHORT_DIGEST,
         "weights": SHORT_DIGEST,
+        "encoder": SHORT_DIGEST,
         "coordinator": 64,
         "roster": SHORT_DIGEST,
         "site": 64,

@@ -11,6 +11,8 @@ from typing import Annotated, Final, Literal
 from pydantic import Field
 
 from client.consent.errors import PolicyInvalidError, PolicyRefusedError
+from common.encoders.card import MAX_ENCODER_BYTES
+from common.encoders.checking import LARGEST_ENCODER_BYTES
 from common.plan.guarantee import Guarantee
 from common.plan.part import PlanPart
 from common.plan.plan import StudyPlan
@@ -27,6 +29,7 @@ class SitePolicyFile(PlanPart):
     ``maximum_epsilon``, ``maximum_delta``: of one study. ``minimum_*``: of secure aggregation, see the plan.
     ``assumed_colluders``: hospitals this site thinks might work with the coordinator. ``minimum_confirmed``: hospitals
     in every stage of a round that somebody here confirmed, this one included; None: all that the least sum needs.
+    ``largest_encoder_bytes``: of the ONNX file of a public encoder that is taken in or used here.
     ``allow_without_privacy``: only for research on public images.
     """
 
@@ -40,6 +43,7 @@ class SitePolicyFile(PlanPart):
     minimum_confirmed: Annotated[int, Field(ge=3, le=1000)] | None = None
     maximum_rounds: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
     maximum_session_s: Annotated[float, Field(gt=0, le=604_800)] = 86_400.0
+    largest_encoder_bytes: Annotated[int, Field(ge=1, le=MAX_ENCODER_BYTES)] = LARGEST_ENCODER_BYTES
     allow_without_privacy: bool = False
 
 

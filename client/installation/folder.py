@@ -100,6 +100,15 @@ class SiteFolder:
         return self.path / "figures"
 
     @property
+    def encoders(self) -> Path:
+        """Public encoders: ``DIGEST.onnx`` and its card ``DIGEST.toml``, by the SHA-256 of the ONNX file."""
+        return self.path / "encoders"
+
+    def encoder(self, digest: str) -> Path:
+        """Return the ONNX file of an encoder, by its SHA-256; its card has the suffix ``.toml``."""
+        return self.encoders / f"{digest}.onnx"
+
+    @property
     def engines(self) -> Path:
         """What was found out about engines here (``client.private_gradients.verdict_folder``); may be deleted."""
         return self.path / "engines"

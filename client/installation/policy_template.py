@@ -43,4 +43,7 @@ maximum_rounds = 10000
 
 # A session of the protocol with the coordinator may stay open so long, in seconds.
 maximum_session_s = 86400.0
+
+# A public encoder (docs/encoders.md) that is taken in or used here has at most so many bytes; 2147483647 is the most.
+largest_encoder_bytes = 1500000000
 """

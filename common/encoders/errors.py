@@ -31,6 +31,7 @@ class EncoderFault(StrEnum):
     NOT_CHECKED = "check_failed"
     NOT_FINITE = "not_finite"
     RUN = "run_failed"
+    NOT_HERE = "not_here"
 
 
 class EncoderInvalidError(FedwardError):

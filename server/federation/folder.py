@@ -9,6 +9,7 @@ sites/NAME.json                     enrolments that were admitted
 shut-out/                           node keys of sites that were dismissed or have new ones
 roster.json, rosters/epoch-N.json   the current signed roster, and all there were
 studies/NAME/                       one study each (``server.study.folder``); the file ``wanted`` in it: keep it running
+encoders/                           public encoders with their cards (``common.encoders.shelf``), and which are offered
 superlink/                          database and home of Flower; everything the server holds, so on an encrypted disk
 state/, logs/                       process ids and log files of ``fedward-server up``
 audit.chain                         who was admitted, what was signed, started, stopped (hash chain)
@@ -126,6 +127,11 @@ class FederationFolder:
     def wanted(self, study: str) -> Path:
         """Return the mark of a study that is to be kept running."""
         return self.study(study) / "wanted"
+
+    @property
+    def encoders(self) -> Path:
+        """Public encoders: ``DIGEST.onnx`` and its card ``DIGEST.toml``, by the SHA-256 of the ONNX file."""
+        return self.path / "encoders"
 
     @property
     def superlink(self) -> Path:
