@@ -11,7 +11,7 @@ from client.dicom.describe import describe, pixel_spacing_mm
 from client.dicom.facts import Facts
 from client.dicom.header import read_header
 from client.dicom.image_module import ImageModule, check_has_pixels, check_image_module, check_kind
-from client.dicom.intensity import Levels, level_bytes, to_levels, window_of
+from client.dicom.intensity import Levels, Values, level_bytes, to_levels, window_of
 from client.dicom.limits import MAX_FILE_RECORD_BYTES, MAX_RECORDS_PER_FILE
 from client.dicom.presentation import check_presentation
 from client.dicom.pseudonyms import Pseudonyms
@@ -43,11 +43,18 @@ def read_images(content: bytes, settings: IngestSettings, pseudonyms: Pseudonyms
         low, high = window_of(frame.values, frame.valid, frame.grey_scale, settings)
         rows, columns, spacing_mm = picture_axes(module, dataset, settings, index)
         planes = [frame.values] if frame.values.ndim == 2 else np.moveaxis(frame.values, 2, 0)
-        levels = [centred(to_levels(resample(p, rows, columns), low, high), settings.size_px, 0) for p in planes]
+        levels = [picture_levels(plane, (rows, columns), (low, high), settings) for plane in planes]
         yield (
             replace(facts, frame_index=index, intensity_low=low, intensity_high=high, spacing_mm=spacing_mm),
             np.broadcast_to(levels if settings.channels == 3 else levels[0], settings.record_shape),
         )
+
+
+def picture_levels(
+    plane: Values, axes: tuple[Axis, Axis], window: tuple[float, float], settings: IngestSettings
+) -> Levels:
+    """Bring one channel of a picture to the study's size and its levels."""
+    return centred(to_levels(resample(plane, *axes), *window), settings.size_px, 0)
 
 
 def check_colour(module: ImageModule, settings: IngestSettings) -> None:
@@ -72,20 +79,26 @@ def picture_axes(
 
     Raises: Rejected(missing_attribute) when the study asks for a spacing and the picture has none.
     """
-    spacing_mm = pixel_spacing_mm(dataset, frame_index)
+    return axes_of((module.rows, module.columns), pixel_spacing_mm(dataset, frame_index), settings)
+
+
+def axes_of(
+    shape: tuple[int, int], spacing_mm: tuple[float, float] | None, settings: IngestSettings
+) -> tuple[Axis, Axis, tuple[float, float]]:
+    """Return what ``picture_axes`` does, for a picture of ``shape`` (rows, columns); spacing None: unknown."""
     if settings.spacing_mm:
         if spacing_mm is None:
             raise Rejected(RejectCode.MISSING_ATTRIBUTE)
         wanted = settings.spacing_mm
         steps = (wanted[0] / spacing_mm[0], wanted[1] / spacing_mm[1])
-        return Axis.with_step(module.rows, steps[0]), Axis.with_step(module.columns, steps[1]), (wanted[0], wanted[1])
+        return Axis.with_step(shape[0], steps[0]), Axis.with_step(shape[1], steps[1]), (wanted[0], wanted[1])
     known = spacing_mm or (0.0, 0.0)
     mm = spacing_mm or (1.0, 1.0)
     # The larger of the two ratios decides, so that the whole picture fits and proportions stay.
-    step_mm = max(module.rows * mm[0] / settings.size_px[0], module.columns * mm[1] / settings.size_px[1])
-    rows = Axis(0.0, module.rows, max(1, round(module.rows * mm[0] / step_mm)))
-    columns = Axis(0.0, module.columns, max(1, round(module.columns * mm[1] / step_mm)))
-    return rows, columns, (known[0] * module.rows / rows.count, known[1] * module.columns / columns.count)
+    step_mm = max(shape[0] * mm[0] / settings.size_px[0], shape[1] * mm[1] / settings.size_px[1])
+    rows = Axis(0.0, shape[0], max(1, round(shape[0] * mm[0] / step_mm)))
+    columns = Axis(0.0, shape[1], max(1, round(shape[1] * mm[1] / step_mm)))
+    return rows, columns, (known[0] * shape[0] / rows.count, known[1] * shape[1] / columns.count)
 
 
 def verdict(work: Callable[[], None]) -> RejectCode | None:

@@ -95,9 +95,7 @@ def build_volume(files: SeriesFiles, settings: IngestSettings, alive: Callable[[
     for slice_ in chosen.slices:  # a file with at least one frame in the volume is part of it
         files.left_out.pop(slice_.file_index, None)
     in_order, grid, stack, grey_scale = _decoded(files, chosen.slices, settings, alive)
-    values = grid.depth_values(stack)
-    low, high = window_of(values, None, grey_scale, settings)
-    levels = grid.oriented(to_levels(values, low, high), 0)
+    levels, low, high = volume_levels(grid, stack, grey_scale, settings)
     facts = replace(
         facts,
         instance_key=facts.series_key,  # a volume is labelled by its series, never by one of its slices
@@ -108,7 +106,19 @@ def build_volume(files: SeriesFiles, settings: IngestSettings, alive: Callable[[
     )
     instances = frozenset(slice_.instance_key for slice_ in in_order)
     frame = next((slice_.frame_of_reference for slice_ in in_order if slice_.frame_of_reference), "")
-    return BuiltVolume(facts, levels.astype(np.uint16, copy=False), grid, duplicates, instances, frame)
+    return BuiltVolume(facts, levels, grid, duplicates, instances, frame)
+
+
+def volume_levels(
+    grid: Grid, stack: Values, grey_scale: tuple[float, float], settings: IngestSettings
+) -> tuple[Levels, float, float]:
+    """Return levels of slices that lie on the study's grid in two axes, and the values of lowest and highest.
+
+    Raises: Rejected(non_finite).
+    """
+    values = grid.depth_values(stack)
+    low, high = window_of(values, None, grey_scale, settings)
+    return grid.oriented(to_levels(values, low, high), 0).astype(np.uint16, copy=False), low, high
 
 
 def _decoded(

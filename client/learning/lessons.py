@@ -93,13 +93,16 @@ class Learner:
         return _rows(views, targets, _shares(patient.labelled))
 
     def voxel_consistency(self, patient: PatientScans, randomness: PatientRandomness) -> PatientRows:
-        """The teacher's probabilities on the weak view; the student sees the same geometry, stronger intensity."""
+        """The teacher's probabilities on the weak view; the student sees the same geometry, stronger intensity.
+
+        Weights: as ``labels_and_pseudo_labels`` has them for an unlabelled patient.
+        """
         views, targets = [], []
         for draws in self._all_draws(patient, randomness):
             moved = apply_geometry(patient.images, draws, WEAK)
             targets.append(self._ask(apply_intensity(moved, draws, WEAK)))
             views.append(apply_intensity(moved, draws, STRONG))
-        return _rows(views, targets, _equal_shares(patient))
+        return _rows(views, targets, _equal_shares(patient) * self._other_weight(patient.labelled))
 
     def reconstruction(self, patient: PatientScans, randomness: PatientRandomness) -> PatientRows:
         """Weak views with hidden patches; the target is the whole view."""

@@ -54,8 +54,8 @@ class TrainingSettings:
     of the noise on the whole sum over C. honest_survivors h: the site adds variance 1 / h of it (``distributed``).
     expected_batch: patients expected in this site's step, the public divisor of local steps.
     views_per_scan: strong views whose losses are averaged before clipping. most_scans: k, scans used of one patient.
-    unlabelled_weight: loss weight of pseudo-labelled scans where no clip decides (``none``; other scans of a labelled
-    patient). teacher_decay: 1 keeps the phase's first model as teacher, 0 takes the last released one.
+    unlabelled_weight: loss weight of scans with a teacher's answer where no clip decides (``none``; other scans of a
+    labelled patient). teacher_decay: 1 keeps the phase's first model as teacher, 0 takes the last released one.
     gate_balanced_accuracy: least balanced accuracy of the teacher on public images; below it unlabelled patients
     contribute zero (0 = no gate). hidden_share: share of patches hidden for reconstruction.
     Raises: PlanInvalidError for values out of bounds or against one another.

@@ -22,6 +22,7 @@ def plan_network(plan: StudyPlan) -> nn.Module:
         features=plan.network.features,
         hidden_units=plan.network.hidden_units,
         seed=plan.network.seed,
+        zero_head=plan.task.starts_with_zero_head,
     )
 
 

@@ -88,7 +88,7 @@ def _cannot_teach(plan: StudyPlan, phase: Phase) -> Iterator[str]:
             f"{place}confidence_threshold is {threshold:g}, below 0.5 a class of task.kind = multi_label is present "
             "and absent at once; raise it"
         )
-    weighs = phase.method in {Method.TEACHER_STUDENT, Method.FIXMATCH} and not _is_private(plan)
+    weighs = phase.method in WITH_TEACHER and not _is_private(plan)
     if weighs and phase.unlabelled_weight == 0:
         yield f"{place}unlabelled_weight is 0, so no unlabelled scan teaches; raise it, or use method = supervised"
     if phase.method is Method.RECONSTRUCTION and phase.trainable is Trainable.HEAD:
@@ -121,11 +121,12 @@ def _draws_weights(plan: StudyPlan) -> bool:
     """Whether any start weight comes from the seed: not a bias, not a head that starts at zero, not in the file."""
     network = plan.network
     parameters = dict(plan_parameters(plan))
+    drawn_head = network.name == AUTOENCODER or not plan.task.starts_with_zero_head
     filled = frozenset[str]()
     if network.initialisation != SEEDED:
         filled = check_initialisation(parameters, network.initialisation)
     return any(
-        len(shape) >= 2 and name not in filled and (network.name == AUTOENCODER or not starts_at_zero(name))
+        len(shape) >= 2 and name not in filled and (drawn_head or not starts_at_zero(name))
         for name, shape in parameters.items()
     )
 
@@ -138,10 +139,10 @@ PHASE_RULES: Final[dict[str, PhaseRule]] = {
     ),
     "unlabelled_weight": (
         lambda plan, phase: (
-            phase.method in {Method.TEACHER_STUDENT, Method.FIXMATCH}
-            and (not _is_private(plan) or _has_mixed_patients(plan, phase))
+            (phase.method in WITH_TEACHER and not _is_private(plan))
+            or (phase.method in {Method.TEACHER_STUDENT, Method.FIXMATCH} and _has_mixed_patients(plan, phase))
         ),
-        "it weighs pseudo-labels of teacher_student and fixmatch beside a patient's labelled scans, or without privacy",
+        "it weighs what a teacher says without privacy, and in teacher_student and fixmatch beside labelled scans",
     ),
     "confidence_threshold": (lambda _, phase: phase.method in WITH_TEACHER, "only methods with a teacher have one"),
     "unlabelled_from_round": (lambda _, phase: phase.method in WITH_TEACHER, "only methods with a teacher wait"),

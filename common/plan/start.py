@@ -8,7 +8,12 @@ from torch import Tensor, nn
 from common.networks.initialisation import load_initialisation
 from common.networks.parameters import Layout, layout
 from common.networks.registry import set_first_weights
-from common.plan.network import phase_layout, plan_network, plan_shape, travelling_layout
+from common.plan.network import (
+    phase_layout,
+    plan_network,
+    plan_shape,
+    travelling_layout,
+)
 from common.plan.plan import StudyPlan
 from common.plan.shape import PhaseShape, Shapes
 from common.plan.task import SEEDED
@@ -37,7 +42,7 @@ def start_vector(plan: StudyPlan) -> Tensor:
         place, _, own = entry.name.rpartition(".")
         values = vector[entry.offset : entry.offset + entry.size].view(entry.shape)
         setattr(network.get_submodule(place), own, nn.Parameter(values, requires_grad=False))
-    set_first_weights(network, plan.network.name, seed=plan.network.seed)
+    set_first_weights(network, plan.network.name, seed=plan.network.seed, zero_head=plan.task.starts_with_zero_head)
     if plan.network.initialisation != SEEDED:
         load_initialisation(network, plan.network.initialisation)
     return vector

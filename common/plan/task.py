@@ -80,6 +80,14 @@ class Task(PlanPart):
     ]
     dimensions: Annotated[int, Field(ge=2, le=3)]
 
+    @property
+    def starts_with_zero_head(self) -> bool:
+        """Whether the head starts at zero: for classes of an image, so that the first answer is the uniform one.
+
+        For a segmentation that is a saddle: from a zero head one of two structures of the hippocampus was never found.
+        """
+        return self.kind is not TaskKind.SEGMENTATION
+
     @model_validator(mode="after")
     def _distinct(self) -> Self:
         for name, values in (("classes", self.classes), ("modalities", self.modalities)):

@@ -53,17 +53,18 @@ def make_imported_hospitals(
         )
         hospitals.append(write_hospital(out / f"hospital-{site + 1}", holdings, scanner, differences.seed))
         progress(sum(hospital.files for hospital in hospitals))
-    write_public_test_set(out / "test.npz", source)
+    write_public_test_set(out / "test.npz", source, spacing_mm)
     write_description(out, hospitals, differences, {"modality": modality, "classes": source.class_names})
     return hospitals
 
 
-def write_public_test_set(path: Path, source: PublicArrays) -> None:
-    """Write the public test set as it is: images, labels, class names, and segmentations where there are any."""
+def write_public_test_set(path: Path, source: PublicArrays, spacing_mm: tuple[float, float, float]) -> None:
+    """Write the public test set as it is: images, labels, names, spacing, and segmentations where there are any."""
     arrays: dict[str, NDArray[Any]] = {
         "images": source.test_images,
         "labels": source.test_labels,
         "class_names": np.array(source.class_names),
+        "spacing_mm": np.array(spacing_mm),
     }
     if source.test_segmentations is not None:
         arrays["segmentations"] = source.test_segmentations

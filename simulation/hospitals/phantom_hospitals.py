@@ -123,4 +123,5 @@ def write_phantom_test_set(out: Path, request: PhantomRequest, differences: Diff
             labels=classes,
             segmentations=segmentations,
             class_names=np.array(request.class_names),
+            spacing_mm=np.array(spacing_of(request)),
         )

@@ -11,20 +11,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from client.dicom.intensity import FULL_SCALE, to_levels, window_of
-from client.dicom.resize import Axis, centred, resample, resample_labels
-from client.dicom.settings import IngestSettings, settings_for
+from client.dicom.settings import settings_for
 from common.plan.plan import StudyPlan
-from common.plan.task import Modality, TaskKind
+from common.plan.task import TaskKind
 from simulation.errors import ScenarioInvalidError
 from simulation.hospitals.public_arrays import read_archive
 from simulation.report.facts import Estimate, PublicScore
 from simulation.report.intervals import auc_estimate, bootstrap_estimate, calibration_curve, roc_curve, share_estimate
+from simulation.study.test_preparation import Preparation
 
 IMAGES_AT_ONCE = 64
-CT_RANGE_HU = (-1024.0, 1024.0)  # what ``simulation.hospitals.hospital`` writes for [0, 1]
-
-Values = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,50 +94,19 @@ def load_test_set(path: Path, plan: StudyPlan) -> PublicTestSet:
     Raises: FileUnreadableError; ScenarioInvalidError when it is empty or has no segmentations for a segmentation task.
     """
     arrays = read_archive(path)
-    settings = settings_for(plan.task, plan.image)
-    is_ct = plan.task.modalities == (Modality.CT,)
-    pictures = [_values(image, is_ct=is_ct) for image in arrays["images"]]
+    slice_mm, row_mm, column_mm = np.asarray(arrays.get("spacing_mm", np.ones(3)), np.float64).tolist()
+    preparation = Preparation(settings_for(plan.task, plan.image), (slice_mm, row_mm, column_mm))
+    pictures = list(arrays["images"])
     maps = arrays.get("segmentations")
     if not pictures or (maps is None and plan.task.kind is TaskKind.SEGMENTATION):
         raise ScenarioInvalidError("the test set is empty or lacks segmentations; take another source of hospitals")
     segmented = plan.task.kind is TaskKind.SEGMENTATION and maps is not None
     return PublicTestSet(
-        torch.from_numpy(np.stack([_prepared(picture, settings) for picture in pictures])).view(
+        torch.from_numpy(np.stack([preparation.image(picture) for picture in pictures])).view(
             -1, *plan.image.input_shape
         ),
         torch.from_numpy(np.asarray(arrays["labels"], np.int64).reshape(len(pictures))),
-        torch.from_numpy(np.stack([_prepared_map(one, settings) for one in np.asarray(maps)])) if segmented else None,
+        torch.from_numpy(np.stack([preparation.label_map(one) for one in np.asarray(maps)])) if segmented else None,
         plan.task.kind,
         plan.task.classes,
     )
-
-
-def _values(image: NDArray[np.generic], *, is_ct: bool) -> Values:
-    """Return the values that a hospital's file would give: bytes or [0, 1] as they are, CT in Hounsfield units."""
-    values = np.asarray(image, np.float32) / (255 if image.dtype == np.uint8 else 1)
-    low, high = CT_RANGE_HU
-    return (values * (high - low) + low).astype(np.float32) if is_ct else values.astype(np.float32)
-
-
-def _prepared(values: Values, settings: IngestSettings) -> Values:
-    low, high = window_of(values, None, (0.0, 1.0), settings)
-    if settings.dimensions == 3:
-        planes = [values]
-    else:
-        axes = _axes(values.shape, settings)
-        planes = [resample(plane, *axes) for plane in (np.moveaxis(values, 2, 0) if values.ndim == 3 else [values])]
-    levels = np.stack([centred(to_levels(plane, low, high), settings.size_px, 0) for plane in planes])
-    scaled: Values = levels.astype(np.float32) / np.float32(FULL_SCALE)
-    return scaled
-
-
-def _prepared_map(label_map: NDArray[np.uint8], settings: IngestSettings) -> NDArray[np.int64]:
-    resized = resample_labels(label_map, *_axes(label_map.shape, settings)) if label_map.ndim == 2 else label_map
-    return centred(resized, settings.size_px, 0).astype(np.int64)
-
-
-def _axes(shape: tuple[int, ...], settings: IngestSettings) -> tuple[Axis, Axis]:
-    """Fit the whole picture into the study's size, as ``client.dicom.instance`` does for square pixels."""
-    step = max(shape[0] / settings.size_px[0], shape[1] / settings.size_px[1])
-    rows, columns = max(1, round(shape[0] / step)), max(1, round(shape[1] / step))
-    return Axis(0.0, shape[0], rows), Axis(0.0, shape[1], columns)
