@@ -15,6 +15,7 @@ from server.study.events import RunState
 from simulation.errors import ScenarioInvalidError
 from simulation.report.figures import figures
 from simulation.report.words import amount, duration
+from simulation.study.comparisons import ATLAS
 from simulation.study.run_folder import RunFolder
 from simulation.study.running import Finished, run_built
 from simulation.study.scenario import Scenario
@@ -68,15 +69,24 @@ def summary(finished: Finished, *, seconds: float) -> dict[str, Any]:
     """Return the figures of a run as plain values: what ``--json`` prints.
 
     ``epsilon`` is what the patients spent who spent most, ``epsilon_promised`` what the plan promises; None without
-    privacy. ``bytes_out_per_site``: site -> bytes that left it, all kinds together.
+    privacy. ``bytes_out_per_site``: site -> bytes that left it, all kinds together. ``dice_atlas_only``: of the
+    hospitals' mean mask, which looks at no scan (``simulation.study.atlas``); the three of Dice: for a segmentation.
     """
     facts, numbers = finished.facts, figures(finished.facts)
     spent = [value for name, value in numbers.items() if name.startswith("spent.")]
     score = facts.test.estimate if facts.test else None
-    return {
+    dice = facts.test.dice if facts.test else {}
+    atlas = next((row.estimate.value for row in facts.compared if row.key == ATLAS), None)
+    segmented = {
+        "dice": score.value if score else None,
+        "dice_by_class": {name: estimate.value for name, estimate in dice.items()},
+        "dice_atlas_only": atlas,
+    }
+    return (segmented if dice else {}) | {
         "state": finished.end.state.value,
-        "auc": score.value if score else None,
-        "auc_interval": [score.low, score.high] if score else None,
+        "auc": score.value if score and not dice else None,
+        "auc_interval": [score.low, score.high] if score and not dice else None,
+        "interval": [score.low, score.high] if score else None,
         "measure": facts.test.measure if facts.test else None,
         "epsilon": max(spent) if spent else None,
         "epsilon_promised": facts.plan.privacy.epsilon,

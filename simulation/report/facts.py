@@ -70,8 +70,8 @@ class PublicScore:
     """The final model on public images that no hospital holds; outside the protocol, for research.
 
     ``measure``: "AUC" or "Dice". ``shares``: class -> share of its images answered right. ``curve``: ROC points (false
-    positive rate, true positive rate). ``calibration``: (confidence, share answered right, images) by bin. The last
-    three may be empty.
+    positive rate, true positive rate). ``calibration``: (confidence, share answered right, images) by bin. ``dice``:
+    structure -> mean Dice of a segmentation. All four may be empty.
     """
 
     measure: str
@@ -80,6 +80,7 @@ class PublicScore:
     shares: Mapping[str, Estimate] = field(default_factory=dict)
     curve: tuple[tuple[float, float], ...] = ()
     calibration: tuple[tuple[float, float, float], ...] = ()
+    dice: Mapping[str, Estimate] = field(default_factory=dict)
 
 
 class Role(StrEnum):

@@ -248,6 +248,8 @@ def _public(name: str, score: PublicScore) -> Figures:
     numbers = dict(_named(name, score.estimate))
     for label, share in score.shares.items():
         numbers |= dict(_named(f"{name}.sensitivity.{label}", share))
+    for structure, dice in score.dice.items():
+        numbers |= dict(_named(f"{name}.dice.{structure}", dice))
     return numbers
 
 

@@ -79,7 +79,8 @@ def _notes(facts: RunFacts) -> str:
 def growth(facts: RunFacts, numbers: Figures) -> str:
     """Show the scores of each released model, from the hospitals' own held-out patients."""
     attempts = scored(facts) if readable(facts, numbers) else []
-    lines = [_test_line(facts, numbers), *_area_lines(facts, numbers, attempts), *_dice_lines(facts, numbers, attempts)]
+    lines = [_test_line(facts, numbers), *_test_dice_lines(facts, numbers)]
+    lines += [*_area_lines(facts, numbers, attempts), *_dice_lines(facts, numbers, attempts)]
     lines = [line for line in lines if line.points]
     if not lines:
         return ""
@@ -120,6 +121,15 @@ def _held_out_words(facts: RunFacts, attempts: list[Attempt]) -> str:
             "is not drawn."
         )
     return "No patient was held back for scoring in this study."
+
+
+def _test_dice_lines(facts: RunFacts, numbers: Figures) -> list[Line]:
+    lines = []
+    for style, name in zip(STYLES, facts.plan.task.classes[1:][:MOST_LINES], strict=False):
+        keys = {number: f"test_round.{number}.dice.{name}" for number, _ in facts.test_by_round}
+        points = [_point(numbers, key, number) for number, key in keys.items() if key in numbers]
+        lines.append(Line(f"Dice of {name}, public test images", style, points))
+    return [line for line in lines if line.points]
 
 
 def _test_share_lines(facts: RunFacts, numbers: Figures) -> list[Line]:

@@ -4,6 +4,7 @@ alone      one hospital, its own patients, the whole noise on its own sum: the s
 supervised all hospitals, labelled patients only
 no-noise   all hospitals, clipped as before, no noise
 pooled     all patients in one place, the noise once: what no law allows, as the ceiling
+atlas      the hospitals' mean mask, for a segmentation: no scan is looked at, so a model must be better
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -22,14 +23,17 @@ from common.plan.phases import Method, Phase
 from common.plan.plan import Site, StudyPlan
 from common.plan.privacy import NoisePlacement
 from common.plan.reading import read_plan
+from common.plan.task import TaskKind
 from common.trust.identity import read_secret_file
 from simulation.report.facts import Compared, Estimate, Role
+from simulation.study.atlas import mean_mask
 from simulation.study.plain_training import RememberedPatients, UnitedPatients, train_in_the_clear
 from simulation.study.run_folder import RunFolder, read_json, write_json
 from simulation.study.scenario import Comparisons, Running
 from simulation.study.test_set import load_test_set
 
 POOLED_NAME = "pooled"
+ATLAS = "atlas"
 Done = Callable[[str], None]
 
 
@@ -58,6 +62,9 @@ def tasks(plan: StudyPlan, wanted: Comparisons) -> list[Task]:
     if wanted.pooled:
         note = "all patients in one place, the same rounds, the noise added once: the same privacy for each patient"
         found.append(Task("pooled", "All scans in one place", Role.CEILING, note))
+    if plan.task.kind is TaskKind.SEGMENTATION:
+        note = "the mean of all hospitals' training masks, without noise; the scan is not looked at"
+        found.append(Task(ATLAS, "Mean mask, no scan looked at", Role.VARIANT, note))
     return found
 
 
@@ -88,10 +95,21 @@ def train_one(path: Path, task: Task, patients_at_once: int) -> None:
     folder = RunFolder(path)
     plan = read_plan(folder.study.plan)
     patients = {site.name: site_patients(folder.site(site.name), plan) for site in plan.sites if _takes(task, site)}
+    if task.key == ATLAS:
+        _judge_atlas(folder, plan, task, patients)
+        return
     chosen, held = variant(plan, task, patients)
     network = train_in_the_clear(chosen, held, with_noise=task.key != "no-noise", patients_at_once=patients_at_once)
     score = load_test_set(folder.test_set, plan).judge(network)
     write_json(_file(folder, task), {"estimate": asdict(score.estimate)})
+
+
+def _judge_atlas(folder: RunFolder, plan: StudyPlan, task: Task, patients: Mapping[str, Patients]) -> None:
+    atlas = mean_mask(patients, classes=len(plan.task.classes))
+    if atlas is not None:
+        tests = load_test_set(folder.test_set, plan)
+        score = tests.judge_masks(atlas.expand(len(tests.images), *atlas.shape))
+        write_json(_file(folder, task), {"estimate": asdict(score.estimate)})
 
 
 def site_patients(site_folder: Path, plan: StudyPlan) -> RememberedPatients:

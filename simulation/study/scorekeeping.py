@@ -79,5 +79,5 @@ def epsilon_so_far(plan: StudyPlan, journal: Journal) -> float | None:
 
 def _score(kept: dict[str, Any]) -> PublicScore:
     """Return a score as it was written; curves are drawn for the last model only and not kept."""
-    shares = {name: Estimate(**share) for name, share in kept["shares"].items()}
-    return PublicScore(kept["measure"], Estimate(**kept["estimate"]), kept["images"], shares)
+    shares, dice = ({name: Estimate(**one) for name, one in kept.get(part, {}).items()} for part in ("shares", "dice"))
+    return PublicScore(kept["measure"], Estimate(**kept["estimate"]), kept["images"], shares, dice=dice)

@@ -21,6 +21,9 @@ from simulation.report.intervals import auc_estimate, bootstrap_estimate, calibr
 from simulation.study.test_preparation import Preparation
 
 IMAGES_AT_ONCE = 64
+VOLUMES_AT_ONCE = 4
+
+Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +39,8 @@ class PublicTestSet:
     def predict(self, network: nn.Module) -> Tensor:
         """Return the network's logits, a few images at a time: (N, classes, ...)."""
         with torch.no_grad():
-            return torch.cat([network(part) for part in torch.split(self.images, IMAGES_AT_ONCE)])
+            at_once = VOLUMES_AT_ONCE if self.images.ndim > 4 else IMAGES_AT_ONCE
+            return torch.cat([network(part) for part in torch.split(self.images, at_once)])
 
     def judge(self, network: nn.Module, *, curve: bool = False) -> PublicScore:
         """Return the network's AUC (mean over classes where there are several) or mean Dice, with interval.
@@ -45,9 +49,7 @@ class PublicTestSet:
         """
         logits = self.predict(network)
         if self.kind is TaskKind.SEGMENTATION:
-            dice = self._dice(logits.argmax(1))
-            estimate = bootstrap_estimate(lambda rows: float(np.nanmean(dice[rows])), len(dice))
-            return PublicScore("Dice", estimate, len(dice))
+            return self.judge_masks(logits.argmax(1))
         scores, labels = torch.softmax(logits, 1).double().numpy(), self.labels.numpy()
         shares = self._shares(scores.argmax(1), labels)
         calibration = tuple(calibration_curve(scores.max(1), scores.argmax(1) == labels)) if curve else ()
@@ -66,6 +68,19 @@ class PublicTestSet:
         estimate = bootstrap_estimate(mean_auc, len(labels))
         return PublicScore("AUC", estimate, len(labels), shares, (), calibration)
 
+    def judge_masks(self, answered: Tensor) -> PublicScore:
+        """Return the mean Dice of masks (N, *size) int64, over all structures and of each, with bootstrap intervals.
+
+        A structure that neither expert nor answer has in an image does not count there.
+        """
+        dice = self._dice(answered)
+
+        def mean_of(values: Values) -> Estimate:
+            return bootstrap_estimate(lambda rows: float(np.nanmean(values[rows])), len(values))
+
+        by_class = {name: mean_of(dice[:, row]) for row, name in enumerate(self.classes[1:]) if _any(dice[:, row])}
+        return PublicScore("Dice", mean_of(np.nanmean(dice, 1)), len(dice), dice=by_class)
+
     def _shares(self, answered: NDArray[np.intp], labels: NDArray[np.int64]) -> dict[str, Estimate]:
         """Return each class's share of images answered right; classes without images are left out."""
         right = answered == labels
@@ -75,8 +90,8 @@ class PublicTestSet:
             if (labels == index).any()
         }
 
-    def _dice(self, answered: Tensor) -> NDArray[np.float64]:
-        """Return each image's mean Dice over the foreground classes that expert or network found: (N,)."""
+    def _dice(self, answered: Tensor) -> Values:
+        """Return each image's Dice of each structure, NaN where neither expert nor answer has it: (N, classes - 1)."""
         assert self.label_maps is not None  # noqa: S101 (for the types: segmentation always has them)
         rows = []
         for index in range(1, len(self.classes)):
@@ -84,8 +99,12 @@ class PublicTestSet:
             sizes = (ours.flatten(1).sum(1) + theirs.flatten(1).sum(1)).double()
             overlap = 2 * (ours & theirs).flatten(1).sum(1).double()
             rows.append(torch.where(sizes > 0, overlap / sizes.clamp(min=1), torch.nan))
-        means: NDArray[np.float64] = torch.stack(rows).nanmean(0).numpy()
-        return means
+        dice: Values = torch.stack(rows, 1).numpy()
+        return dice
+
+
+def _any(values: Values) -> bool:
+    return bool(np.isfinite(values).any())
 
 
 def load_test_set(path: Path, plan: StudyPlan) -> PublicTestSet:
