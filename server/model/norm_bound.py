@@ -12,7 +12,8 @@ and of the noise's length (chi-square): honest hospitals pass it about a billion
 vector of its own has the square root of the first, second and last term left, instead of the end of the range in every
 coordinate. The sum is public when it is checked, so nobody pays for it: no epsilon, no bytes.
 
-With local noise differences of weights travel, whose length no term above bounds: there is no bound then.
+With local noise differences of weights travel, whose length no term above bounds, and without privacy nothing is
+clipped: there is no bound then.
 """
 
 import math
@@ -30,7 +31,7 @@ DEVIATIONS: Final = 6.0
 
 def largest_norm(plan: StudyPlan, phase: Phase, participants: Collection[str], *, num_parameters: int) -> float:
     """Return the L2 norm that the sum over ``participants`` cannot exceed, in the unit of gradients; inf: no bound."""
-    if plan.privacy.noise is NoisePlacement.LOCAL:
+    if plan.privacy.noise is not NoisePlacement.DISTRIBUTED:
         return math.inf
     sites = [site for site in plan.sites if site.name in participants]
     labelled, unlabelled = _most_sampled(phase, sites)

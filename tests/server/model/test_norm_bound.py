@@ -48,13 +48,17 @@ def test_the_worst_honest_sum_passes_and_one_hospital_has_little_left(make_plan,
     assert end_of_the_range / math.sqrt(limit**2 - noise**2 * size) > least
 
 
-def test_without_noise_the_patients_alone_bound_the_sum(make_plan):
+def test_without_privacy_nothing_is_clipped_so_there_is_no_bound(make_plan):
     plan = make_plan(4, noise="none", sigma=0.0)
     names = [site.name for site in plan.sites]
-    batch = 1.1 * 80
-    found = largest_norm(plan, plan.phases[0], names, num_parameters=10**6)
-    assert found == pytest.approx(batch + 6 * math.sqrt(batch), rel=1e-3)
-    assert largest_norm(plan, plan.phases[0], names[:3], num_parameters=10**6) < found
+    assert largest_norm(plan, plan.phases[0], names, num_parameters=10**6) == math.inf
+
+
+def test_fewer_hospitals_have_a_shorter_bound(make_plan):
+    plan = make_plan(4)
+    names = [site.name for site in plan.sites]
+    whole, part = (largest_norm(plan, plan.phases[0], some, num_parameters=100) for some in (names, names[:3]))
+    assert part < whole
 
 
 def test_differences_of_weights_have_no_bound(make_plan):
