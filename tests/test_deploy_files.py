@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from server.gateway.door import PATHS, Limits
+from server.gateway.door import FLEET_PATHS, PATHS, Limits
 
 DEPLOY = Path(__file__).resolve().parent.parent / "docs/deploy"
 UNITS = ("fedward-site.service", "fedward-server.service")
@@ -102,7 +102,7 @@ def test_nginx_lets_through_the_gateways_paths_and_nothing_else():
     pattern = re.compile(locations[0][2])
     assert {path for path in PATHS if pattern.search(path)} == set(PATHS)
     alternatives = re.search(r"\(([a-z|-]+)\)", pattern.pattern).group(1).split("|")
-    assert {f"/v1/fleet/{name}" for name in alternatives} == set(PATHS)
+    assert {f"/v1/fleet/{name}" for name in alternatives} == set(FLEET_PATHS)
     for path in CONTROL_PATHS + tuple(f"{good}/x" for good in PATHS) + tuple(f"/x{good}" for good in PATHS):
         assert not pattern.search(path), path
     rest = nginx_text().split("location / {")[1]

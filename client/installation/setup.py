@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_ssh_private_key,
 )
+from cryptography.hazmat.primitives.serialization.ssh import SSHPrivateKeyTypes
 
 from client.installation.config import default_site_config, read_site_config
 from client.installation.errors import SiteConfigInvalidError
@@ -71,15 +72,26 @@ def node_key_line(path: Path) -> str:
 
     Raises: KeyExposedError, KeyInvalidError, FileUnreadableError, EnrolmentInvalidError (another kind of key).
     """
+    line = _loaded(path).public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+    check_node_key(line)
+    return line
+
+
+def read_node_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    """Return the node's secret key. Raises: as ``node_key_line``."""
+    node_key_line(path)
+    key = _loaded(path)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)  # noqa: S101 (its public half was one)
+    return key
+
+
+def _loaded(path: Path) -> SSHPrivateKeyTypes:
     try:
-        key = load_ssh_private_key(read_private_file(path, MAX_KEY_BYTES), password=None)
+        return load_ssh_private_key(read_private_file(path, MAX_KEY_BYTES), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm, NotImplementedError):
         raise KeyInvalidError(
             f"{path}: not an OpenSSH secret key without a password; restore it from a backup"
         ) from None
-    line = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
-    check_node_key(line)
-    return line
 
 
 def public_half(secret_key: Path) -> Path:

@@ -32,6 +32,7 @@ class EncoderFault(StrEnum):
     NOT_FINITE = "not_finite"
     RUN = "run_failed"
     NOT_HERE = "not_here"
+    NOT_FETCHED = "not_fetched"
 
 
 class EncoderInvalidError(FedwardError):

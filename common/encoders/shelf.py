@@ -14,7 +14,7 @@ from common.encoders.card import EncoderCard, card_text, read_card
 from common.encoders.checking import EncoderFacts, check_encoder, open_encoder
 from common.encoders.errors import EncoderFault, EncoderInvalidError
 from common.errors import FedwardError, OutputExistsError
-from common.files import replace_atomically, write_atomically
+from common.files import replace_atomically, sync_folder, write_atomically
 
 CHUNK_BYTES: Final = 1 << 20
 SHORTEST_DIGEST: Final = 8
@@ -40,17 +40,32 @@ class EncoderShelf:
         ``replaces``: another card for a file that is here already. The same again changes nothing.
         Raises: EncoderInvalidError, OutputExistsError, FileUnreadableError.
         """
-        place = self.card_file(card.file)
-        if place.exists() and not replaces and read_card(place) != card:
-            raise OutputExistsError(
-                f"{place}: this file has another card here, which a plan may name; with --replace it gets the new one"
-            )
+        self.refuse_other_card(card, replaces=replaces)
         facts = check_encoder(file, card, limit_bytes=limit_bytes)
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         target = self.file(card.file)
         if not target.exists() or not target.samefile(file):
             write_atomically(target, _pieces(file, card), 0o600)
-        replace_atomically(place, card_text(card).encode(), 0o600)
+        self._write_card(card)
+        return facts
+
+    def refuse_other_card(self, card: EncoderCard, *, replaces: bool) -> None:
+        """Refuse a card whose file is here with another one, unless it ``replaces`` that. Raises: OutputExistsError."""
+        place = self.card_file(card.file)
+        if place.exists() and not replaces and read_card(place) != card:
+            raise OutputExistsError(
+                f"{place}: this file has another card here, which a plan may name; with --replace it gets the new one"
+            )
+
+    def _write_card(self, card: EncoderCard) -> None:
+        replace_atomically(self.card_file(card.file), card_text(card).encode(), 0o600)
+
+    def keep(self, arrived: Path, card: EncoderCard, *, limit_bytes: int) -> EncoderFacts:
+        """Check a file that arrived in this folder, and give it its name. Raises: as ``add``."""
+        facts = check_encoder(arrived, card, limit_bytes=limit_bytes)
+        arrived.replace(self.file(card.file))
+        sync_folder(self.folder)
+        self._write_card(card)
         return facts
 
     def verify(self, card: EncoderCard, *, limit_bytes: int) -> EncoderFacts:

@@ -1,1 +1,1 @@
-"""The only door that faces the internet: ten paths of Flower's fleet API, for admitted sites, and nothing else."""
+"""The only door that faces the internet: ten paths of Flower's fleet API and two for encoders, for admitted sites."""

@@ -1,7 +1,7 @@
 """The gateway's application (ASGI): which requests pass, in which order they are checked, and what passes on.
 
 ```
-1  path      POST to one of ten paths, without a query       else 404
+1  path      POST to one of twelve paths, without a query    else 404
 2  host      the Host header names this coordinator          else 421
 3  visitor   headers signed by an admitted site's node       else 401
 4  size      announced, and within the path's limit          else 411, 413
@@ -11,6 +11,8 @@
 8  forward   the SuperLink answers                           else 503
 ```
 
+Two of the paths are for public encoders (``server.gateway.encoders``): they end here, and have places of their own.
+
 Nothing of a request is logged but the site's name and the status. Flower's control, runtime and documentation paths are
 not on the list; they have no authentication of their own in Flower 1.41.
 """
@@ -19,6 +21,7 @@ import asyncio
 import logging
 import re
 from collections.abc import AsyncIterator, Collection, Iterable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -29,19 +32,24 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from common.encoders.travel import MAX_QUESTION_BYTES
+from common.encoders.travel import PATHS as ENCODER_PATHS
+from server.encoders.offers import OfferedEncoders
+from server.gateway.encoders import answered
 from server.gateway.places import NoPlaceError, Places
 from server.gateway.visitors import Visitors
 from server.gateway.wire_walk import WalkError, WalkLimits, walk
 
 FLEET: Final = "/v1/fleet/"
 PUSH_MESSAGES: Final = f"{FLEET}push-messages"
-PATHS: Final = frozenset(
+FLEET_PATHS: Final = frozenset(
     FLEET + name
     for name in (
         "activate-node", "deactivate-node", "send-node-heartbeat", "pull-messages", "push-messages", "get-run",
         "get-fab", "push-object", "pull-object", "confirm-message-received",
     )
 )  # fmt: skip
+PATHS: Final = FLEET_PATHS | ENCODER_PATHS
 LARGE_PATHS: Final = frozenset(FLEET + name for name in ("push-object", "pull-object", "get-fab"))
 # what a host may look like where nobody said which one is right: a name or an address, and a port
 HOST: Final = re.compile(r"(?:[0-9A-Za-z.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
@@ -63,7 +71,8 @@ class Limits:
     ``max_body_bytes``: Flower sends objects in pieces of 5 MiB. ``max_push_bytes``: a reply without its objects.
     ``max_small_bytes``: everything else. ``body_timeout_s``: for reading one body. ``forward_timeout_s``: for the
     SuperLink's answer. ``places``: requests of one site at the same time; ``large_places``: of them with objects (a
-    SuperNode has two); ``all_large_places``: of all sites. ``patience_s``: how long one waits for those.
+    SuperNode has two); ``all_large_places``: of all sites. ``encoder_places``: of all sites, for encoders, one of a
+    site. ``patience_s``: how long one waits for those.
     """
 
     max_body_bytes: int = 6 << 20
@@ -74,11 +83,14 @@ class Limits:
     places: int = 8
     large_places: int = 2
     all_large_places: int = 8
+    encoder_places: int = 4
     patience_s: float = 30.0
     walk: WalkLimits = field(default_factory=WalkLimits)
 
     def body_bytes(self, path: str) -> int:
         """Return the limit of a body sent to ``path``."""
+        if path in ENCODER_PATHS:
+            return MAX_QUESTION_BYTES
         if path == FLEET + "push-object":
             return self.max_body_bytes
         return min(self.max_body_bytes, self.max_push_bytes if path == PUSH_MESSAGES else self.max_small_bytes)
@@ -96,6 +108,7 @@ class Door:
     """The application. ``upstream``: a client of the SuperLink on loopback, with its address as base.
 
     ``hosts``: the names under which sites know this coordinator, in lower case; None: any that is well formed.
+    ``encoders``: what sites may fetch; None: nothing.
     """
 
     def __init__(
@@ -104,14 +117,19 @@ class Door:
         visitors: Visitors,
         limits: Limits | None = None,
         hosts: Collection[str] | None = None,
+        *,
+        encoders: OfferedEncoders | None = None,
     ) -> None:
         self._upstream, self._visitors, self._limits = upstream, visitors, limits or Limits()
-        self._hosts = hosts
+        self._hosts, self._encoders = hosts, encoders
         self._places = Places(
             each=self._limits.places,
             large_each=self._limits.large_places,
             large=self._limits.all_large_places,
             patience_s=self._limits.patience_s,
+        )
+        self._encoder_places = Places(
+            each=2, large_each=1, large=self._limits.encoder_places, patience_s=self._limits.patience_s
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -123,7 +141,7 @@ class Door:
             self._check_host(request)
             site = self._visitor(request)
             self._check_length(request, path)
-            async with self._places.place(site, is_large=path in LARGE_PATHS):
+            async with self._place(site, path):
                 response = await self._serve(request, path)
                 # a large answer holds its place until the site has it
                 await response(scope, receive, send)
@@ -135,6 +153,12 @@ class Door:
             await response(scope, receive, send)
         except ClientDisconnect:
             return
+
+    def _place(self, site: str, path: str) -> AbstractAsyncContextManager[None]:
+        """Hold a place for a request (5); an encoder on its way takes none from a study. Raises: NoPlaceError."""
+        if path in ENCODER_PATHS:
+            return self._encoder_places.place(site, is_large=True)
+        return self._places.place(site, is_large=path in LARGE_PATHS)
 
     def _check_host(self, request: Request) -> None:
         """Refuse a request for somebody else (2). Raises: RefusedError."""
@@ -171,6 +195,8 @@ class Door:
                 await asyncio.to_thread(check_sender, bytes(body), self._limits.walk)
             else:
                 check_sender(bytes(body), self._limits.walk)
+        if path in ENCODER_PATHS:
+            return await answered(self._encoders, path, bytes(body))
         return await self._forward(request, path, body)
 
     async def _body(self, request: Request, max_bytes: int) -> bytearray:
@@ -207,7 +233,7 @@ class Door:
 
 
 def _path_of(scope: Scope) -> str:
-    """Return which of the ten paths is asked for, from the bytes that were sent (1). Raises: RefusedError.
+    """Return which of the twelve paths is asked for, from the bytes that were sent (1). Raises: RefusedError.
 
     Never from an address that a library put together: older ones take the Host header into it.
     """

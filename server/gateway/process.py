@@ -10,6 +10,7 @@ import httpx
 import uvicorn
 
 from server.deployment.loopback_tls import loopback_authority
+from server.encoders.offers import OfferedEncoders
 from server.federation.admission import node_keys
 from server.federation.config import LOOPBACK_HOSTS, CoordinatorConfig, read_coordinator_config
 from server.federation.folder import FederationFolder
@@ -58,7 +59,8 @@ async def serve(
     async with httpx.AsyncClient(
         base_url=f"https://{config.superlink_address}", verify=trusted, timeout=timeout, limits=pool, trust_env=False
     ) as upstream:
-        door = Door(upstream, visitors_of(folder), limits, hosts_of(config))
+        offered = OfferedEncoders(folder.encoders)
+        door = Door(upstream, visitors_of(folder), limits, hosts_of(config), encoders=offered)
         bound_handshakes(asyncio.get_running_loop(), connections.handshakes)
         await uvicorn.Server(server_config(door, folder, config, connections)).serve()
 

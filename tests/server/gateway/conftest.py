@@ -24,6 +24,7 @@ from server.deployment.loopback_tls import (
     loopback_certificate,
     loopback_key,
 )
+from server.encoders.offers import OfferedEncoders
 from server.federation.admission import admit, sign_next_roster
 from server.federation.config import coordinator_config_text, read_coordinator_config
 from server.federation.folder import FederationFolder
@@ -136,7 +137,8 @@ def gateway_of(federation, limits=None, connections=None):
         trust_env=False,
         timeout=limits.forward_timeout_s,
     )
-    door = Door(upstream, visitors_of(federation.folder), limits, hosts_of(federation.config))
+    offered = OfferedEncoders(federation.folder.encoders)
+    door = Door(upstream, visitors_of(federation.folder), limits, hosts_of(federation.config), encoders=offered)
     settings = server_config(door, federation.folder, federation.config, connections)
     settings.timeout_graceful_shutdown = 0
     with serving(uvicorn.Server(settings)):

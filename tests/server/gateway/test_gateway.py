@@ -1,4 +1,4 @@
-"""The gateway on real sockets: ten paths for admitted sites, bounded in size, time and number."""
+"""The gateway on real sockets: twelve paths for admitted sites, bounded in size, time and number."""
 
 import logging
 import socket
@@ -15,7 +15,7 @@ from flwr.proto.node_pb2 import Node
 from server.federation.admission import dismiss, sign_next_roster
 from server.federation.certificates import issue, new_authority, read_authority
 from server.gateway.connections import ConnectionLimits
-from server.gateway.door import PATHS, Limits
+from server.gateway.door import FLEET_PATHS, PATHS, Limits
 
 from .conftest import gateway_of, headers_of
 
@@ -332,5 +332,6 @@ def test_the_log_names_sites_and_codes_and_nothing_else(federation, superlink, c
     assert said == ["a stranger: 404", "east: 413"]
 
 
-def test_there_are_ten_paths():
-    assert len(PATHS) == 10
+def test_there_are_ten_paths_of_flower_and_two_for_encoders():
+    assert len(FLEET_PATHS) == 10
+    assert len(PATHS) == 12
