@@ -21,6 +21,7 @@ import numpy as np
 from client.consent.open_studies import OpenStudy
 from client.consent.strata import StudyStrata
 from client.errors import TrainingStoppedError
+from client.features.counting import require_features
 from client.installation.folder import SiteFolder
 from client.installation.training_faults import note_fault
 from client.learning.assignment import Assignment, Training
@@ -68,9 +69,10 @@ class StudyWork:
         """Return the work of an approved study at this site, with its ledger open.
 
         Raises: LedgerInvalidError; StrataChangedError, CacheInvalidError when the cache was made again since;
-        PlanWeakPrivacyError as ``StudyRelease.open``.
+        FeaturesMissingError while features of a scan are not computed; PlanWeakPrivacyError as ``StudyRelease.open``.
         """
         plan, shapes = study.checked.plan, study.checked.shapes
+        require_features(folder, plan)
         release = StudyRelease.open(folder, plan, shapes, site_id=study.checked.site_id)
         ledger = Ledger.open(folder.ledger, ceiling=study.policy.epsilon_ceiling)
         payload_bytes = largest_payload_bytes(plan, longest_body=max(shape.num_parameters for shape in shapes))

@@ -48,6 +48,7 @@ class ExitCode(IntEnum):
     CACHE_INVALID = 42
     WORKER_FAILED = 43
     PERSONS_INVALID = 44
+    FEATURES_MISSING = 45
     # training and privacy (50-59)
     BUDGET_EXHAUSTED = 50
     LEDGER_INVALID = 51

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from client.commands.computing import compute_shown
 from client.consent.approval import approve, check_for_approval, require_name, withdraw_approval
 from client.consent.confirmation import require_confirmed
 from client.consent.continuity.ended import require_not_ended
@@ -36,7 +37,8 @@ def approve_plan(
     """Show what a plan asks, what leaves and what it costs; then a named person approves it, or not.
 
     Nothing starts before that. `--json` prints the facts; it approves only with `--approver NAME --yes`. Enough of the
-    other hospitals must be confirmed before (`fedward-site confirm`). A running agent notices at once.
+    other hospitals must be confirmed before (`fedward-site confirm`). A running agent notices at once. Where the plan
+    trains on features of a public encoder, they are computed now; that may be stopped, and goes on the next time.
 
     Example: `fedward-site approve study.toml --site-folder /srv/fedward`
     """
@@ -66,11 +68,15 @@ def _decide(folder: SiteFolder, plan: Path, approver: str | None, *, yes: bool, 
     require_confirmed(known["needed"], frozenset(listed.difference(known["not_confirmed"])), listed)
     name = _name(approver)
     _confirm(f"Type the study's name, {facts['study']}, to approve", facts["study"], yes=yes)
-    approve(folder, plan, approver=name)
-    if as_json:
-        print_json({**facts, "approved": True, "approver": name})
-    else:
+    checked = approve(folder, plan, approver=name)
+    if not as_json:
         output.print(f"approved by {name}; take it back with --withdraw {facts['digest'][:12]}", markup=False)
+    computed = compute_shown(folder, checked.plan, quiet=as_json)
+    if as_json:
+        more = {} if computed is None else {"features_computed": computed}
+        print_json({**facts, "approved": True, "approver": name, **more})
+    elif computed is not None:
+        output.print(f"features of {computed} scans were computed; all are here", markup=False)
 
 
 def _facts(folder: SiteFolder, plan: Path) -> dict[str, Any]:

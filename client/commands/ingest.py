@@ -11,6 +11,7 @@ from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as ProgressBar
 from rich.table import Table
 
+from client.commands.computing import compute_for_approved
 from client.commands.ingest_options import (
     DecidedByOption,
     EncodingOption,
@@ -41,6 +42,7 @@ from client.dicom.person_rules import PersonRules
 from client.dicom.pseudonyms import Pseudonyms
 from client.dicom.report import IngestReport, Progress
 from client.dicom.settings import IngestSettings
+from client.features.leaving import forget_features
 from client.installation.audit_log import audit
 from client.installation.config import read_site_config
 from client.installation.folder import SiteFolder
@@ -100,7 +102,8 @@ def ingest(
             label_meanings=_meanings(site_folder, labels, meanings),
         )
     _note_decision(site_folder if decided_by and not dry_run else None, rules)
-    print_json(report.to_json()) if as_json else _print(report)
+    computed = _features(SiteFolder(site_folder) if site_folder and not dry_run else None, quiet=as_json)
+    print_json(report.to_json() | ({"features_computed": computed} if computed else {})) if as_json else _print(report)
     _refuse_useless(report)
 
 
@@ -109,6 +112,14 @@ def _keep_opt_outs(folder: SiteFolder | None, cache: Path, secret: bytes, settin
     if folder is not None:
         require_opt_outs(folder)
         keep_opt_outs(folder, open_or_create(cache, secret, settings))
+
+
+def _features(folder: SiteFolder | None, *, quiet: bool) -> dict[str, int]:
+    """Let features of scans that are gone go, and compute those that approved plans lack, by plan."""
+    if folder is None:
+        return {}
+    forget_features(folder)
+    return compute_for_approved(folder, quiet=quiet)
 
 
 def _note_decision(site_folder: Path | None, rules: PersonRules) -> None:

@@ -12,6 +12,7 @@ from client.dicom.cache_folder import CacheFolder, open_folder
 from client.dicom.opt_outs import OptOuts
 from client.dicom.pseudonyms import Pseudonyms
 from client.dicom.withdrawals import Withdrawal, opt_out
+from client.features.leaving import forget_features
 from client.installation.folder import SiteFolder
 from common.terminal import JsonOption, output, print_json
 
@@ -55,6 +56,7 @@ def withdraw(
     reached = _withdrawn(folder, Pseudonyms.of_site(secret), by, identifier, issuer)
     if site_folder:
         keep_opt_outs(SiteFolder(site_folder), folder)
+        forget_features(SiteFolder(site_folder))
     if as_json:
         print_json(asdict(reached))
         return

@@ -18,6 +18,7 @@ from client.consent.policy import check_policy, read_policy
 from client.consent.strata import freeze_study
 from client.dicom.pseudonyms import secret_check
 from client.errors import TrainerFailedError
+from client.features.site_encoder import site_encoder
 from client.installation.audit_log import audit, standing_approvals
 from client.installation.config import read_site_config
 from client.installation.errors import NotEnrolledError
@@ -128,12 +129,13 @@ def approve(folder: SiteFolder, plan_file: Path, *, approver: str) -> ProposedPl
     before the cache was made again, as they were then. Doing it again only adds a line to the audit log.
     Raises: as ``check_for_approval``; PlanInvalidError for an empty or overlong name; CacheInvalidError, also for a
     cache that was made for another task or image format; StrataChangedError; what ``read_public_images`` raises when
-    the plan names images that are not here.
+    the plan names images that are not here, and ``site_encoder`` when it names an encoder.
     """
     require_name(approver)
     checked = check_for_approval(folder, plan_file)
     digest = checked.plan.digest()
     read_public_images(folder, checked.plan)
+    site_encoder(folder, checked.plan)
     if folder.cache.exists():
         freeze_study(folder, checked.plan)
     target = folder.plan(digest)

@@ -12,11 +12,13 @@ from client.dicom.errors import CacheInvalidError
 from client.dicom.labels import read_labels
 from client.dicom.pseudonyms import Pseudonyms
 from client.doctor.findings import Finding, advice, fine, stop
+from client.features.counting import count_features
 from client.installation.audit_log import standing_approvals
 from client.installation.config import DataSection
 from client.installation.folder import SiteFolder
 from client.installation.training_faults import training_faults
 from common.errors import FedwardError
+from common.plan.reading import read_plan
 from common.trust.identity import read_secret_file
 
 FAULTS_DAYS = 30
@@ -65,6 +67,17 @@ def cache(folder: SiteFolder) -> Iterator[Finding]:
         except CacheInvalidError:
             text = f"plan {digest[:12]} was approved before scans were read, so it has no patients"
             yield stop("cache", text, "approve the plan again")
+            continue
+        yield from _features(folder, digest)
+
+
+def _features(folder: SiteFolder, digest: str) -> Iterator[Finding]:
+    """A study with an encoder has features of all its scans."""
+    count = count_features(folder, read_plan(folder.plan(digest)))
+    if count is None:
+        return
+    words = f"plan {digest[:12]}: {count.words}"
+    yield stop("features", words, "approve the plan again") if count.missing else fine("features", words)
 
 
 def trainings(folder: SiteFolder) -> Finding:

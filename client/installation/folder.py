@@ -109,6 +109,11 @@ class SiteFolder:
         return self.encoders / f"{digest}.onnx"
 
     @property
+    def features(self) -> Path:
+        """What encoders made of scans (sealed, ``client.features.store``); may be deleted, and is computed again."""
+        return self.path / "features"
+
+    @property
     def engines(self) -> Path:
         """What was found out about engines here (``client.private_gradients.verdict_folder``); may be deleted."""
         return self.path / "engines"

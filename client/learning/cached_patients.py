@@ -14,6 +14,7 @@ from client.dicom.cache import Cache
 from client.dicom.errors import CacheInvalidError
 from client.dicom.record import RecordInfo, Split, Stratum
 from client.dicom.settings import require_made_for
+from client.features.store import FeatureStore
 from client.learning.patients import UNKNOWN, PatientScans
 from common.plan.plan import StudyPlan
 from common.plan.task import TaskKind
@@ -22,12 +23,15 @@ from common.plan.task import TaskKind
 class CachedPatients:
     """Training patients of one study (``client.learning.patients.Patients``), and the held-out ones (``held_out``).
 
-    ``cache``: the study's frozen view. Raises: CacheInvalidError when it was made for other images than the plan's.
+    ``cache``: the study's frozen view. ``features``: of its scans, where the plan's network takes those.
+    Raises: CacheInvalidError when the cache was made for other images than the plan's.
     """
 
-    def __init__(self, cache: Cache, plan: StudyPlan) -> None:
+    def __init__(self, cache: Cache, plan: StudyPlan, features: FeatureStore | None = None) -> None:
         require_made_for(cache.settings, plan)
-        self._cache, self._plan = cache, plan
+        if (features is None) != (plan.network.encoder is None):
+            raise ValueError("features belong to a plan with an encoder, and to no other")
+        self._cache, self._plan, self._features = cache, plan, features
         self._records = cache.patients()
         self._held_out = [key for key in self._records if self._is_held_out(key)]
         held_out = set(self._held_out)
@@ -49,7 +53,7 @@ class CachedPatients:
 
     def read(self, patient_key: str) -> "CachedScans":
         """Return one patient's scans; each is decrypted when it is asked for."""
-        return CachedScans(self._cache, self._plan, self._records[patient_key])
+        return CachedScans(self._cache, self._plan, self._records[patient_key], self._features)
 
     def _is_held_out(self, key: str) -> bool:
         records = self._records[key]
@@ -60,18 +64,20 @@ class CachedPatients:
 class CachedScans:
     """One patient's scans in the cache (``client.learning.patients.Scans``): in memory are those that are asked for.
 
-    A scan that cannot be decrypted is left out.
+    A scan that cannot be decrypted, or of which the encoder made no numbers, is left out.
     """
 
-    def __init__(self, cache: Cache, plan: StudyPlan, records: Sequence[RecordInfo]) -> None:
-        self._cache, self._plan, self._records = cache, plan, records
+    def __init__(
+        self, cache: Cache, plan: StudyPlan, records: Sequence[RecordInfo], features: FeatureStore | None = None
+    ) -> None:
+        self._cache, self._plan, self._records, self._features = cache, plan, records, features
 
     def __len__(self) -> int:
         return len(self._records)
 
     @property
     def images(self) -> Tensor:
-        """All images, read anew: (scans, channels, *size) float32."""
+        """All images, or features of them, read anew; shapes as in ``PatientScans``."""
         return self.whole().images
 
     @property
@@ -100,16 +106,23 @@ class CachedScans:
     def _read(self, records: Sequence[RecordInfo]) -> PatientScans:
         scans = [scan for scan in map(self._read_scan, records) if scan is not None]
         if not scans:
-            return PatientScans(torch.zeros(0, *self._plan.image.input_shape), torch.zeros(0, dtype=torch.int64))
+            nothing = torch.zeros(0, *self._plan.scan_shape), torch.zeros(0, dtype=torch.int64)
+            return PatientScans(*nothing, are_features=self._features is not None)
         images, labels = zip(*scans, strict=True)
-        return PatientScans(torch.stack(images), torch.stack(labels))
+        return PatientScans(torch.stack(images), torch.stack(labels), are_features=self._features is not None)
 
     def _read_scan(self, record: RecordInfo) -> tuple[Tensor, Tensor] | None:
         try:
-            image = torch.from_numpy(self._cache.read(record.record_id)).view(self._plan.image.input_shape)
-            return image, self._label(record)
+            image = self._image(record)
+            return None if image is None else (image, self._label(record))
         except CacheInvalidError:
             return None
+
+    def _image(self, record: RecordInfo) -> Tensor | None:
+        if self._features is None:
+            return torch.from_numpy(self._cache.read(record.record_id)).view(self._plan.image.input_shape)
+        rows = self._features.read(record)
+        return None if rows is None else torch.from_numpy(rows)
 
     def _label(self, record: RecordInfo) -> Tensor:
         kind = self._plan.task.kind

@@ -3,8 +3,8 @@
 Linux's Landlock and seccomp (Documentation/userspace-api/landlock.rst, seccomp_filter.rst): a process gives up rights
 for itself and all that it starts, without privileges and for good. Here:
 
-    of the site folder     cache, its secret, public images and choices of engines may be read, teachers written;
-                           nothing else opened
+    of the site folder     cache, its secret, public images, encoders and choices of engines may be read, teachers and
+                           features written; nothing else opened
     outside of it          as before: file modes decide
     sockets                none of any kind, so no network and no local service
     owner, mode of files   stay as they are (but for what is open already)
@@ -47,8 +47,8 @@ _REFUSED = {
 _SECOND_NUMBERS = 0x40000000  # x86-64 has each call under a second number from here on
 
 READ = ("cache", "site.secret", "public")
-READ_LATER = ("engines",)  # what appears in it later can be read too, so it must be there
-WRITE = ("teachers",)
+READ_LATER = ("engines", "encoders")  # what appears in it later can be read too, so it must be there
+WRITE = ("teachers", "features")
 
 _libc = ctypes.CDLL(None, use_errno=True)
 

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from client.dicom.cache import Cache
+from client.features.preparation import preparation_of
+from client.features.store import FeatureStore
 from client.final_model.own_scores import note_own_score
 from client.installation.folder import SiteFolder
 from client.installation.public_images import read_public_images
@@ -80,11 +82,13 @@ class StudyTraining:
 
         Raises: CacheInvalidError, KeyExposedError, and for public images what ``read_public_images`` raises.
         """
-        cache = Cache.open(folder.cache, read_secret_file(folder.secret)).frozen(plan.digest())
+        secret, preparation = read_secret_file(folder.secret), preparation_of(plan)
+        cache = Cache.open(folder.cache, secret).frozen(plan.digest())
+        features = FeatureStore(folder.features, secret, preparation) if preparation else None
         return cls(
             plan,
             next(site for site in plan.sites if site.name == site_id),
-            CachedPatients(cache, plan),
+            CachedPatients(cache, plan, features),
             public=_public_images(folder, plan),
             speed=speed,
             teacher=folder.teacher(plan.digest()),

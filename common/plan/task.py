@@ -11,7 +11,7 @@ from common.plan.part import PlanPart
 SEEDED: Final = "seeded"  # start weights that are drawn from the plan's seed, not read
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-OutputName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$")]
+OutputName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_./:-]{0,119}$")]  # as ``common.encoders.card``
 ClassName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_ -]{0,39}$")]
 
 Pixels = Annotated[int, Field(ge=8, le=1024)]

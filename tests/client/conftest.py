@@ -31,6 +31,7 @@ from server.model.state import start_state
 from server.secagg.session import ServerSession
 from server.study.folder import Study, StudyFolder, open_study, read_order_key
 from server.study.plan_template import new_plan_text
+from simulation.drawing.made_up_encoder import MadeUpEncoder
 from simulation.hospitals.differences import Differences
 from simulation.hospitals.phantom_hospitals import PhantomRequest, make_phantom_hospitals
 
@@ -57,7 +58,7 @@ def scans(tmp_path_factory) -> Path:
 def prepare(tmp_path_factory, scans, roster, coordinator_key, order_key, site_keys) -> Callable[..., Path]:  # noqa: PLR0917 (fixtures)
     """Makes a coordinator with a signed plan for 32 px X-rays, and four hospitals that approved it; to be copied."""
 
-    def made(*, rounds: int, changes: dict[str, str]) -> Path:
+    def made(*, rounds: int, changes: dict[str, str], encoder: MadeUpEncoder | None = None) -> Path:
         root = tmp_path_factory.mktemp("prepared")
         folder = StudyFolder(root / "coordinator")
         folder.path.mkdir()
@@ -83,7 +84,7 @@ def prepare(tmp_path_factory, scans, roster, coordinator_key, order_key, site_ke
         write_new(folder.order_key, pem(order_key), 0o600)
         hospitals = sorted(path for path in scans.iterdir() if path.is_dir())
         for name, scan_folder in zip(NAMES, hospitals, strict=True):
-            prepare_site(SiteFolder(root / name), scan_folder, folder, pem(site_keys[name]))
+            prepare_site(SiteFolder(root / name), scan_folder, folder, pem(site_keys[name]), encoder)
         return root
 
     return made
@@ -95,8 +96,14 @@ def prepared(prepare) -> Path:
     return prepare(rounds=3, changes={"every_rounds = 10": "every_rounds = 1"})
 
 
-def prepare_site(folder: SiteFolder, scan_folder: Path, study: StudyFolder, key: bytes) -> None:
+def prepare_site(
+    folder: SiteFolder, scan_folder: Path, study: StudyFolder, key: bytes, encoder: MadeUpEncoder | None
+) -> None:
     folder.path.mkdir(mode=0o700)
+    if encoder is not None:
+        folder.encoders.mkdir(mode=0o700)
+        shutil.copyfile(encoder.file, folder.encoder(encoder.card.file))
+        shutil.copyfile(encoder.card_file, folder.encoder(encoder.card.file).with_suffix(".toml"))
     write_new(folder.key, key, 0o600)
     secret = hashlib.sha256(b"site secret of " + folder.path.name.encode()).digest()  # decides who is held out
     write_new(folder.secret, secret, 0o600)

@@ -1,0 +1,48 @@
+"""Computing features while a person watches: after a plan was approved, and after scans were read."""
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from client.features.counting import amount_of_time, count_features
+from client.installation.audit_log import standing_approvals
+from client.installation.folder import SiteFolder
+from client.trainer.feature_computing import compute_features
+from common.plan.plan import StudyPlan
+from common.plan.reading import read_plan
+from common.terminal import errors
+
+
+def compute_shown(folder: SiteFolder, plan: StudyPlan, *, quiet: bool) -> int | None:
+    """Compute the features that a study lacks here, with a bar on standard error; None for a plan without an encoder.
+
+    Returns for how many scans it was done. Ctrl-C loses nothing: the next call goes on.
+    Raises: as ``compute_features`` and ``count_features``.
+    """
+    lacking = count_features(folder, plan) if folder.cache.exists() else None
+    if lacking is None or lacking.missing == 0:
+        return None if lacking is None else 0
+    if not quiet:
+        known = f", about {amount_of_time(lacking.missing * lacking.scan_s)}" if lacking.scan_s else ""
+        errors.print(
+            f"computing features of {lacking.missing} scans{known}; it may be stopped at any time and goes on with the "
+            "next `fedward-site approve` or `ingest`",
+            markup=False,
+        )
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=errors, transient=True, disable=quiet or not errors.is_terminal) as bar:
+        task = bar.add_task("computing features", total=lacking.missing)
+        return compute_features(folder, plan, lambda done, of: bar.update(task, completed=done, total=of))
+
+
+def compute_for_approved(folder: SiteFolder, *, quiet: bool) -> dict[str, int]:
+    """Compute what every approved plan with an encoder lacks; return the number of scans by plan digest.
+
+    Raises: ChainBrokenError; as ``compute_shown``.
+    """
+    if not folder.audit.exists():
+        return {}
+    found: dict[str, int] = {}
+    for digest in sorted(standing_approvals(folder)):
+        if folder.plan(digest).exists():
+            computed = compute_shown(folder, read_plan(folder.plan(digest)), quiet=quiet)
+            found |= {} if computed is None else {digest: computed}
+    return found

@@ -1,0 +1,9 @@
+"""Errors of features."""
+
+from common.errors import ExitCode, FedwardError
+
+
+class FeaturesMissingError(FedwardError):
+    """A study reads features that are not computed yet, or whose encoder is not here."""
+
+    exit_code = ExitCode.FEATURES_MISSING
