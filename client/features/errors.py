@@ -4,6 +4,6 @@ from common.errors import ExitCode, FedwardError
 
 
 class FeaturesMissingError(FedwardError):
-    """A study reads features that are not computed yet, or whose encoder is not here."""
+    """A study reads features that are not computed yet."""
 
     exit_code = ExitCode.FEATURES_MISSING

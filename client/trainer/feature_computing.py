@@ -34,7 +34,7 @@ def compute_features(folder: SiteFolder, plan: StudyPlan, told_of: Told = lambda
     """Compute the features that a study's scans lack here; return for how many scans it was done.
 
     Interrupted at any moment, what was computed stays. A scan at which the child ends twice has no features.
-    Raises: FeaturesMissingError (no encoder here), EncoderInvalidError, PlanInvalidError, DiskFullError;
+    Raises: EncoderInvalidError (also where it is not here), PlanInvalidError, DiskFullError;
     TrainerFailedError when the child ends before the first scan, or again and again.
     """
     found, lacking = site_encoder(folder, plan), count_features(folder, plan)

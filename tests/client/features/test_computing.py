@@ -22,6 +22,7 @@ from client.trainer.feature_computing import compute_features
 from client.trainer.feature_work import FeatureWork, preparation_randomness, views_of
 from client.trainer.local_work import local_work
 from client.trainer.study_training import StudyTraining
+from common.encoders.errors import EncoderInvalidError
 from common.plan.reading import read_plan
 from common.plan.shapes_here import shapes_here
 from common.trust.identity import read_secret_file
@@ -126,7 +127,7 @@ def test_a_process_that_never_begins_is_one_sentence_and_gives_no_scan_up(hospit
 
 def test_without_the_encoder_nothing_is_approved_or_computed(hospital, plan):
     hospital.encoder(plan.network.encoder.file).unlink()
-    with pytest.raises(FeaturesMissingError, match="encoder add"):
+    with pytest.raises(EncoderInvalidError, match="encoder add"):
         compute_features(hospital, plan)
 
 
