@@ -85,7 +85,8 @@ def ingest(
         same_persons=same_persons,
         names=Pseudonyms.of_site(secret),
     )
-    _keep_opt_outs(SiteFolder(site_folder) if site_folder and not dry_run else None, cache_path, secret, settings)
+    written = SiteFolder(site_folder) if site_folder and not dry_run else None
+    _keep_opt_outs(written, cache_path, secret, settings)
     with watching(hidden=not errors.is_terminal or as_json) as show:
         report = run_ingest(
             source,
@@ -102,9 +103,7 @@ def ingest(
             label_meanings=_meanings(site_folder, labels, meanings),
         )
     _note_decision(site_folder if decided_by and not dry_run else None, rules)
-    computed = _features(SiteFolder(site_folder) if site_folder and not dry_run else None, quiet=as_json)
-    print_json(report.to_json() | ({"features_computed": computed} if computed else {})) if as_json else _print(report)
-    _refuse_useless(report)
+    _finish(report, written, as_json=as_json)
 
 
 def _keep_opt_outs(folder: SiteFolder | None, cache: Path, secret: bytes, settings: IngestSettings) -> None:
@@ -114,12 +113,20 @@ def _keep_opt_outs(folder: SiteFolder | None, cache: Path, secret: bytes, settin
         keep_opt_outs(folder, open_or_create(cache, secret, settings))
 
 
-def _features(folder: SiteFolder | None, *, quiet: bool) -> dict[str, int]:
-    """Let features of scans that are gone go, and compute those that approved plans lack, by plan."""
+def _finish(report: IngestReport, folder: SiteFolder | None, *, as_json: bool) -> None:
+    """Bring features up to what is here now, print the report, and refuse one of which nothing can be used."""
+    computed = _features(folder, quiet=as_json)
+    print_json(report.to_json() | computed) if as_json else _print(report)
+    _refuse_useless(report)
+
+
+def _features(folder: SiteFolder | None, *, quiet: bool) -> dict[str, Any]:
+    """Let features of scans that are gone go, and compute those that approved plans lack; return what to report."""
     if folder is None:
         return {}
     forget_features(folder)
-    return compute_for_approved(folder, quiet=quiet)
+    computed = compute_for_approved(folder, quiet=quiet)
+    return {"features_computed": computed} if computed else {}
 
 
 def _note_decision(site_folder: Path | None, rules: PersonRules) -> None:
