@@ -32,7 +32,7 @@ from client.secagg.state import Contribution
 from common.networks.errors import WeightsInvalidError
 from common.plan.guarantee import evaluations
 from common.plan.plan import StudyPlan
-from common.plan.schedule import is_closing, is_evaluated, version_before
+from common.plan.schedule import is_closing, is_evaluated, takes_patients, version_before
 from common.plan.sizes import largest_payload_bytes
 from common.secagg.order import Order
 
@@ -75,7 +75,7 @@ class StudyWork:
         require_features(folder, plan)
         release = StudyRelease.open(folder, plan, shapes, site_id=study.checked.site_id)
         ledger = Ledger.open(folder.ledger, ceiling=study.policy.epsilon_ceiling)
-        payload_bytes = largest_payload_bytes(plan, longest_body=max(shape.num_parameters for shape in shapes))
+        payload_bytes = largest_payload_bytes(plan, longest_body=max(shape.sum_length for shape in shapes))
         strata = StudyStrata(folder, plan)
         strata.require_same()
         charges = StudyCharges(plan, ledger, strata.terms)
@@ -132,9 +132,10 @@ class StudyWork:
                 order.attempt,
                 evaluations(plan),
             )
-        self._reserved = self._charges.reserve(phase, order.attempt, scored=scored)
+        trained = takes_patients(plan, order.phase, order.round_number)
+        self._reserved = self._charges.reserve(phase, order.attempt, scored=scored, trained=trained)
         self._has_begun = True
-        return Assignment(order.phase, order.round_number, evaluated, scored, until_unix_s)
+        return Assignment(order.phase, order.round_number, evaluated, scored, until_unix_s, trained)
 
 
 def _require_finite(model: memoryview) -> None:

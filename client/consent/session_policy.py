@@ -59,7 +59,7 @@ def _phases(plan: StudyPlan, shapes: Shapes) -> tuple[PhaseRules, ...]:
                 rounds=last_round(plan, index),
                 maximum_attempts=phase.maximum_attempts,
                 meta_words=count_layout(plan).length,
-                body_length=shape.num_parameters,
+                body_length=shape.sum_length,
                 coordinate_range=plan.secure_aggregation.coordinate_range,
                 word_bits=frozenset({plan.secure_aggregation.word_bits}),
                 minimum_guard_bits=plan.secure_aggregation.guard_bits,

@@ -16,6 +16,7 @@ class Assignment:
 
     ``evaluated``: noised counts ride along, as the plan's schedule says. ``scored``: held-out patients are read for
     them; without it the counts are noise alone, because the plan's number of scores is used up.
+    ``trained``: patients are read to learn from; without it the sum is noise alone, and nobody was charged for it.
     ``until_unix_s``: when the training must be done.
     """
 
@@ -24,6 +25,7 @@ class Assignment:
     evaluated: bool
     scored: bool
     until_unix_s: float = math.inf
+    trained: bool = True
 
 
 class Training(Protocol):

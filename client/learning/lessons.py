@@ -16,6 +16,7 @@ from client.dicom.record import Stratum
 from client.learning import losses, pseudo_labels
 from client.learning.patients import PatientScans
 from client.learning.round_randomness import PatientRandomness
+from client.learning.second_moments import centred_labels
 from client.learning.teacher import Teacher
 from client.learning.training_settings import Method, Placement, Task, TrainingSettings
 from client.learning.views import (
@@ -45,17 +46,26 @@ class Lesson:
 
 def lesson_for(stratum: Stratum, settings: TrainingSettings, teacher: Teacher | None) -> Lesson:
     """Return the lesson of a stratum in this phase. ``teacher``: None for methods that ask none."""
-    learner = Learner(settings, teacher)
-    if settings.method is Method.RECONSTRUCTION:
-        return Lesson(learner.reconstruction, losses.reconstruction)
-    if settings.method is Method.STANDARDISE:
-        return Lesson(learner.plain, losses.as_given)
+    learner, labelled = Learner(settings, teacher), stratum is Stratum.LABELLED
+    if settings.both_strata:
+        return _lesson_of_all(learner, labelled=labelled)
     if settings.task is Task.SEGMENTATION:
-        if stratum is Stratum.LABELLED:
+        if labelled:
             return Lesson(learner.label_maps, losses.dice_and_cross_entropy)
         return Lesson(learner.voxel_consistency, losses.consistency(settings.confidence_threshold))
     loss = losses.several_labels if settings.task is Task.MULTI_LABEL else losses.cross_entropy
     return Lesson(learner.labels_and_pseudo_labels, loss)
+
+
+def _lesson_of_all(learner: "Learner", *, labelled: bool) -> Lesson:
+    """Return the lesson of a method in which unlabelled patients need no teacher."""
+    if learner.settings.method is Method.RECONSTRUCTION:
+        return Lesson(learner.reconstruction, losses.reconstruction)
+    if learner.settings.method is Method.STANDARDISE:
+        return Lesson(learner.plain, losses.as_given)
+    if labelled:
+        return Lesson(learner.labelled_moments, losses.products_with_labels)
+    return Lesson(learner.unlabelled_moments, losses.first_output)
 
 
 @dataclass(frozen=True)
@@ -116,6 +126,19 @@ class Learner:
         """The scans as they are; the target is not used."""
         targets = torch.zeros(len(patient.images), device=patient.images.device)
         return _rows([patient.unchanged], [targets], _equal_shares(patient))
+
+    def labelled_moments(self, patient: PatientScans, _: PatientRandomness) -> PatientRows:
+        """The labelled scans as they are, with centred labels; together they weigh the clipping norm."""
+        targets = centred_labels(patient.labels, self.settings.classes)
+        weights = self.settings.clipping_norm * _shares(patient.labelled)
+        return _rows([patient.images], [targets], weights)
+
+    def unlabelled_moments(self, patient: PatientScans, _: PatientRandomness) -> PatientRows:
+        """All scans as they are; together they weigh the unlabelled clipping norm. The target is not used."""
+        settings, count = self.settings, len(patient.images)
+        targets = torch.zeros(count, settings.classes, device=patient.images.device)
+        weights = settings.clipping_norm * settings.unlabelled_clip_ratio * _equal_shares(patient)
+        return _rows([patient.images], [targets], weights)
 
     def _answers(self, weak_view: Tensor) -> pseudo_labels.PseudoLabels:
         several = self.settings.task is Task.MULTI_LABEL

@@ -71,6 +71,16 @@ def reconstruction(outputs: Tensor, images: Tensor) -> Tensor:
     return (outputs.float() - images).square().flatten(1).mean(1)
 
 
+def first_output(outputs: Tensor, _: Tensor) -> Tensor:
+    """Return the first of (scans, 1 + classes) outputs: an unlabelled patient's (``second_moments``)."""
+    return outputs[:, 0]
+
+
+def products_with_labels(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Return the other outputs times centred labels (scans, classes): a labelled patient's."""
+    return (outputs[:, 1:] * labels).sum(1)
+
+
 def as_given(outputs: Tensor, _: Tensor) -> Tensor:
     """Return (scans,) outputs as they are: the network gives each scan's loss (``client.learning.feature_moments``)."""
     return outputs

@@ -54,6 +54,9 @@ class PrivateRound:
         counts, sums = begun if begun is not None else (None, None)
         if not assignment.scored:
             counts = np.zeros(self._counts.length, np.int64)  # whatever came: no held-out patient was charged
+        if not assignment.trained:
+            kind = np.int64 if self._is_local else np.int32
+            sums = np.zeros(self._sums.length, kind)  # whatever came: nobody was charged for it
         if assignment.evaluated:
             scored = self._released(self._counts, counts, np.int64).astype(np.int64, copy=False)
         else:

@@ -60,8 +60,9 @@ class PrivateTraining(PhaseTraining):
         if noise is None and settings.placement is not Placement.NONE:
             raise ValueError("a private phase needs a source of noise")
         super().__init__(network, patients, settings, **how)
-        length = self.order.num_parameters
-        rules = SumRules.of_gradients(settings, NOBODY, length=length, step=self.step_size, limit=lattice_limit)
+        rules = SumRules.of_gradients(
+            settings, NOBODY, length=self.sum_length, step=self.step_size, limit=lattice_limit
+        )
         self.mechanism = Mechanism(replace(rules, largest_norm=math.inf), noise or _NoNoise())
 
     def train_round(

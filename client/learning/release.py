@@ -31,7 +31,7 @@ class StudyRelease:
     ) -> None:
         self._plan = plan
         self._site = next(site for site in plan.sites if site.name == site_id)
-        self._lengths = [shape.num_parameters for shape in shapes]
+        self._lengths = [shape.sum_length for shape in shapes]
         self._patients = patients
         distributed = plan.privacy.noise is NoisePlacement.DISTRIBUTED
         self._count_rules = SumRules.of_counts(

@@ -12,9 +12,10 @@ Source: Abadi et al. 2016 (clip), Sohn et al. 2020 (pseudo-labels on views).
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,7 @@ from client.learning.made_up_patient import made_up_scans
 from client.learning.patients import Patients
 from client.learning.record_form import has_form
 from client.learning.round_randomness import KEY_BYTES, PatientRandomness, RoundRandomness
+from client.learning.second_moments import SecondMoments
 from client.learning.teacher import Teacher, good_enough
 from client.learning.training_settings import Method, Placement, TrainingSettings
 from client.private_gradients.budget import Budget, Spending
@@ -40,6 +42,11 @@ from client.private_gradients.verdict import Verdicts
 from common.faults import fault_without_text
 from common.networks.errors import NetworkUnsuitableError
 from common.networks.parameters import flatten, layout, load
+
+MOMENTS: Final[Mapping[Method, Callable[[nn.Module], FeatureMoments | SecondMoments]]] = {
+    Method.STANDARDISE: FeatureMoments,
+    Method.RIDGE: SecondMoments,
+}  # in the place of the network, where what a patient adds is no gradient of it
 
 _log = logging.getLogger("fedward.trainer")
 
@@ -60,8 +67,9 @@ class PhaseTraining:
 
     ``network`` is trained where it lives (processor or GPU). ``lattice_step``: worth of one integer, from the plan's
     fixed point; None chooses the finest that privacy.md section 2 names (local placement, experiments).
-    ``input_shape``: ``StudyPlan.scan_shape``. ``patients_at_once``: speed setting; fewer where the gradients of so many
-    would not fit (``patients_that_fit``). ``limit``: no more side by side, whatever was measured.
+    ``sum_length``: numbers of a sum. ``input_shape``: ``StudyPlan.scan_shape``. ``patients_at_once``: speed setting;
+    fewer where the gradients of so many would not fit (``patients_that_fit``). ``limit``: no more side by side,
+    whatever was measured.
     ``verdicts``: engines that were chosen beforehand (``measure``); None: they are chosen where they are needed.
     Memory, in vectors of the trained part: weights, the sum, one gradient for each of ``patients_at_once``; a teacher
     and local steps take more.
@@ -85,11 +93,12 @@ class PhaseTraining:
         self.network, self.order = network, layout(network, settings.trainable)
         self.teacher = Teacher(network, decay=settings.teacher_decay) if settings.pseudo_labels else None
         self.followed_round, self.public = 0, public or PublicImages()
-        self.step_size = lattice_step or finest_step(settings.clipping_norm, self.order.num_parameters)
-        moments = FeatureMoments(network) if settings.method is Method.STANDARDISE else None
+        moments = MOMENTS[settings.method](network) if settings.method in MOMENTS else None
         order = moments.order if moments else self.order
+        self.sum_length = order.num_parameters
+        self.step_size = lattice_step or finest_step(settings.clipping_norm, self.sum_length)
         self.gradient = PrivateGradient(moments or network, order, speed, verdicts, limit=limit)
-        self.patients_at_once = min(patients_at_once, patients_that_fit(self.order.num_parameters, self._device))
+        self.patients_at_once = min(patients_at_once, patients_that_fit(self.sum_length, self._device))
         self._together = min(self.patients_at_once, limit)
         self.lessons = {stratum: lesson_for(stratum, settings, self.teacher) for stratum in Stratum}
         self._strata: list[Stratum] = []
@@ -155,7 +164,7 @@ class PhaseTraining:
             [row],
             self.lessons[stratum].loss,
             clipping_norm=self.settings.clipping_norm,
-            total=self._empty_sum(),
+            total=self.empty_sum(),
             at_once=1,
             most_rows=1,
         )
@@ -182,7 +191,7 @@ class PhaseTraining:
 
     def _sum_without(self, silent: AbstractSet[str]) -> tuple[LatticeSum, set[str]]:
         """Return the sum without some patients, and those whose record raised; with any, the sum is not to be used."""
-        total, raising = self._empty_sum(), set[str]()
+        total, raising = self.empty_sum(), set[str]()
         for stratum in self._strata:
             keys = self.patients.keys(stratum)
             rate = self.settings.sampling_rate(stratum)
@@ -230,19 +239,20 @@ class PhaseTraining:
     def _raises(self, patient_key: str, stratum: Stratum) -> bool:
         """Tell whether a patient's record raises also when nobody is beside it."""
         try:
-            self._add([patient_key], stratum, self._empty_sum())
+            self._add([patient_key], stratum, self.empty_sum())
         except Exception:  # noqa: BLE001 (whatever it is, it is this record's)
             return True
         return False
 
-    def _empty_sum(self) -> LatticeSum:
-        return LatticeSum(self.order.num_parameters, step=self.step_size, device=self._device)
+    def empty_sum(self) -> LatticeSum:
+        """Return the sum over nobody."""
+        return LatticeSum(self.sum_length, step=self.step_size, device=self._device)
 
     def _taking_part(self, round_number: int) -> list[Stratum]:
         """Return the strata that teach in this round: a function of the plan, the round and the released model."""
         settings = self.settings
         strata = [stratum for stratum in Stratum if settings.sampling_rate(stratum) > 0]
-        if settings.label_free:
+        if settings.both_strata:
             return strata
         late_enough = settings.pseudo_labels and round_number >= settings.unlabelled_from_round
         if (

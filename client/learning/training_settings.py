@@ -26,7 +26,8 @@ class Method(StrEnum):
 
     supervised: labels only. teacher_student, fixmatch: the teacher labels the weak view, the student learns on strong
     views. mean_teacher: consistency of voxel probabilities (segmentation). reconstruction: hidden patches are filled
-    in (no labels). standardise: centre and scale of the features (no labels; trainable part ``feature_norm``).
+    in (no labels). standardise: centre and scale of the features (no labels; trainable part ``feature_norm``). ridge:
+    second moments of the features, and their products with labels (trainable part ``head``).
     """
 
     SUPERVISED = "supervised"
@@ -35,6 +36,7 @@ class Method(StrEnum):
     MEAN_TEACHER = "mean_teacher"
     RECONSTRUCTION = "reconstruction"
     STANDARDISE = "standardise"
+    RIDGE = "ridge"
 
 
 class Placement(StrEnum):
@@ -103,6 +105,8 @@ class TrainingSettings:
             raise PlanInvalidError("method standardise trains 'feature_norm' and nothing else")
         if self.method is Method.STANDARDISE and self.placement is Placement.LOCAL:
             raise PlanInvalidError("method standardise needs the sum over all sites; noise placement 'local' has none")
+        if self.method is Method.RIDGE and (self.trainable != "head" or self.placement is Placement.LOCAL):
+            raise PlanInvalidError("method ridge trains 'head' and nothing else, from the sum over all sites")
         if PlanMethod(self.method.value) not in METHODS[TaskKind(self.task.value)]:
             raise PlanInvalidError(f"method {self.method} does not fit task {self.task}")
 
@@ -115,6 +119,11 @@ class TrainingSettings:
     def label_free(self) -> bool:
         """Whether labels are ignored in both strata."""
         return self.method in {Method.RECONSTRUCTION, Method.STANDARDISE}
+
+    @property
+    def both_strata(self) -> bool:
+        """Whether both strata take part in every round: unlabelled patients need no teacher."""
+        return self.label_free or self.method is Method.RIDGE
 
     @property
     def noise_stddev(self) -> float:

@@ -60,8 +60,10 @@ class StudyCharges:
         scores = sum(event.steps for each in found for event in each.events.get(Stratum.VALIDATION, []))
         return may_score(self._plan, scores, closing=closing)
 
-    def reserve(self, phase: Phase, attempt: int, *, scored: bool) -> Reservation | None:
-        """Charge one attempt, durably, before a patient is read; None when the plan promises no privacy.
+    def reserve(self, phase: Phase, attempt: int, *, scored: bool, trained: bool = True) -> Reservation | None:
+        """Charge one attempt, durably, before a patient is read; None when it costs nobody anything.
+
+        That is so in a plan that promises no privacy, and where nobody is read: not ``scored`` and not ``trained``.
 
         Raises: BudgetExhaustedError (the site's ceiling, or the plan's own promise), StrataChangedError,
         LedgerInvalidError, LedgerBusyError; nothing was read or charged then.
@@ -69,17 +71,20 @@ class StudyCharges:
         delta = self._delta
         if delta is None:
             return None
-        charges = self.charges(phase, scored=scored)
+        charges = self.charges(phase, scored=scored, trained=trained)
+        if not charges:
+            return None
         terms = None if self._terms is None else self._terms()
         return self._ledger.reserve(self._study, attempt, charges, delta=delta, terms=terms)
 
-    def charges(self, phase: Phase, *, scored: bool) -> list[Charge]:
+    def charges(self, phase: Phase, *, scored: bool, trained: bool = True) -> list[Charge]:
         """Return the cost of one attempt to each stratum that takes part in it.
 
-        ``scored``: held-out patients are read. An unlabelled patient faces noise of sigma C over the own clip.
+        ``scored``: held-out patients are read; ``trained``: patients to learn from are. An unlabelled patient faces
+        noise of sigma C over the own clip.
         """
         found = []
-        if phase.labelled_sampling_rate > 0:
+        if trained and phase.labelled_sampling_rate > 0:
             found.append(
                 charge(
                     Stratum.LABELLED,
@@ -88,7 +93,7 @@ class StudyCharges:
                     steps=phase.local_steps,
                 )
             )
-        if phase.unlabelled_sampling_rate > 0:
+        if trained and phase.unlabelled_sampling_rate > 0:
             found.append(
                 charge(
                     Stratum.UNLABELLED,

@@ -60,11 +60,15 @@ def _asked(plan: StudyPlan) -> Shapes:
         if "failed" in said:
             raise error_of(said["failed"], said["sentence"]) or TrainerFailedError(said["sentence"])
         return tuple(
-            PhaseShape(trained, layout_hash, travelling, bytes.fromhex(frozen))
-            for trained, layout_hash, travelling, frozen in said["phases"]
+            PhaseShape(trained, layout_hash, travelling, length, bytes.fromhex(frozen))
+            for trained, layout_hash, travelling, length, frozen in said["phases"]
         )
     except (OSError, ValueError, TypeError, KeyError, subprocess.TimeoutExpired) as error:
         raise TrainerFailedError(f"the plan's network could not be looked at ({type(error).__name__})") from None
+
+
+def _counts_of(shape: PhaseShape) -> tuple[int, str, int, int]:
+    return shape.num_parameters, shape.layout_hash, shape.travelling_parameters, shape.sum_length
 
 
 def main() -> None:
@@ -72,10 +76,7 @@ def main() -> None:
     os.umask(0o077)
     try:
         plan = StudyPlan.model_validate_json(sys.stdin.buffer.read(), strict=False)
-        phases = [
-            (shape.num_parameters, shape.layout_hash, shape.travelling_parameters, shape.frozen_digest.hex())
-            for shape in shapes_here(plan)
-        ]
+        phases = [(*_counts_of(shape), shape.frozen_digest.hex()) for shape in shapes_here(plan)]
         json.dump({"phases": phases}, sys.stdout)
     except FedwardError as error:
         json.dump({"failed": int(error.exit_code), "sentence": str(error)}, sys.stdout)

@@ -56,7 +56,8 @@ class Trainer:
 
     def begin(self, question: dict[str, Any], model: memoryview) -> tuple[Sums, Sums]:
         """Begin one round. Raises: as ``StudyTraining.begin``."""
-        assignment = Assignment(question["phase"], question["round"], question["evaluated"], question["scored"])
+        keys = ("phase", "round", "evaluated", "scored")
+        assignment = Assignment(*(question[key] for key in keys), trained=question["trained"])
         return self._studies[question["plan"]].begin(assignment, model)
 
     def go_on(self, question: dict[str, Any], difference: memoryview) -> Sums:

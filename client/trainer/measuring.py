@@ -80,7 +80,7 @@ def _measure_memory(plan: StudyPlan, site: Site, speed: Speed, engines: Path, bu
     if known is not None or (free is not None and need.patient_bytes > SHARE * free):
         return
     layouts = phase_layouts(plan)
-    index = max(range(len(layouts)), key=lambda each: layouts[each].num_parameters)
+    index = max(range(len(layouts)), key=lambda each: layouts[each].sum_length)
     network = start_network(plan).to(speed.device)
     training = phase_training(plan, index, site, network, NoPatients(), speed=speed, verdicts=RememberedVerdicts())
     began_s = time.process_time()

@@ -19,7 +19,7 @@ from common.errors import FedwardError
 from common.files import read_bounded, replace_atomically
 from common.plan.machines import SHARE, VALUE_BYTES, need_of
 from common.plan.plan import StudyPlan
-from common.plan.shape import largest_layout
+from common.plan.shape import longest_sum
 
 LARGEST_BYTES: Final = 1 << 12
 VECTORS: Final = 5  # network, received model, sum in 64 bits, teacher
@@ -59,7 +59,7 @@ def limit_of(folder: SiteFolder, plan: StudyPlan, *, device: str, free: int | No
         by_memory = MOST_PATIENTS
     else:
         patient = measured_bytes(folder.engines, plan, device=device) or need_of(plan).patient_bytes
-        vectors = VECTORS * VALUE_BYTES * largest_layout(plan)
+        vectors = VECTORS * VALUE_BYTES * longest_sum(plan)
         by_memory = int((SHARE * free - vectors) // patient)
     return max(1, min(MOST_PATIENTS, by_memory, kept.at_once if kept else MOST_PATIENTS))
 

@@ -52,6 +52,7 @@ class RemoteTraining:
             "round": assignment.round_number,
             "evaluated": assignment.evaluated,
             "scored": assignment.scored,
+            "trained": assignment.trained,
         }
         found = self._asked(question, model, WORD_BYTES * self._count_words)
         counts = np.frombuffer(found, np.int64, self._count_words)
@@ -66,7 +67,7 @@ class RemoteTraining:
 
     def _asked(self, question: dict[str, Any], body: memoryview, counts_bytes: int) -> bytearray:
         """Return an answer of exactly the size that the plan gives it."""
-        length = self._shapes[self._assignment.phase].num_parameters
+        length = self._shapes[self._assignment.phase].sum_length
         expected = counts_bytes + self._type.itemsize * length
         until_s = self._assignment.until_unix_s
         try:

@@ -107,6 +107,8 @@ class StudyTraining:
         training = self._phase_training(assignment.phase, model)
         counts = self._score(training.network, assignment)
         give_back(held_bytes)  # what scoring took
+        if not assignment.trained:
+            return counts, self._handed_over(training.empty_sum())
         sums = self._handed_over(training.begin_round(assignment.round_number))
         if self._teacher:
             keep_teacher(self._teacher, training, assignment.phase)

@@ -8,6 +8,8 @@ A plan that passes here can be trained; one that could only fail at the hospital
     segmentation     unet                           supervised, mean_teacher                        Dice + cross-entropy
     any              autoencoder                    reconstruction (answers nothing: no scores)     squared error
     any              small_cnn, encoder             standardise, trainable = feature_norm           feature moments
+    classification   small_cnn, encoder             ridge, trainable = head                         second moments
+    multi_label      small_cnn, encoder             ridge, trainable = head                         second moments
 
 ``class_weights`` and the gate on public images belong to classification. Which other settings a plan's methods read:
 ``common.plan.settings_read``.
@@ -34,11 +36,13 @@ ANSWERS: Final[dict[str, frozenset[TaskKind]]] = {
     AUTOENCODER: frozenset(),
     ENCODER: frozenset({TaskKind.CLASSIFICATION, TaskKind.MULTI_LABEL}),
 }
+WITH_FEATURES: Final = (SMALL_CNN, ENCODER)  # a feature norm, and a linear head on it
 # Methods whose network need not answer the task, and the networks that each takes.
-WITHOUT_ANSWER: Final = {Method.RECONSTRUCTION: (AUTOENCODER,), Method.STANDARDISE: (SMALL_CNN, ENCODER)}
+WITHOUT_ANSWER: Final = {Method.RECONSTRUCTION: (AUTOENCODER,), Method.STANDARDISE: WITH_FEATURES}
+IMAGE_METHODS: Final = frozenset({Method.SUPERVISED, Method.TEACHER_STUDENT, Method.FIXMATCH, Method.RIDGE})
 METHODS: Final[dict[TaskKind, frozenset[Method]]] = {
-    TaskKind.CLASSIFICATION: frozenset({Method.SUPERVISED, Method.TEACHER_STUDENT, Method.FIXMATCH, *WITHOUT_ANSWER}),
-    TaskKind.MULTI_LABEL: frozenset({Method.SUPERVISED, Method.TEACHER_STUDENT, Method.FIXMATCH, *WITHOUT_ANSWER}),
+    TaskKind.CLASSIFICATION: IMAGE_METHODS | WITHOUT_ANSWER.keys(),
+    TaskKind.MULTI_LABEL: IMAGE_METHODS | WITHOUT_ANSWER.keys(),
     TaskKind.SEGMENTATION: frozenset({Method.SUPERVISED, Method.MEAN_TEACHER, *WITHOUT_ANSWER}),
 }
 WITH_TEACHER: Final = frozenset({Method.TEACHER_STUDENT, Method.FIXMATCH, Method.MEAN_TEACHER})
@@ -150,6 +154,8 @@ def _groups_have_a_median(plan: StudyPlan) -> Iterator[str]:
     if plan.privacy.noise is NoisePlacement.NONE:
         yield f"{where} privacy.noise is none, and without noise a hospital opens one sum of a model only; remove it"
     for phase in plan.phases:
+        if phase.method is Method.RIDGE:
+            yield f"{where} phase {phase.name} has method = ridge, whose two sums have no mean of their own; remove it"
         for site in plan.sites:
             if expected_patients(phase, site) <= 0:
                 yield f"{where} {site.name} has no patient for phase {phase.name}, so its group may have no mean"
@@ -161,6 +167,8 @@ def _method_fits(plan: StudyPlan, phase: Phase) -> Iterator[str]:
         yield f"method = {method} does not fit task.kind = {kind}; {_choose(METHODS[kind])}"
     elif method in WITHOUT_ANSWER and network not in WITHOUT_ANSWER[method]:
         yield f"method = {method} needs network.name = {' or '.join(WITHOUT_ANSWER[method])}, it is {network}"
+    elif method is Method.RIDGE and network not in WITH_FEATURES:
+        yield f"method = ridge needs network.name = {' or '.join(WITH_FEATURES)}, it is {network}"
     elif method not in WITHOUT_ANSWER and network == AUTOENCODER:
         yield f"method = {method} needs a network that answers; {_choose(_networks_for(kind))}, it is {network}"
 

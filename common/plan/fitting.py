@@ -4,27 +4,30 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from common.networks.ridge import INTERCEPT
 from common.plan.errors import PlanInvalidError, PlanWeakPrivacyError
 from common.plan.phases import Method, Phase
 from common.plan.plan import Site, StudyPlan
 from common.plan.privacy import NoisePlacement
 from common.plan.protocol import vector_spec
 from common.plan.schedule import count_layout
-from common.plan.shape import PhaseLayout
+from common.plan.shape import PhaseLayout, plan_parameters
 from common.secagg.errors import VectorRefusedError
 
 LEAST_STEPS_PER_NOISE = 1024  # privacy.md section 2: the noise share of a site covers at least so many lattice steps
 LARGEST_NOISE = 8.6  # standard deviations: no draw is larger (privacy.md section 2)
 USUAL_RANGE = 64.0
+SUMS_OF_MOMENTS = frozenset({Method.STANDARDISE, Method.RIDGE})  # of many patients, they point one way
 MOST_ROUNDING = 0.01  # of the clipping norm: how much rounding to the lattice may add to one patient's contribution
 
 
 @dataclass(frozen=True)
 class PhaseFit:
-    """What a phase sends: number of trained parameters, digest of their layout, lattice step of one coordinate."""
+    """What a phase trains and sends: parameters, digest of their layout, numbers of a sum, step of one coordinate."""
 
     name: str
     num_parameters: int
+    sum_length: int
     layout_hash: str
     lattice_step: float
 
@@ -56,7 +59,8 @@ def derived_range(plan: StudyPlan) -> float:
     """Return the ``coordinate_range`` that a plan needs, in halves: for a hospital's noise and its patients beside it.
 
     The patients: as many as the largest hospital samples, and six standard deviations more, all pointing one way; of
-    moments (``standardise``), which do point one way, all that it has. No more than 64 but for those and for what the
+    moments (``standardise``), which do point one way, all that it has, and of second moments (``ridge``) the share that
+    falls to one coordinate. No more than 64 but for those and for what the
     noise alone needs: a coarser lattice would round away what a large hospital gains. Differences of weights (local
     noise) have no such figure: 64.
     """
@@ -79,11 +83,29 @@ def _range_of(plan: StudyPlan, phase: Phase) -> float:
         means = [rate * count for rate, count in zip(rates, counts, strict=True)]
         most = [count * (rate > 0) for rate, count in zip(rates, counts, strict=True)]
         sampled = most if all_of_them else [mean + 6 * math.sqrt(mean) for mean in means]
-        return sum(norm * patients for norm, patients in zip(norms, sampled, strict=True))
+        together = sum(norm * patients for norm, patients in zip(norms, sampled, strict=True))
+        return together * largest_coordinate(plan, phase)
 
-    moments = phase.method is Method.STANDARDISE
+    moments = phase.method in SUMS_OF_MOMENTS
     derived = math.ceil(2 * (least + max(reach(site, all_of_them=moments) for site in plan.sites))) / 2
     return derived if moments else min(derived, max(USUAL_RANGE, 2.0 ** math.ceil(math.log2(least))))
+
+
+def largest_coordinate(plan: StudyPlan, phase: Phase) -> float:
+    """Return the share of its norm that a patient's vector has in the mean sum's largest coordinate, at most.
+
+    Second moments of standardised features lie near 1 / F of a patient's norm, products with labels below 1 / sqrt(F):
+    four and two times as much is allowed for, or what the intercept has. Features that nobody standardised: all.
+    """
+    if phase.method is not Method.RIDGE or not _is_standardised(plan, phase):
+        return 1.0
+    (features,) = dict(plan_parameters(plan))["feature_norm.weight"]
+    return min(1.0, max(INTERCEPT, 2 / math.sqrt(features)))
+
+
+def _is_standardised(plan: StudyPlan, phase: Phase) -> bool:
+    earlier = plan.phases[: plan.phases.index(phase)]
+    return any(each.method is Method.STANDARDISE for each in earlier)
 
 
 def says_range(plan: StudyPlan) -> bool:
@@ -110,7 +132,7 @@ def check_fit(plan: StudyPlan, shapes: Sequence[PhaseLayout], source: str) -> li
     Raises: PlanInvalidError (layout, vector too long), PlanWeakPrivacyError (lattice too coarse for the noise, or
     without room for it).
     """
-    longest, fits = max(shape.num_parameters for shape in shapes), []
+    longest, fits = max(shape.sum_length for shape in shapes), []
     try:
         vector_spec(plan, body_length=longest, meta_words=count_layout(plan).length).check()
     except VectorRefusedError as error:
@@ -121,7 +143,7 @@ def check_fit(plan: StudyPlan, shapes: Sequence[PhaseLayout], source: str) -> li
                 f"{source}: phase {phase.name}: layout_hash is {phase.layout_hash[:12]}…, the network's layout is "
                 f"{shape.layout_hash}; write that, after checking that network and trainable part are meant"
             )
-        fit = PhaseFit(phase.name, shape.num_parameters, shape.layout_hash, lattice_step(plan))
+        fit = PhaseFit(phase.name, shape.num_parameters, shape.sum_length, shape.layout_hash, lattice_step(plan))
         _check_lattice(plan, phase, fit, source)
         fits.append(fit)
     return fits
@@ -149,7 +171,7 @@ def _check_lattice(plan: StudyPlan, phase: Phase, fit: PhaseFit, source: str) ->
             f"patient, so noise would be cut, and the guarantee with it; raise it to {least:.3g} or more"
         )
     ratio = phase.unlabelled_clip_ratio if phase.unlabelled_sampling_rate > 0 else 1.0
-    rounding = fit.lattice_step * math.sqrt(fit.num_parameters) / (phase.clipping_norm * ratio)
+    rounding = fit.lattice_step * math.sqrt(fit.sum_length) / (phase.clipping_norm * ratio)
     if rounding > MOST_ROUNDING:
         raise PlanWeakPrivacyError(
             f"{source}: phase {phase.name}: rounding adds {rounding:.3f} of the clipping norm to a patient's "

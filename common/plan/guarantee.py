@@ -9,11 +9,11 @@ import math
 from dataclasses import dataclass
 
 from common.plan.errors import PlanInvalidError, PlanWeakPrivacyError
-from common.plan.phases import Phase
+from common.plan.phases import Method, Phase
 from common.plan.plan import StudyPlan
 from common.plan.privacy import NoisePlacement
-from common.plan.schedule import count_layout
-from common.plan.shape import largest_layout
+from common.plan.schedule import count_layout, releases
+from common.plan.shape import longest_sum
 from common.privacy.accounting import LEAST_DELTA, SampledGaussian, epsilon_under, noise_multiplier_for
 from common.privacy.errors import AccountingError
 from common.privacy.noise_placement import (
@@ -44,8 +44,8 @@ class Guarantee:
 def labelled_events(plan: StudyPlan) -> list[SampledGaussian]:
     """Return what a labelled patient goes through: z = sigma (noise stddev sigma * C over clipping norm C)."""
     return [
-        SampledGaussian(phase.labelled_sampling_rate, phase.noise_multiplier, _steps(phase))
-        for phase in plan.phases
+        SampledGaussian(phase.labelled_sampling_rate, phase.noise_multiplier, _steps(plan, index))
+        for index, phase in enumerate(plan.phases)
         if phase.labelled_sampling_rate > 0
     ]
 
@@ -54,9 +54,9 @@ def unlabelled_events(plan: StudyPlan) -> list[SampledGaussian]:
     """Return what an unlabelled patient goes through: z = sigma * C / C_U, because C_U = unlabelled_clip_ratio * C."""
     return [
         SampledGaussian(
-            phase.unlabelled_sampling_rate, phase.noise_multiplier / phase.unlabelled_clip_ratio, _steps(phase)
+            phase.unlabelled_sampling_rate, phase.noise_multiplier / phase.unlabelled_clip_ratio, _steps(plan, index)
         )
-        for phase in plan.phases
+        for index, phase in enumerate(plan.phases)
         if phase.unlabelled_sampling_rate > 0
     ]
 
@@ -102,7 +102,7 @@ def accounted_delta(plan: StudyPlan) -> float | None:
     delta = plan.privacy.delta
     if delta is None:
         return None
-    strata, most = (labelled_events(plan), unlabelled_events(plan)), largest_layout(plan)
+    strata, most = (labelled_events(plan), unlabelled_events(plan)), longest_sum(plan)
     lacking = max(tails_delta(events, coordinates=most, shares=_standing(plan)) for events in strata)
     if delta - lacking < LEAST_DELTA:
         raise PlanWeakPrivacyError(
@@ -194,15 +194,19 @@ def noise_to_signal(plan: StudyPlan, phase: Phase, num_parameters: int) -> float
     """Return the norm of the noise on the mean gradient over the most a perfect agreement of patients could give.
 
     sigma * sqrt(d) / expected batch (private-training.md section 3.4). Above about 1 the network is too large for the
-    patients there are; steps average some of it away. With local noise, sqrt(h) times more for h equal sites.
+    patients there are; steps average some of it away. With local noise, sqrt(h) times more for h equal sites. Of
+    ``ridge``: of the products with labels, which are as many as the head's parameters, over labelled patients.
     """
     sites = len(plan.sites) if plan.privacy.noise is NoisePlacement.LOCAL else 1
-    return phase.noise_multiplier * math.sqrt(num_parameters * sites) / plan.expected_batch(phase)
+    batch = plan.expected_batch(phase)
+    if phase.method is Method.RIDGE:
+        batch = phase.labelled_sampling_rate * sum(site.labelled_patients for site in plan.sites)
+    return phase.noise_multiplier * math.sqrt(num_parameters * sites) / batch
 
 
 def _strata(plan: StudyPlan) -> list[tuple[list[SampledGaussian], int]]:
     """Return what each stratum goes through, and how many numbers one release has."""
-    most = largest_layout(plan)
+    most = longest_sum(plan)
     strata = [(events, most) for events in (labelled_events(plan), unlabelled_events(plan)) if events]
     if plan.evaluation.held_out:
         scores = SampledGaussian(1.0, evaluation_noise_multiplier(plan), evaluations(plan))
@@ -226,8 +230,8 @@ def _standing(plan: StudyPlan) -> Shares:
     return Shares(honest, honest)
 
 
-def _steps(phase: Phase) -> int:
-    return phase.maximum_attempts * phase.local_steps
+def _steps(plan: StudyPlan, index: int) -> int:
+    return releases(plan, index) * plan.phases[index].local_steps
 
 
 def _needed(plan: StudyPlan, phase: Phase) -> float:
@@ -240,7 +244,7 @@ def _needed(plan: StudyPlan, phase: Phase) -> float:
     ):
         if rate > 0:
             multiplier = noise_multiplier_for(
-                epsilon=plan.privacy.epsilon, delta=delta, sampling_rate=rate, steps=_steps(phase)
+                epsilon=plan.privacy.epsilon, delta=delta, sampling_rate=rate, steps=_steps(plan, 0)
             )
             needed = max(needed, multiplier * ratio)
     return needed

@@ -14,10 +14,11 @@ from typing import Any, Final
 from common.networks.outputs import outputs_of
 from common.plan.phases import Method, Phase
 from common.plan.plan import StudyPlan
-from common.plan.shape import largest_layout
+from common.plan.shape import longest_sum
 from common.plan.task import TaskKind
 
 WORKING: Final = 4  # a layer's gradient in and out, a kernel's reordered copies of both
+MOMENTS: Final = 4  # products of features, their two factors and a gradient, of each scan; two places, shared by all
 PROCESS_BYTES: Final = 450e6  # Python and PyTorch before a model (an agent: 400 to 430 MB), with some room
 VALUE_BYTES: Final = 4
 PASSES: Final = 3  # forward once; backward to the inputs and to the weights, as much again each
@@ -71,9 +72,11 @@ def need_of(plan: StudyPlan) -> Need:
         hidden_units=plan.network.hidden_units,
         voxelwise=plan.task.kind is TaskKind.SEGMENTATION,
     )
-    parameters = largest_layout(plan)
+    parameters = longest_sum(plan)
     rows = max(plan.image.maximum_scans_per_patient * phase.views_per_scan for phase in plan.phases)
     values = rows * (outputs.kept + WORKING * outputs.largest)
+    if any(phase.method is Method.RIDGE for phase in plan.phases):
+        values += MOMENTS * (rows + 1) * parameters
     vectors = 4 + any(phase.method in ASK_A_TEACHER for phase in plan.phases)  # network, received, sum of 64 bits
     return Need(
         patient_bytes=VALUE_BYTES * (values + 2 * parameters),

@@ -54,9 +54,3 @@ def travelling_layout(network: nn.Module, plan: StudyPlan, phase_index: int) -> 
     """
     prefixes = {phase.trainable.value for phase in plan.phases[: phase_index + 1]}
     return layout(network, sorted(prefixes))
-
-
-def longest_body(plan: StudyPlan) -> int:
-    """Return the number of parameters of the phase that trains most. Raises: NetworkUnsuitableError."""
-    shape = plan_shape(plan)
-    return max(phase_layout(shape, phase).num_parameters for phase in plan.phases)

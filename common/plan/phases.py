@@ -1,7 +1,7 @@
 """What happens in each round: a plan is a list of phases, each with its own patients, parameters, views and noise."""
 
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated, Final, Self
 
 from pydantic import Field, model_validator
 
@@ -15,6 +15,8 @@ class Method(StrEnum):
     """How scans teach (privacy.md section 3). ``supervised`` uses labelled patients only.
 
     ``standardise``: patients of either stratum centre and scale the features; no label is read (docs/decisions/0010).
+    ``ridge``: the head in one round, from the features' second moments of unlabelled patients and their products with
+    the labels of labelled ones (docs/decisions/0042).
     """
 
     SUPERVISED = "supervised"
@@ -23,6 +25,10 @@ class Method(StrEnum):
     MEAN_TEACHER = "mean_teacher"
     RECONSTRUCTION = "reconstruction"
     STANDARDISE = "standardise"
+    RIDGE = "ridge"
+
+
+CLOSED_FORMS: Final = frozenset({Method.STANDARDISE, Method.RIDGE})  # no step of the server's rule
 
 
 class Trainable(StrEnum):
@@ -86,4 +92,14 @@ class Phase(PlanPart):
             raise ValueError(f"unlabelled_sampling_rate must be above 0, because method = {self.method} needs it")
         if (self.method is Method.STANDARDISE) != (self.trainable is Trainable.FEATURE_NORM):
             raise ValueError("method = standardise and trainable = feature_norm belong together: set both or neither")
+        if self.method is Method.RIDGE:
+            self._check_ridge()
         return self
+
+    def _check_ridge(self) -> None:
+        if self.trainable is not Trainable.HEAD:
+            raise ValueError(f"trainable is {self.trainable}, method = ridge solves for the head; set trainable = head")
+        if self.rounds != 1:
+            raise ValueError(f"rounds is {self.rounds}, method = ridge takes one: its sums are released once; set 1")
+        if self.labelled_sampling_rate == 0:
+            raise ValueError("labelled_sampling_rate must be above 0, because method = ridge needs labels")

@@ -148,6 +148,8 @@ class StudyPlan(PlanPart):
                 )
             if placement is NoisePlacement.LOCAL and phase.method is Method.STANDARDISE:
                 raise ValueError(f"{where}: method = standardise needs sums, so privacy.noise cannot be local")
+            if phase.method is Method.RIDGE:
+                self._check_ridge(phase)
             if phase.gate_balanced_accuracy > 0 and not self.image.public_images:
                 raise ValueError(f"{where}: gate_balanced_accuracy needs image.public_images: the gate judges on those")
             if phase.class_weights and len(phase.class_weights) != len(self.task.classes):
@@ -157,3 +159,12 @@ class StudyPlan(PlanPart):
                 )
             if self.expected_batch(phase) <= 0 or not math.isfinite(self.expected_batch(phase)):
                 raise ValueError(f"{where}: nobody is expected in a round; check sampling rates and declared patients")
+
+    def _check_ridge(self, phase: Phase) -> None:
+        where = f"phase {phase.name}"
+        if self.privacy.noise is NoisePlacement.LOCAL:
+            raise ValueError(f"{where}: method = ridge needs sums, so privacy.noise cannot be local")
+        if not any(site.labelled_patients for site in self.sites):
+            raise ValueError(f"{where}: method = ridge needs labelled patients, and no site declares any")
+        if not any(site.unlabelled_patients for site in self.sites):
+            raise ValueError(f"{where}: method = ridge needs unlabelled patients, and no site declares any")

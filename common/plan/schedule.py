@@ -4,9 +4,11 @@ A *version* is the number of planned rounds that lie behind, over all phases: ve
 that ends early (``common.plan.selection``) leaves out the versions of the rounds it did not run. Round ``r`` (from 1)
 of a phase trains on version ``rounds of earlier phases + r - 1`` and, where that version is due, also scores it. After
 the last round of the last phase one *closing* round more scores the final model: an ordinary attempt whose update the
-server throws away. It is charged like any other, which is why the last phase needs an attempt to spare.
+server throws away. It is charged like any other (but after ridge: ``takes_patients``), which is why the last phase
+needs an attempt to spare.
 """
 
+from common.plan.phases import Method
 from common.plan.plan import StudyPlan
 from common.privacy.metrics import CountKind, CountLayout
 
@@ -30,6 +32,22 @@ def version_before(plan: StudyPlan, phase_index: int, round_number: int) -> int:
 def is_closing(plan: StudyPlan, phase_index: int, round_number: int) -> bool:
     """Tell whether this is the closing round: it scores the final model, and its update is thrown away."""
     return version_before(plan, phase_index, round_number) == total_rounds(plan)
+
+
+def takes_patients(plan: StudyPlan, phase_index: int, round_number: int) -> bool:
+    """Tell whether a round reads patients to learn from: all but the closing round after a ridge phase.
+
+    Ridge is one release: a second one that the server throws away would cost as much as the first. So its closing round
+    carries noise alone beside the scores, and nobody is charged for it but held-out patients.
+    """
+    return plan.phases[phase_index].method is not Method.RIDGE or not is_closing(plan, phase_index, round_number)
+
+
+def releases(plan: StudyPlan, phase_index: int) -> int:
+    """Return how many attempts of a phase read patients at most: what its noise is accounted for."""
+    phase = plan.phases[phase_index]
+    kept_for_closing = phase.method is Method.RIDGE and phase_index == len(plan.phases) - 1
+    return phase.maximum_attempts - kept_for_closing
 
 
 def is_evaluated(plan: StudyPlan, version: int) -> bool:

@@ -14,7 +14,7 @@ from common.plan.aggregation import ServerRule
 from common.plan.combinations import WITH_TEACHER
 from common.plan.errors import PlanInvalidError
 from common.plan.part import PlanPart
-from common.plan.phases import Method, Phase, Trainable
+from common.plan.phases import CLOSED_FORMS, Method, Phase, Trainable
 from common.plan.plan import StudyPlan
 from common.plan.privacy import NoisePlacement
 from common.plan.shape import plan_parameters
@@ -104,8 +104,8 @@ def _has_mixed_patients(plan: StudyPlan, phase: Phase) -> bool:
 
 
 def _learns(phase: Phase) -> bool:
-    """Whether the server's rule makes the step: standardising has a closed form of its own."""
-    return phase.method is not Method.STANDARDISE
+    """Whether the server's rule makes the step: standardise and ridge have closed forms of their own."""
+    return phase.method not in CLOSED_FORMS
 
 
 def _remembers(plan: StudyPlan, phase: Phase) -> bool:
@@ -132,7 +132,10 @@ def _draws_weights(plan: StudyPlan) -> bool:
 
 
 PHASE_RULES: Final[dict[str, PhaseRule]] = {
-    "clipping_norm": (lambda plan, _: _is_private(plan), "with privacy.noise = none no contribution is clipped"),
+    "clipping_norm": (
+        lambda plan, phase: _is_private(plan) and phase.method is not Method.RIDGE,
+        "with privacy.noise = none no contribution is clipped, and method = ridge makes vectors of norm 1",
+    ),
     "unlabelled_clip_ratio": (
         lambda plan, phase: _is_private(plan) and phase.unlabelled_sampling_rate > 0,
         "it clips unlabelled patients of a private phase that samples some",
@@ -158,15 +161,15 @@ PHASE_RULES: Final[dict[str, PhaseRule]] = {
     ),
     "views_per_scan": (
         lambda plan, phase: _learns(phase) and _has_views(plan),
-        "standardise, and an encoder without views, take scans as they are",
+        "standardise, ridge, and an encoder without views, take scans as they are",
     ),
     "local_learning_rate": (
         lambda plan, _: plan.privacy.noise is NoisePlacement.LOCAL,
         "sites make steps of their own only with privacy.noise = local",
     ),
     "proximal_weight": (lambda _, phase: phase.local_steps > 1, "the first local step starts where it pulls to"),
-    "learning_rate": (lambda _, phase: _learns(phase), "standardise has a closed form"),
-    "momentum": (_remembers, "aggregation.rule = mean, standardise and a single round remember no step before"),
+    "learning_rate": (lambda _, phase: _learns(phase), "standardise and ridge have a closed form"),
+    "momentum": (_remembers, "aggregation.rule = mean, standardise, ridge and a single round remember no step before"),
 }
 PLAN_RULES: Final[dict[str, dict[str, PlanRule]]] = {
     "image": {
@@ -184,7 +187,7 @@ PLAN_RULES: Final[dict[str, dict[str, PlanRule]]] = {
     "aggregation": {
         "rule": (
             lambda plan: any(_learns(phase) for phase in plan.phases),
-            "every phase standardises, which has a closed form",
+            "every phase has a closed form (standardise, ridge)",
         ),
         "learning_rate": (
             lambda plan: any(_learns(phase) and phase.learning_rate is None for phase in plan.phases),

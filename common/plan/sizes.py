@@ -6,7 +6,7 @@ from common.plan.schedule import count_layout
 
 
 def largest_payload_bytes(plan: StudyPlan, *, longest_body: int) -> int:
-    """Return the bytes of the largest masked vector of any phase; ``longest_body``: most parameters that one trains.
+    """Return the bytes of the largest masked vector of any phase; ``longest_body``: numbers of the longest sum of any.
 
     Raises: VectorRefusedError.
     """

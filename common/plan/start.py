@@ -15,7 +15,7 @@ from common.plan.network import (
     travelling_layout,
 )
 from common.plan.plan import StudyPlan
-from common.plan.shape import PhaseShape, Shapes
+from common.plan.shape import PhaseShape, Shapes, plan_parameters, sum_length
 from common.plan.task import SEEDED
 
 
@@ -57,7 +57,9 @@ def phase_shapes(plan: StudyPlan) -> Shapes:
     found = []
     for index, phase in enumerate(plan.phases):
         order, travelling = phase_layout(shape, phase), travelling_layout(shape, plan, index)
-        found.append(PhaseShape(order.num_parameters, order.digest, travelling.num_parameters, frozen[index]))
+        length = sum_length(plan_parameters(plan), phase)
+        counts = (order.num_parameters, order.digest, travelling.num_parameters, length)
+        found.append(PhaseShape(*counts, frozen_digest=frozen[index]))
     return tuple(found)
 
 

@@ -4,10 +4,10 @@ import math
 from dataclasses import asdict
 from typing import Any
 
-from common.plan.fitting import PhaseFit, derived_range, says_range
+from common.plan.fitting import SUMS_OF_MOMENTS, PhaseFit, derived_range, largest_coordinate, says_range
 from common.plan.guarantee import Guarantee, evaluations, noise_to_signal, seen_by
 from common.plan.machines import stated_machines
-from common.plan.phases import Method, Phase
+from common.plan.phases import Phase
 from common.plan.plan import StudyPlan
 from common.plan.privacy import NoisePlacement
 from common.plan.selection import MOST_STANDARD_ERROR, expected_standard_error
@@ -73,7 +73,7 @@ def summarise(plan: StudyPlan, bought: Guarantee | None, fits: list[PhaseFit]) -
 def _range_warnings(plan: StudyPlan, phase: Phase) -> list[str]:
     """Return what the plan's range for a coordinate of a hospital's sum cuts."""
     limit, largest = plan.secure_aggregation.coordinate_range, _largest_sum(plan, phase)
-    if phase.method is not Method.STANDARDISE or limit >= largest:
+    if phase.method not in SUMS_OF_MOMENTS or limit >= largest:
         return []
     warning = (
         f"phase {phase.name}: a hospital's sum may reach {largest:g} in a coordinate, coordinate_range is "
@@ -89,7 +89,8 @@ def _largest_sum(plan: StudyPlan, phase: Phase) -> float:
     """
     labelled = phase.clipping_norm * (phase.labelled_sampling_rate > 0)
     unlabelled = phase.clipping_norm * phase.unlabelled_clip_ratio * (phase.unlabelled_sampling_rate > 0)
-    return max(site.labelled_patients * labelled + site.unlabelled_patients * unlabelled for site in plan.sites)
+    most = max(site.labelled_patients * labelled + site.unlabelled_patients * unlabelled for site in plan.sites)
+    return most * largest_coordinate(plan, phase)
 
 
 def _observers(plan: StudyPlan) -> dict[str, float | None] | None:
@@ -122,10 +123,11 @@ def _phase(plan: StudyPlan, index: int, fit: PhaseFit) -> dict[str, Any]:
         "method": phase.method.value,
         "rounds": phase.rounds,
         "trained_parameters": fit.num_parameters,
+        "numbers_of_a_sum": fit.sum_length,
         "expected_patients_per_round": plan.expected_batch(phase),
         "noise_multiplier": phase.noise_multiplier,
         "noise_to_signal": noise_to_signal(plan, phase, fit.num_parameters),
-        "bytes_per_round": fit.num_parameters * plan.secure_aggregation.word_bits // 8,
+        "bytes_per_round": fit.sum_length * plan.secure_aggregation.word_bits // 8,
     }
 
 

@@ -29,9 +29,9 @@ from common.faults import fault_without_text
 from common.flower.environment import require_flower
 from common.flower.objects import spare_memory
 from common.flower.pointer import pointer_digest
-from common.plan.network import longest_body
 from common.plan.plan import StudyPlan
 from common.plan.reading import read_plan
+from common.plan.shape import longest_sum
 from common.plan.sizes import largest_payload_bytes
 from server.app import run_study
 from server.attempts.run_options import RunOptions
@@ -137,7 +137,7 @@ def _run(folder: FederationFolder, study: str, grid: StudyGrid, should_stop: Sto
     grid.set_run(run_from_proto(task.run))
     place = folder.existing_study(study)
     plan = read_plan(StudyFolder(place).plan)
-    grid.largest_reply_bytes = SMALL_REPLY_BYTES + largest_payload_bytes(plan, longest_body=longest_body(plan))
+    grid.largest_reply_bytes = SMALL_REPLY_BYTES + largest_payload_bytes(plan, longest_body=longest_sum(plan))
     _find_score_noise(plan)
     watcher = LiveFile(place, LoggedEvents())
     poll_s = config.running.poll_interval_s

@@ -14,6 +14,7 @@ from common.plan.phases import Phase
 from common.plan.plan import StudyPlan
 from common.plan.protocol import privacy_digest, task_digest, vector_spec
 from common.plan.schedule import count_layout
+from common.plan.shape import plan_parameters, sum_length
 from common.plan.start import frozen_digests, start_vector
 from common.secagg.order import model_digest, model_digest_of
 from common.secagg.vector import VectorSpec
@@ -117,7 +118,8 @@ def _phase_facts(
     order, travelling = phase_layout(network, phase), travelling_layout(network, plan, index)
     if order.digest != phase.layout_hash:
         raise PlanInvalidError(f"phase {phase.name}: layout_hash does not fit the network; run `plan check`")
-    spec = vector_spec(plan, body_length=order.num_parameters, meta_words=count_layout(plan).length)
+    length = sum_length(plan_parameters(plan), phase)
+    spec = vector_spec(plan, body_length=length, meta_words=count_layout(plan).length)
     spec.check()
     (trained,) = _pieces(everything, order)
     return PhaseFacts(

@@ -11,24 +11,23 @@ from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from common.networks.errors import WeightsInvalidError
-from common.networks.standardisation import standardised
 from common.plan.fitting import lattice_step
-from common.plan.phases import Method, Phase
+from common.plan.phases import CLOSED_FORMS, Method
 from common.plan.plan import StudyPlan
 from common.plan.privacy import NoisePlacement
 from common.plan.protocol import divisor
 from common.plan.schedule import is_closing, is_evaluated, version_before
 from common.plan.selection import ends_early
 from common.secagg.accumulator import SummedVector
-from server.model.blocks import Computed, Vector, Weights, blocks, part_of, whole
+from server.model.blocks import Computed, Vector, Weights, part_of, whole
 from server.model.evaluation import Evaluation, evaluate
 from server.model.group_median import GroupSum, median, summed_counts
-from server.model.optimiser import OptimiserState, computed_average, computed_step, new_optimiser_state
+from server.model.optimiser import OptimiserState, computed_average, new_optimiser_state
 from server.model.phase_facts import StudyNetwork
+from server.model.phase_step import phase_step, with_part
+from server.model.ridge_step import solved_head
 
 W_co = TypeVar("W_co", bound=Weights, covariant=True)
 
@@ -140,13 +139,16 @@ def computed_sum(
 
     State and sum must stay as they are while the result is used. Raises: as ``apply_sum``.
     """
-    share = divisor(plan, network.phases[state.phase].phase, participants)
-    there = len(participants)
+    phase = network.phases[state.phase].phase
+    share, there = divisor(plan, phase, participants), len(participants)
     evaluation = evaluation_of(
         plan, state.phase, state.round_number, meta=total.meta, participants=there, is_scored=is_scored
     )
     state = replace(state, attempt=attempt)
-    return _moved(plan, network, state, evaluation, direction=_direction(plan, total, share), share=share)
+    direction = _direction(plan, total, share)
+    if phase.method is Method.RIDGE and not is_closing(plan, state.phase, state.round_number):
+        direction = solved_head(plan, phase, whole(_direction(plan, total, -1.0)), participants)
+    return _moved(plan, network, state, evaluation, direction=direction, share=share)
 
 
 def computed_median(
@@ -182,46 +184,23 @@ def _moved(
     direction: Weights,
     share: float,
 ) -> Applied[Weights]:
-    """Take the step of the state's round along ``direction``, after heeding the score of the model before it."""
+    """Take the step of the state's round along ``direction``, after heeding the score of the model before it.
+
+    ``direction``: of a ridge phase the head that was solved for.
+    """
     facts = network.phases[state.phase]
     state = _heed(plan, state, evaluation)
     if is_closing(plan, state.phase, state.round_number):
         return Applied(_closed(plan, state), share, evaluation)
-    optimiser, weights = _step(plan, facts.phase, state, part_of(state.parameters, facts.trained), direction)
-    parameters = _with_part(state.parameters, facts.trained, weights)
-    decay = 0.0 if facts.phase.method is Method.STANDARDISE else plan.aggregation.average_decay
+    optimiser, weights = phase_step(
+        plan, facts.phase, state.optimiser, part_of(state.parameters, facts.trained), direction
+    )
+    parameters = with_part(state.parameters, facts.trained, weights)
+    decay = 0.0 if facts.phase.method in CLOSED_FORMS else plan.aggregation.average_decay
     # frozen weights are equal in both, so they stay what they are
     average = computed_average(state.average, parameters, decay=decay, steps=optimiser.steps)
     moved = replace(state, parameters=parameters, average=average, optimiser=optimiser)
     return Applied(_next_round(plan, moved), share, evaluation)
-
-
-def _with_part(parameters: Weights, part: slice, weights: Weights) -> Vector:
-    """Return all parameters in memory, new: those of ``part`` are ``weights``. Raises: WeightsInvalidError."""
-    moved = np.empty(parameters.size, np.float32)
-    for frozen in (slice(0, part.start), slice(part.stop, parameters.size)):
-        for block in blocks(frozen.stop - frozen.start):
-            at = slice(frozen.start + block.start, frozen.start + block.stop)
-            moved[at] = parameters[at]
-    for block in blocks(weights.size):
-        found = weights[block]
-        if not np.isfinite(found).all():
-            raise WeightsInvalidError("the step leads to weights that are not finite; lower aggregation.learning_rate")
-        moved[part.start + block.start : part.start + block.stop] = found
-    return moved
-
-
-def _step(
-    plan: StudyPlan, phase: Phase, state: StateOf[Weights], weights: Weights, direction: Weights
-) -> tuple[OptimiserState, Weights]:
-    """Return the optimiser's next state and the next weights: the plan's rule, or ``standardise`` in closed form."""
-    if phase.method is Method.STANDARDISE:
-        norm, gradient = whole(weights), -whole(direction)
-        moved = standardised(torch.from_numpy(norm), torch.from_numpy(gradient))
-        return replace(state.optimiser, steps=state.optimiser.steps + 1), moved.numpy()
-    changed = {"learning_rate": phase.learning_rate, "momentum": phase.momentum}
-    rule = plan.aggregation.model_copy(update={name: value for name, value in changed.items() if value is not None})
-    return computed_step(rule, state.optimiser, weights, direction)
 
 
 def result_so_far(plan: StudyPlan, state: StateOf[W_co]) -> W_co:

@@ -51,7 +51,7 @@ class MadeUpWork(StudyWork):
         ledger = Ledger.open(folder.ledger, ceiling=study.policy.epsilon_ceiling)
         terms = StudyTerms(promised(planned_events(plan)), NOBODY, last_mark(folder))
         charges = StudyCharges(plan, ledger, lambda: terms)
-        payload_bytes = largest_payload_bytes(plan, longest_body=max(shape.num_parameters for shape in shapes))
+        payload_bytes = largest_payload_bytes(plan, longest_body=max(shape.sum_length for shape in shapes))
         work = cls(plan, charges, NO_TRAINING, NO_RELEASE, folder=folder, payload_bytes=payload_bytes)
         work.site, work.draw = study.checked.site_id, draw
         return work

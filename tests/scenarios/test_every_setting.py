@@ -79,6 +79,15 @@ BASES: dict[str, dict[str, Any]] = {
             {"name": "second", "trainable": "head"},
         ],
     },
+    "ridge": {
+        "phases": [
+            {"name": "first", "method": "standardise", "trainable": "feature_norm", "rounds": 2},
+            {
+                "name": "second", "method": "ridge", "trainable": "head", "rounds": 1, "maximum_attempts": 2,
+                "unlabelled_sampling_rate": 1.0, "unlabelled_clip_ratio": 0.5,
+            },
+        ],
+    },
     "local steps": {
         "privacy": {"noise": "local", "epsilon": 8.0, "delta": 1e-5},
         "aggregation": {"rule": "adam"}, "phases": [{"local_steps": 2}],
@@ -128,7 +137,7 @@ OTHERS: dict[str, list[Any]] = {
     "secure_aggregation.coordinate_range": [512.0],
     "sites.name": ["zurich"], "sites.labelled_patients": [333], "sites.unlabelled_patients": [9_000_000],
     "phases.name": ["another"], "phases.rounds": [4], "phases.maximum_attempts": [9],
-    "phases.method": ["supervised", "teacher_student", "mean_teacher", "reconstruction", "standardise"],
+    "phases.method": ["supervised", "teacher_student", "mean_teacher", "reconstruction", "standardise", "ridge"],
     "phases.trainable": ["head", "all", "feature_norm"], "phases.layout_hash": ["0" * 64],
     "phases.labelled_sampling_rate": [0.4], "phases.unlabelled_sampling_rate": [0.4], "phases.clipping_norm": [0.01],
     "phases.unlabelled_clip_ratio": [0.05], "phases.noise_multiplier": [25.0], "phases.local_steps": [3],
