@@ -31,8 +31,8 @@ class SecondMoments(nn.Module):
         super().__init__()
         features, head = getattr(network, "features", None), getattr(network, "head", None)
         norm = getattr(network, "feature_norm", None)
-        linear = isinstance(head, nn.Linear) and isinstance(norm, nn.GroupNorm)
-        if not callable(features) or not linear or head.in_features != norm.num_channels:
+        fits = isinstance(head, nn.Linear) and isinstance(norm, nn.GroupNorm) and head.in_features == norm.num_channels
+        if not callable(features) or not isinstance(head, nn.Linear) or not fits:
             raise NetworkUnsuitableError(f"{type(network).__name__} has no linear head on normed features for ridge")
         self.network = network
         self._features: Callable[[Tensor], Tensor] = features

@@ -56,8 +56,13 @@ class Trainer:
 
     def begin(self, question: dict[str, Any], model: memoryview) -> tuple[Sums, Sums]:
         """Begin one round. Raises: as ``StudyTraining.begin``."""
-        keys = ("phase", "round", "evaluated", "scored")
-        assignment = Assignment(*(question[key] for key in keys), trained=question["trained"])
+        assignment = Assignment(
+            question["phase"],
+            question["round"],
+            question["evaluated"],
+            question["scored"],
+            trained=question["trained"],
+        )
         return self._studies[question["plan"]].begin(assignment, model)
 
     def go_on(self, question: dict[str, Any], difference: memoryview) -> Sums:

@@ -69,8 +69,28 @@ def derived_range(plan: StudyPlan) -> float:
     return max(_range_of(plan, phase) for phase in plan.phases)
 
 
+def derived_norm(plan: StudyPlan, phase: Phase) -> float:
+    """Return the ``clipping_norm`` of a ridge phase with which its sums use the words that other phases ask for.
+
+    Its vectors have that norm by construction, so it decides nothing but how finely they are rounded. A power of two.
+    """
+    others = [_range_of(plan, other) for other in plan.phases if other.method is not Method.RIDGE]
+    own = _range_of(plan, phase.model_copy(update={"clipping_norm": 1.0}))
+    return 2.0 ** max(0, math.floor(math.log2(min(1000.0, max(others, default=own) / own))))
+
+
+def largest_sum(plan: StudyPlan, phase: Phase) -> float:
+    """Return what the patients of the largest hospital can add up to in one coordinate, all of them sampled.
+
+    Gradients of many patients point in many directions and never come near it; sums of moments point in one and do.
+    """
+    labelled, unlabelled = (norm * share for norm, share in zip(_norms(phase), _shares(plan, phase), strict=True))
+    labelled *= phase.labelled_sampling_rate > 0
+    unlabelled *= phase.unlabelled_sampling_rate > 0
+    return max(site.labelled_patients * labelled + site.unlabelled_patients * unlabelled for site in plan.sites)
+
+
 def _range_of(plan: StudyPlan, phase: Phase) -> float:
-    norms = (phase.clipping_norm, phase.clipping_norm * phase.unlabelled_clip_ratio)
     rates = (phase.labelled_sampling_rate, phase.unlabelled_sampling_rate)
     least = least_range(
         noise_multiplier=phase.noise_multiplier,
@@ -78,29 +98,32 @@ def _range_of(plan: StudyPlan, phase: Phase) -> float:
         honest_survivors=plan.secure_aggregation.honest_survivors,
     )
 
-    def reach(site: Site, *, all_of_them: bool) -> float:
+    def reach(site: Site) -> float:
         counts = (site.labelled_patients, site.unlabelled_patients)
         means = [rate * count for rate, count in zip(rates, counts, strict=True)]
-        most = [count * (rate > 0) for rate, count in zip(rates, counts, strict=True)]
-        sampled = most if all_of_them else [mean + 6 * math.sqrt(mean) for mean in means]
-        together = sum(norm * patients for norm, patients in zip(norms, sampled, strict=True))
-        return together * largest_coordinate(plan, phase)
+        return sum(norm * (mean + 6 * math.sqrt(mean)) for norm, mean in zip(_norms(phase), means, strict=True))
 
-    moments = phase.method in SUMS_OF_MOMENTS
-    derived = math.ceil(2 * (least + max(reach(site, all_of_them=moments) for site in plan.sites))) / 2
-    return derived if moments else min(derived, max(USUAL_RANGE, 2.0 ** math.ceil(math.log2(least))))
+    if phase.method in SUMS_OF_MOMENTS:
+        return math.ceil(2 * (least + largest_sum(plan, phase))) / 2
+    derived = math.ceil(2 * (least + max(map(reach, plan.sites)))) / 2
+    return min(derived, max(USUAL_RANGE, 2.0 ** math.ceil(math.log2(least))))
 
 
-def largest_coordinate(plan: StudyPlan, phase: Phase) -> float:
-    """Return the share of its norm that a patient's vector has in the mean sum's largest coordinate, at most.
+def _norms(phase: Phase) -> tuple[float, float]:
+    """Return the clipping norms of labelled and unlabelled patients."""
+    return phase.clipping_norm, phase.clipping_norm * phase.unlabelled_clip_ratio
 
-    Second moments of standardised features lie near 1 / F of a patient's norm, products with labels below 1 / sqrt(F):
-    four and two times as much is allowed for, or what the intercept has. Features that nobody standardised: all.
+
+def _shares(plan: StudyPlan, phase: Phase) -> tuple[float, float]:
+    """Return the share of a patient's norm in the mean sum's largest coordinate, at most: labelled, unlabelled.
+
+    Products with labels lie below 1 / sqrt(F) of a patient's norm and second moments of standardised features near
+    1 / F: twice and four times as much is allowed for, or what the intercept has. Otherwise: all.
     """
     if phase.method is not Method.RIDGE or not _is_standardised(plan, phase):
-        return 1.0
+        return 1.0, 1.0
     (features,) = dict(plan_parameters(plan))["feature_norm.weight"]
-    return min(1.0, max(INTERCEPT, 2 / math.sqrt(features)))
+    return min(1.0, max(INTERCEPT, 2 / math.sqrt(features))), min(1.0, max(INTERCEPT**2, 4 / features))
 
 
 def _is_standardised(plan: StudyPlan, phase: Phase) -> bool:
@@ -175,5 +198,13 @@ def _check_lattice(plan: StudyPlan, phase: Phase, fit: PhaseFit, source: str) ->
     if rounding > MOST_ROUNDING:
         raise PlanWeakPrivacyError(
             f"{source}: phase {phase.name}: rounding adds {rounding:.3f} of the clipping norm to a patient's "
-            f"contribution, at most {MOST_ROUNDING} is allowed; lower secure_aggregation.coordinate_range"
+            f"contribution, at most {MOST_ROUNDING} is allowed; {_finer(plan, phase)}"
         )
+
+
+def _finer(plan: StudyPlan, phase: Phase) -> str:
+    """Return what makes rounding finer."""
+    better = derived_norm(plan, phase) if phase.method is Method.RIDGE else phase.clipping_norm
+    if better > phase.clipping_norm:
+        return f"raise this phase's clipping_norm to {better:g} (the vectors of ridge have that norm, whatever it is)"
+    return "lower secure_aggregation.coordinate_range"

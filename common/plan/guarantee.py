@@ -12,7 +12,7 @@ from common.plan.errors import PlanInvalidError, PlanWeakPrivacyError
 from common.plan.phases import Method, Phase
 from common.plan.plan import StudyPlan
 from common.plan.privacy import NoisePlacement
-from common.plan.schedule import count_layout, releases
+from common.plan.schedule import count_layout, learning_attempts
 from common.plan.shape import longest_sum
 from common.privacy.accounting import LEAST_DELTA, SampledGaussian, epsilon_under, noise_multiplier_for
 from common.privacy.errors import AccountingError
@@ -231,7 +231,7 @@ def _standing(plan: StudyPlan) -> Shares:
 
 
 def _steps(plan: StudyPlan, index: int) -> int:
-    return releases(plan, index) * plan.phases[index].local_steps
+    return learning_attempts(plan, index) * plan.phases[index].local_steps
 
 
 def _needed(plan: StudyPlan, phase: Phase) -> float:

@@ -43,7 +43,7 @@ def takes_patients(plan: StudyPlan, phase_index: int, round_number: int) -> bool
     return plan.phases[phase_index].method is not Method.RIDGE or not is_closing(plan, phase_index, round_number)
 
 
-def releases(plan: StudyPlan, phase_index: int) -> int:
+def learning_attempts(plan: StudyPlan, phase_index: int) -> int:
     """Return how many attempts of a phase read patients at most: what its noise is accounted for."""
     phase = plan.phases[phase_index]
     kept_for_closing = phase.method is Method.RIDGE and phase_index == len(plan.phases) - 1

@@ -132,10 +132,7 @@ def _draws_weights(plan: StudyPlan) -> bool:
 
 
 PHASE_RULES: Final[dict[str, PhaseRule]] = {
-    "clipping_norm": (
-        lambda plan, phase: _is_private(plan) and phase.method is not Method.RIDGE,
-        "with privacy.noise = none no contribution is clipped, and method = ridge makes vectors of norm 1",
-    ),
+    "clipping_norm": (lambda plan, _: _is_private(plan), "with privacy.noise = none no contribution is clipped"),
     "unlabelled_clip_ratio": (
         lambda plan, phase: _is_private(plan) and phase.unlabelled_sampling_rate > 0,
         "it clips unlabelled patients of a private phase that samples some",

@@ -4,7 +4,7 @@ import math
 from dataclasses import asdict
 from typing import Any
 
-from common.plan.fitting import SUMS_OF_MOMENTS, PhaseFit, derived_range, largest_coordinate, says_range
+from common.plan.fitting import SUMS_OF_MOMENTS, PhaseFit, derived_range, largest_sum, says_range
 from common.plan.guarantee import Guarantee, evaluations, noise_to_signal, seen_by
 from common.plan.machines import stated_machines
 from common.plan.phases import Phase
@@ -72,7 +72,7 @@ def summarise(plan: StudyPlan, bought: Guarantee | None, fits: list[PhaseFit]) -
 
 def _range_warnings(plan: StudyPlan, phase: Phase) -> list[str]:
     """Return what the plan's range for a coordinate of a hospital's sum cuts."""
-    limit, largest = plan.secure_aggregation.coordinate_range, _largest_sum(plan, phase)
+    limit, largest = plan.secure_aggregation.coordinate_range, largest_sum(plan, phase)
     if phase.method not in SUMS_OF_MOMENTS or limit >= largest:
         return []
     warning = (
@@ -80,17 +80,6 @@ def _range_warnings(plan: StudyPlan, phase: Phase) -> list[str]:
         f"{limit:g}; what lies beyond is cut, unseen: raise it"
     )
     return [warning]
-
-
-def _largest_sum(plan: StudyPlan, phase: Phase) -> float:
-    """Return what the patients of the largest hospital can add up to in one coordinate, all of them sampled.
-
-    Gradients of many patients point in many directions and never come near it; sums of moments point in one and do.
-    """
-    labelled = phase.clipping_norm * (phase.labelled_sampling_rate > 0)
-    unlabelled = phase.clipping_norm * phase.unlabelled_clip_ratio * (phase.unlabelled_sampling_rate > 0)
-    most = max(site.labelled_patients * labelled + site.unlabelled_patients * unlabelled for site in plan.sites)
-    return most * largest_coordinate(plan, phase)
 
 
 def _observers(plan: StudyPlan) -> dict[str, float | None] | None:

@@ -7,8 +7,9 @@ from typing import Any
 from common.networks.shipped_weights import available
 from common.plan.combinations import check_combinations
 from common.plan.errors import PlanWeakPrivacyError
-from common.plan.fitting import check_fit, derived_range, says_range
+from common.plan.fitting import check_fit, derived_norm, derived_range, says_range
 from common.plan.guarantee import check_guarantee, labelled_events, unlabelled_events
+from common.plan.phases import Method
 from common.plan.plan import FORMAT, StudyPlan
 from common.plan.privacy import NoisePlacement
 from common.plan.reading import parse_plan
@@ -44,7 +45,7 @@ def build_plan(
     }
     draft = parse_plan(document, SOURCE)
     check_combinations(draft, SOURCE)
-    plan = _with_range(_with_reply_slot(_with_noise(scenario, _with_layouts(draft))))
+    plan = _with_range(_with_norms(scenario, _with_reply_slot(_with_noise(scenario, _with_layouts(draft)))))
     check_settings_are_read(plan, SOURCE)
     check_reply_slot(plan, SOURCE)
     check_guarantee(plan, SOURCE)
@@ -149,6 +150,19 @@ def _with_noise(scenario: Scenario, plan: StudyPlan) -> StudyPlan:
         middle = (low + high) / 2
         low, high = (low, middle) if _keeps_promise(with_factor(middle)) else (middle, high)
     return with_factor(high * (1 + NOISE_PRECISION))
+
+
+def _with_norms(scenario: Scenario, plan: StudyPlan) -> StudyPlan:
+    """Derive the norm of a ridge phase's vectors where the scenario does not name it."""
+    if plan.privacy.noise is NoisePlacement.NONE:
+        return plan
+    phases = [
+        phase.model_copy(update={"clipping_norm": derived_norm(plan, phase)})
+        if phase.method is Method.RIDGE and "clipping_norm" not in draft.model_fields_set
+        else phase
+        for phase, draft in zip(plan.phases, scenario.study.phases, strict=True)
+    ]
+    return plan.model_copy(update={"phases": tuple(phases)})
 
 
 def _with_range(plan: StudyPlan) -> StudyPlan:

@@ -15,6 +15,7 @@ from common.plan.phases import Method
 from common.plan.reading import parse_plan
 
 SIZE = 8
+TRAINS = {Method.STANDARDISE: "feature_norm", Method.RIDGE: "head"}
 NETWORKS = {Method.MEAN_TEACHER: "unet", Method.RECONSTRUCTION: "autoencoder"}
 
 
@@ -29,7 +30,8 @@ def plan_with(document, method):
     """The plan of the coordinator's command with one phase of ``method``, for both strata."""
     document["phases"][0] |= {
         "method": method.value,
-        "trainable": "feature_norm" if method is Method.STANDARDISE else "all",
+        "trainable": TRAINS.get(method, "all"),
+        "rounds": 1,
         "labelled_sampling_rate": 1.0,
         "unlabelled_sampling_rate": 0.0 if method is Method.SUPERVISED else 1.0,
         "confidence_threshold": 0.0,

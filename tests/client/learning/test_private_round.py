@@ -70,6 +70,15 @@ def test_a_sum_and_its_scores_leave_with_noise_of_their_own():
         assert found.std() == pytest.approx(STDDEV, rel=0.1)
 
 
+def test_a_sum_of_patients_whom_nobody_charged_is_noise_alone_whatever_the_training_hands_over():
+    work = private_round(DISTRIBUTED)
+    assignment = Assignment(0, 2, evaluated=True, scored=True, trained=False)
+    counts, body = work.run(Training(counts=100, sums=9000), assignment, MODEL)
+    assert counts.mean() == pytest.approx(100, abs=5 * STDDEV / 40)
+    assert abs(body.mean()) < 5 * STDDEV / 40
+    assert body.std() == pytest.approx(STDDEV, rel=0.1)
+
+
 def test_counts_beyond_the_charged_scores_are_noise_alone_whatever_the_training_hands_over():
     work = private_round(DISTRIBUTED)
     counts, _ = work.run(Training(counts=9000), Assignment(0, 1, evaluated=True, scored=False), MODEL)

@@ -3,8 +3,10 @@
 import pytest
 
 from client.ledger.budget import Stratum
+from client.ledger.errors import PromiseSpentError
 from client.ledger.ledger import Ledger
-from client.ledger.study_charges import StudyCharges
+from client.ledger.study_charges import StudyCharges, planned_events
+from client.ledger.terms import LogMark, StudyTerms, promised
 from common.plan.guarantee import evaluation_noise_multiplier, evaluations
 from common.plan.reading import parse_plan
 from common.privacy.accounting import epsilon
@@ -125,6 +127,27 @@ def test_scores_of_another_study_take_none_away(plan_document, ledger):
         StudyCharges(plan, ledger).reserve(plan.phases[0], attempt, scored=True)
     assert not StudyCharges(plan, ledger).may_score(closing=True)
     assert StudyCharges(other, ledger).may_score(closing=False)
+
+
+def test_a_round_that_reads_nobody_to_learn_from_charges_scores_alone(plan_document, ledger):
+    both = {"method": "fixmatch", "unlabelled_sampling_rate": 0.25, "unlabelled_clip_ratio": 0.5}
+    plan = plan_with(plan_document, **both)
+    charges = StudyCharges(plan, ledger)
+    assert charges.reserve(plan.phases[0], 1, scored=False, trained=False) is None
+    assert ledger.spending() == []
+    charges.spend(charges.reserve(plan.phases[0], 2, scored=True, trained=False))
+    assert set(spent(ledger)) == {VALIDATION}
+
+
+def test_a_second_release_of_ridge_is_refused_and_its_closing_round_is_not(plan_document, ledger):
+    ridge = {"method": "ridge", "trainable": "head", "rounds": 1, "maximum_attempts": 2, "unlabelled_clip_ratio": 0.5}
+    plan = plan_with(plan_document, unlabelled_sampling_rate=1.0, **ridge)
+    promise = promised(planned_events(plan))
+    charges = StudyCharges(plan, ledger, lambda: StudyTerms(promise, bytes(32), LogMark(0, "0" * 64)))
+    charges.spend(charges.reserve(plan.phases[0], 1, scored=False))
+    with pytest.raises(PromiseSpentError):
+        charges.reserve(plan.phases[0], 2, scored=False)
+    assert charges.reserve(plan.phases[0], 2, scored=True, trained=False) is not None
 
 
 def test_a_plan_without_a_promise_is_not_charged_and_may_always_score(plan_document, ledger):

@@ -43,7 +43,7 @@ def test_lengths_are_those_of_one_triangle_and_the_products():
 
 @pytest.mark.parametrize("several", [False, True])
 def test_without_noise_the_head_is_ridge_regression_times_one_factor(several):
-    features, x, centred, moments = made_up(several=several)
+    _, x, centred, moments = made_up(several=several)
     weight, bias = ridge_head(moments, classes=CLASSES, several=several)
     penalty = len(x) * np.sqrt(OF_DRAWING / len(x))
     expected = np.linalg.solve(x.T @ x + penalty * np.eye(FEATURES + 1), x.T @ centred)

@@ -23,6 +23,8 @@ from server.commands.plan import checked_summary
 from simulation.study.plan_building import plan_toml
 
 UNLABELLED = {"unlabelled_sampling_rate": 0.2}
+RIDGE = {"method": "ridge", "trainable": "head", "rounds": 1, "maximum_attempts": 3} | UNLABELLED
+TRAINS = {Method.STANDARDISE: "feature_norm", Method.RIDGE: "head"}
 VOLUME = {"dimensions": 3, "modalities": ["CT"]}
 REFUSED = {
     "segmentation with fixmatch": (
@@ -51,6 +53,9 @@ REFUSED = {
     "standardising a network without a feature norm": (
         {"network": {"name": "residual"}, "phase": {"method": "standardise", "trainable": "feature_norm"}},
         "needs network.name = small_cnn",
+    ),
+    "ridge on a network without a feature norm": (
+        {"network": {"name": "residual"}, "phase": RIDGE}, "needs network.name = small_cnn",
     ),
     "a volume that no ingest reads": (
         {"task": VOLUME, "image": {"size_px": [1024, 512, 512], "spacing_mm": [1.0] * 3}},
@@ -227,11 +232,12 @@ def test_the_table_and_the_training_agree(kind, network, method, plan_document):
         "task": {"kind": kind.value}, "network": NETWORKS.get(network, {"name": network}),
         "evaluation": {"held_out": network != "autoencoder"},
         "phase": {
-            "method": method.value, "trainable": "feature_norm" if method is Method.STANDARDISE else "all",
+            "method": method.value, "trainable": TRAINS.get(method, "all"), "rounds": 1,
             "unlabelled_sampling_rate": 0.0 if method is Method.SUPERVISED else 0.2,
         },
     })  # fmt: skip
     suits = kind in ANSWERS[network] if method not in WITHOUT_ANSWER else network in WITHOUT_ANSWER[method]
+    suits &= method is not Method.RIDGE or network in {"small_cnn", "encoder"}
     answers = kind in ANSWERS[network] or network == "autoencoder"
     if suits and answers and method in METHODS[kind]:
         check_combinations(parse_plan(plan, "plan"), "plan")
@@ -240,7 +246,7 @@ def test_the_table_and_the_training_agree(kind, network, method, plan_document):
             check_combinations(parse_plan(plan, "plan"), "plan")
     settings = {"task": SiteTask(kind.value), "classes": 2, "dimensions": 2, "method": SiteMethod(method.value),
                 "labelled_sampling_rate": 0.2, "noise_multiplier": 1.0,
-                "trainable": "feature_norm" if method is Method.STANDARDISE else "all"}  # fmt: skip
+                "trainable": TRAINS.get(method, "all")}  # fmt: skip
     if method in METHODS[kind]:
         TrainingSettings(**settings)
     else:

@@ -99,6 +99,28 @@ BAD_VALUES = {
 }
 
 
+RIDGE = {"method": "ridge", "trainable": "head", "rounds": 1, "unlabelled_sampling_rate": 1.0}
+NO_RIDGE = {
+    "for the whole network": ({"trainable": "all"}, {}, "set trainable = head"),
+    "in two rounds": ({"rounds": 2}, {}, "rounds is 2, method = ridge takes one"),
+    "without labels": ({"labelled_sampling_rate": 0.0}, {}, "method = ridge needs labels"),
+    "that samples no unlabelled patient": ({"unlabelled_sampling_rate": 0.0}, {}, "because method = ridge needs it"),
+    "from sums that nobody makes": ({}, {"noise": "local"}, "ridge needs sums, so privacy.noise cannot be local"),
+    "where nobody is unlabelled": ({}, {"unlabelled_patients": 0}, "needs unlabelled patients, and no site declares"),
+    "where nobody is labelled": ({}, {"labelled_patients": 0}, "needs labelled patients, and no site declares"),
+}
+
+
+@pytest.mark.parametrize(("phase", "elsewhere", "sentence"), NO_RIDGE.values(), ids=NO_RIDGE)
+def test_no_plan_has_a_ridge(phase, elsewhere, sentence, plan_document):
+    plan_document["phases"][0] |= RIDGE | phase
+    plan_document["privacy"] |= {key: value for key, value in elsewhere.items() if key == "noise"}
+    for site in plan_document["sites"]:
+        site |= {key: value for key, value in elsewhere.items() if key != "noise"}
+    with pytest.raises(PlanInvalidError, match=sentence):
+        parse_plan(plan_document, "plan")
+
+
 def changed(document: dict[str, Any], place: tuple[str | int, ...], value: Any) -> dict[str, Any]:
     result: Any = copy.deepcopy(document)
     part = result
