@@ -20,6 +20,7 @@ from client.installation.folder import SiteFolder
 from common.plan.fitting import check_fit
 from common.plan.guarantee import epsilon_if_real
 from common.plan.machines import need_of
+from common.plan.phases import Method
 from common.plan.plan import StudyPlan
 from common.plan.summary import summarise
 from common.terminal import PRINTABLE
@@ -137,6 +138,8 @@ def _asked(facts: dict[str, Any]) -> list[tuple[str, str]]:
     ]
     for phase in facts["phases"]:
         text = f"{phase['rounds']} rounds of {phase['method']}, {phase['trained_parameters']} parameters, "
+        if phase["method"] == Method.RIDGE:
+            text += f"solved from {phase['numbers_of_a_sum']} noised numbers of one release (docs/privacy.md), "
         rows.append((f"phase {phase['name']}", text + f"{phase['bytes_per_round'] / 1e6:.1f} MB up in each"))
     least = f"{rules['minimum_survivors']} at least in every sum"
     if rules["groups"]:

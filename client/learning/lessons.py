@@ -131,14 +131,14 @@ class Learner:
         """The labelled scans as they are, with centred labels; together they weigh the clipping norm."""
         targets = centred_labels(patient.labels, self.settings.classes)
         weights = self.settings.clipping_norm * _shares(patient.labelled)
-        return _rows([patient.images], [targets], weights)
+        return _rows([patient.unchanged], [targets], weights)
 
     def unlabelled_moments(self, patient: PatientScans, _: PatientRandomness) -> PatientRows:
         """All scans as they are; together they weigh the unlabelled clipping norm. The target is not used."""
         settings, count = self.settings, len(patient.images)
         targets = torch.zeros(count, settings.classes, device=patient.images.device)
         weights = settings.clipping_norm * settings.unlabelled_clip_ratio * _equal_shares(patient)
-        return _rows([patient.images], [targets], weights)
+        return _rows([patient.unchanged], [targets], weights)
 
     def _answers(self, weak_view: Tensor) -> pseudo_labels.PseudoLabels:
         several = self.settings.task is Task.MULTI_LABEL

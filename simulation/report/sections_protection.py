@@ -31,6 +31,7 @@ METHODS = {
     "mean_teacher": "answers must not change when a scan is moved or dimmed",
     "reconstruction": "learns to fill in hidden parts, without any diagnosis",
     "standardise": "measures mean and spread of what the network sees, without any diagnosis",
+    "ridge": "solves for the last layer at once: how features go together, and how they go with diagnoses",
 }
 PARTS = {
     "head": "only the last layer learns",

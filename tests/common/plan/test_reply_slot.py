@@ -66,3 +66,11 @@ def test_an_approved_plan_of_before_gets_the_default_within_half_of_the_waiting(
     assert reply_slot_s(bare) == default_reply_slot_s(bare)
     assert reply_slot_s(plan(plan_document, training_timeout_s=1.0)) == 0.5
     assert reply_slot_s(plan(plan_document, reply_slot_s=77.0)) == 77.0
+
+
+def test_the_slot_of_a_ridge_phase_grows_with_the_numbers_of_its_sum(plan_document):
+    plan_document["phases"][0] |= {"trainable": "head", "rounds": 1, "unlabelled_sampling_rate": 1.0}
+    plan_document["phases"][0] |= {"method": "fixmatch", "teacher_decay": 1.0}
+    usual = default_reply_slot_s(plan(plan_document))
+    plan_document["phases"][0]["method"] = "ridge"
+    assert default_reply_slot_s(plan(plan_document)) > usual
