@@ -49,6 +49,8 @@ def lesson_for(stratum: Stratum, settings: TrainingSettings, teacher: Teacher | 
     learner, labelled = Learner(settings, teacher), stratum is Stratum.LABELLED
     if settings.both_strata:
         return _lesson_of_all(learner, labelled=labelled)
+    if settings.method is Method.PRIOR:
+        return Lesson(learner.masks, losses.chosen_voxels)
     if settings.task is Task.SEGMENTATION:
         if labelled:
             return Lesson(learner.label_maps, losses.dice_and_cross_entropy)
@@ -101,6 +103,10 @@ class Learner:
             moved = apply_geometry(patient.labels.unsqueeze(1).float(), draws, WEAK, mode="nearest")
             targets.append(moved.squeeze(1).round().long())
         return _rows(views, targets, _shares(patient.labelled))
+
+    def masks(self, patient: PatientScans, _: PatientRandomness) -> PatientRows:
+        """The scans with an expert's label map as they are; the others weigh nothing."""
+        return _rows([patient.images], [patient.labels], _shares(patient.labelled))
 
     def voxel_consistency(self, patient: PatientScans, randomness: PatientRandomness) -> PatientRows:
         """The teacher's probabilities on the weak view; the student sees the same geometry, stronger intensity.

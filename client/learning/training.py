@@ -26,6 +26,7 @@ from client.learning.end_of_memory import is_end_of_memory
 from client.learning.feature_moments import FeatureMoments
 from client.learning.lessons import Lesson, lesson_for
 from client.learning.made_up_patient import made_up_scans
+from client.learning.mean_mask import MeanMask
 from client.learning.patients import Patients
 from client.learning.record_form import has_form
 from client.learning.round_randomness import KEY_BYTES, PatientRandomness, RoundRandomness
@@ -43,9 +44,10 @@ from common.faults import fault_without_text
 from common.networks.errors import NetworkUnsuitableError
 from common.networks.parameters import flatten, layout, load
 
-MOMENTS: Final[Mapping[Method, Callable[[nn.Module], FeatureMoments | SecondMoments]]] = {
+MOMENTS: Final[Mapping[Method, Callable[[nn.Module], FeatureMoments | SecondMoments | MeanMask]]] = {
     Method.STANDARDISE: FeatureMoments,
     Method.RIDGE: SecondMoments,
+    Method.PRIOR: MeanMask,
 }  # in the place of the network, where what a patient adds is no gradient of it
 
 _log = logging.getLogger("fedward.trainer")

@@ -37,6 +37,7 @@ class Method(StrEnum):
     RECONSTRUCTION = "reconstruction"
     STANDARDISE = "standardise"
     RIDGE = "ridge"
+    PRIOR = "prior"
 
 
 class Placement(StrEnum):

@@ -13,8 +13,10 @@ from functools import cached_property
 from typing import Final
 
 from common.networks.errors import NetworkUnsuitableError
+from common.networks.prior import PRIOR
 
-ALL: Final = "all"
+EVERYTHING: Final = "everything"
+ALL: Final = "all"  # what gradients train
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +51,12 @@ class Layout:
         return hashlib.sha256(json.dumps(rows, separators=(",", ":")).encode()).hexdigest()
 
 
-def layout_of(parameters: Iterable[tuple[str, tuple[int, ...]]], trainable: str | Sequence[str] = ALL) -> Layout:
+def layout_of(parameters: Iterable[tuple[str, tuple[int, ...]]], trainable: str | Sequence[str] = EVERYTHING) -> Layout:
     """Return the layout of those of ``parameters`` (name and shape, in order) that ``trainable`` selects.
 
-    ``trainable``: ``"all"``, or a prefix, or prefixes of parameter names at a dot (``"head"`` selects ``head.weight``
-    and ``head.bias``, not ``header.weight``); the order of the prefixes does not matter.
+    ``trainable``: ``"everything"``, ``"all"`` (all that gradients train: everything but a prior), or a prefix, or
+    prefixes of parameter names at a dot (``"head"`` selects ``head.weight`` and ``head.bias``, not ``header.weight``);
+    the order of the prefixes does not matter.
     Raises: NetworkUnsuitableError if a prefix selects nothing.
     """
     prefixes = (trainable,) if isinstance(trainable, str) else tuple(trainable)
@@ -74,4 +77,7 @@ def layout_of(parameters: Iterable[tuple[str, tuple[int, ...]]], trainable: str 
 
 
 def _selected(name: str, prefixes: tuple[str, ...]) -> bool:
-    return any(prefix in {ALL, name} or name.startswith(prefix + ".") for prefix in prefixes)
+    return any(
+        prefix in {EVERYTHING, name} or (prefix == ALL and name != PRIOR) or name.startswith(prefix + ".")
+        for prefix in prefixes
+    )

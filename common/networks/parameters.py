@@ -13,19 +13,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from common.networks.errors import NetworkUnsuitableError, WeightsInvalidError
-from common.networks.layouts import ALL, Entry, Layout, layout_of
+from common.networks.layouts import ALL, EVERYTHING, Entry, Layout, layout_of
 
-__all__ = ["ALL", "Entry", "Layout", "flatten", "layout", "load", "train_only"]
+__all__ = ["ALL", "EVERYTHING", "Entry", "Layout", "flatten", "layout", "load", "train_only"]
 
 _BLOCK = 1 << 20
 
 
-def layout(network: nn.Module, trainable: str | Sequence[str] = ALL) -> Layout:
+def layout(network: nn.Module, trainable: str | Sequence[str] = EVERYTHING) -> Layout:
     """Return the layout of the parameters that ``trainable`` selects.
 
-    ``trainable``: ``"all"``, or a prefix, or prefixes of parameter names at a dot (``"head"`` selects ``head.weight``
-    and ``head.bias``, not ``header.weight``); the order of the prefixes does not matter.
-    Raises: NetworkUnsuitableError if a prefix selects nothing.
+    ``trainable``, errors: as ``layout_of``.
     """
     return layout_of(((name, tuple(parameter.shape)) for name, parameter in network.named_parameters()), trainable)
 

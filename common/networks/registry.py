@@ -17,6 +17,7 @@ from common.networks.shapes import (
     SMALL_CNN,
     UNET,
     check_network,
+    check_prior,
 )
 from common.networks.small_cnn import SmallCnn
 from common.networks.start_weights import set_start_weights
@@ -46,6 +47,7 @@ def build_network(
     channels: int = 1,
     features: int = 0,
     hidden_units: int = 0,
+    prior_size: tuple[int, ...] = (),
     seed: int = 0,
     zero_head: bool = True,
 ) -> nn.Module:
@@ -56,7 +58,7 @@ def build_network(
     ignores ``classes`` and never starts with a zero head: no gradient would reach its encoder).
     ``width``: channels of the first level, a multiple of 4; ``blocks``: residual blocks a stage (``residual`` only);
     ``channels``: of an image, 1 (grey) or 3 (colour). ``features``, ``hidden_units``: of ``encoder``, whose input is
-    (batch, features) instead of images.
+    (batch, features) instead of images. ``prior_size``: of ``unet``: images of this size, with a prior.
     Guarantee: equal arguments give bit-identical weights on every machine; the network passes ``refuse_unsuitable``.
     Raises: NetworkUnsuitableError for an unknown name or a value out of bounds.
     """
@@ -69,6 +71,7 @@ def build_network(
         channels=channels,
         features=features,
         hidden_units=hidden_units,
+        prior_size=prior_size,
     )
     for layer in network.modules():
         for own, parameter in layer.named_parameters(recurse=False):
@@ -87,6 +90,7 @@ def network_shape(
     channels: int = 1,
     features: int = 0,
     hidden_units: int = 0,
+    prior_size: tuple[int, ...] = (),
 ) -> nn.Module:
     """Build the network ``name`` without weights, on torch's meta device: names and shapes of everything, no memory.
 
@@ -94,12 +98,15 @@ def network_shape(
     """
     sizes = {"classes": classes, "width": width, "blocks": blocks, "channels": channels}
     check_network(name, dimensions=dimensions, **sizes, features=features, hidden_units=hidden_units)
+    check_prior(name, dimensions, prior_size)
     builders: dict[str, Callable[[], nn.Module]] = {
         SMALL_CNN: lambda: SmallCnn(dimensions=dimensions, classes=classes, width=width, channels=channels),
         RESIDUAL: lambda: ResidualNetwork(
             dimensions=dimensions, classes=classes, width=width, blocks=blocks, channels=channels
         ),
-        UNET: lambda: UNet(dimensions=dimensions, classes=classes, width=width, channels=channels),
+        UNET: lambda: UNet(
+            dimensions=dimensions, classes=classes, width=width, channels=channels, prior_size=prior_size
+        ),
         AUTOENCODER: lambda: Autoencoder(dimensions=dimensions, width=width, channels=channels),
         ENCODER: lambda: FeatureHead(features=features, classes=classes, hidden_units=hidden_units),
     }

@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from typing import Final
 
 from common.networks.errors import NetworkUnsuitableError
+from common.networks.prior import PRIOR
 
 SMALL_CNN: Final = "small_cnn"
 RESIDUAL: Final = "residual"
@@ -39,6 +40,7 @@ class _Request:
     channels: int
     features: int
     hidden_units: int
+    prior_size: Shape = ()
 
     def convolution(self, name: str, inputs: int, outputs: int, kernel: int = 3) -> Parameters:
         yield f"{name}.weight", (outputs, inputs, *(kernel,) * self.dimensions)
@@ -69,19 +71,27 @@ def network_parameters(
     channels: int = 1,
     features: int = 0,
     hidden_units: int = 0,
+    prior_size: Shape = (),
 ) -> tuple[tuple[str, Shape], ...]:
     """Return name and shape of each parameter of the network ``name``, in their fixed order.
 
     Raises: NetworkUnsuitableError for an unknown name or a value out of bounds.
     """
-    request = _Request(dimensions, classes, width, blocks, channels, features, hidden_units)
-    check_network(name, **vars(request))
+    request = _Request(dimensions, classes, width, blocks, channels, features, hidden_units, prior_size)
+    check_network(name, **{setting: value for setting, value in vars(request).items() if setting != "prior_size"})
+    check_prior(name, dimensions, prior_size)
     return tuple(_NETWORKS[name](request))
 
 
 def starts_at_zero(parameter: str) -> bool:
     """Tell whether a parameter is of the last layer, which starts at zero: the first prediction is the uniform one."""
     return parameter.startswith("head.") and not parameter.startswith("head.hidden.")
+
+
+def check_prior(name: str, dimensions: int, prior_size: Shape) -> None:
+    """Raise NetworkUnsuitableError for a prior of another size than the network's, or in a network without masks."""
+    if prior_size and (name != UNET or len(prior_size) != dimensions):
+        raise NetworkUnsuitableError(f"network '{name}' in {dimensions}-D has no prior of size {prior_size}; unet has")
 
 
 def check_network(name: str, *, dimensions: int, **others: int) -> None:
@@ -129,6 +139,8 @@ def _autoencoder(request: _Request) -> Parameters:
 
 def _unet(request: _Request) -> Parameters:
     width = request.width
+    if request.prior_size:
+        yield PRIOR, (request.classes - 1, *request.prior_size)
     for level, (inputs, outputs) in enumerate(request.levels):
         yield from request.double(f"encoder.levels.{level}", inputs, outputs)
     yield from request.double("decoder.0", 6 * width, 2 * width)

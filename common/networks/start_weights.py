@@ -12,6 +12,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from common.networks.prior import PRIOR
 from common.networks.shapes import starts_at_zero
 
 _STEPS = 1 << 24  # the integers a float32 holds exactly
@@ -26,7 +27,7 @@ def set_start_weights(network: nn.Module, *, seed: int, zero_head: bool) -> None
     """
     with torch.no_grad():
         for name, parameter in network.named_parameters():
-            if zero_head and starts_at_zero(name):
+            if name == PRIOR or (zero_head and starts_at_zero(name)):
                 parameter.zero_()
             elif parameter.ndim >= 2:
                 _draw_he_uniform(parameter, seed=_seed_of(seed, name))

@@ -37,12 +37,16 @@ class UNet(nn.Module):
     """A three-level U-Net.
 
     Shapes: images (batch, channels, *size) float32, each side at least 4 (any size: enlargement goes to the finer
-    level's size) -> logits (batch, classes, *size) float32.
+    level's size) -> logits (batch, classes, *size) float32. ``prior_size``: size of the images where log-odds of each
+    structure at each voxel are added to the logits (``prior``); other sizes do not fit then.
     Parameters: width 8: about 30 k in two dimensions, 88 k in three.
     """
 
-    def __init__(self, *, dimensions: int, classes: int, width: int, channels: int = 1) -> None:
+    def __init__(
+        self, *, dimensions: int, classes: int, width: int, channels: int = 1, prior_size: tuple[int, ...] = ()
+    ) -> None:
         super().__init__()
+        self.prior = nn.Parameter(torch.zeros(classes - 1, *prior_size)) if prior_size else None
         self.encoder = UNetEncoder(dimensions, width, channels)
         self.decoder = nn.ModuleList(
             (
@@ -62,7 +66,9 @@ class UNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Map (batch, channels, *size) to logits (batch, classes, *size)."""
         logits: Tensor = self.head(self.features(images))
-        return logits
+        if self.prior is None:
+            return logits
+        return torch.cat((logits[:, :1], logits[:, 1:] + self.prior), dim=1)
 
 
 def _double_convolution(dimensions: int, inputs: int, outputs: int) -> nn.Sequential:

@@ -6,6 +6,7 @@ A plan that passes here can be trained; one that could only fail at the hospital
     classification   small_cnn, residual, encoder   supervised, teacher_student, fixmatch           cross-entropy
     multi_label      small_cnn, residual, encoder   supervised, teacher_student, fixmatch           binary cross-entropy
     segmentation     unet                           supervised, mean_teacher                        Dice + cross-entropy
+    segmentation     unet                           prior, trainable = prior (first phase)          masks
     any              autoencoder                    reconstruction (answers nothing: no scores)     squared error
     any              small_cnn, encoder             standardise, trainable = feature_norm           feature moments
     classification   small_cnn, encoder             ridge, trainable = head                         second moments
@@ -43,7 +44,7 @@ IMAGE_METHODS: Final = frozenset({Method.SUPERVISED, Method.TEACHER_STUDENT, Met
 METHODS: Final[dict[TaskKind, frozenset[Method]]] = {
     TaskKind.CLASSIFICATION: IMAGE_METHODS | WITHOUT_ANSWER.keys(),
     TaskKind.MULTI_LABEL: IMAGE_METHODS | WITHOUT_ANSWER.keys(),
-    TaskKind.SEGMENTATION: frozenset({Method.SUPERVISED, Method.MEAN_TEACHER, *WITHOUT_ANSWER}),
+    TaskKind.SEGMENTATION: frozenset({Method.SUPERVISED, Method.MEAN_TEACHER, Method.PRIOR, *WITHOUT_ANSWER}),
 }
 WITH_TEACHER: Final = frozenset({Method.TEACHER_STUDENT, Method.FIXMATCH, Method.MEAN_TEACHER})
 # Their objects say where in the patient a picture lies (DICOM PS3.3 section C.7.6.2), so they can become volumes.
@@ -169,6 +170,8 @@ def _method_fits(plan: StudyPlan, phase: Phase) -> Iterator[str]:
         yield f"method = {method} needs network.name = {' or '.join(WITHOUT_ANSWER[method])}, it is {network}"
     elif method is Method.RIDGE and network not in WITH_FEATURES:
         yield f"method = ridge needs network.name = {' or '.join(WITH_FEATURES)}, it is {network}"
+    elif method is Method.PRIOR and network != UNET:
+        yield f"method = prior needs network.name = {UNET}, it is {network}"
     elif method not in WITHOUT_ANSWER and network == AUTOENCODER:
         yield f"method = {method} needs a network that answers; {_choose(_networks_for(kind))}, it is {network}"
 

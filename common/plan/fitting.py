@@ -17,7 +17,7 @@ from common.secagg.errors import VectorRefusedError
 LEAST_STEPS_PER_NOISE = 1024  # privacy.md section 2: the noise share of a site covers at least so many lattice steps
 LARGEST_NOISE = 8.6  # standard deviations: no draw is larger (privacy.md section 2)
 USUAL_RANGE = 64.0
-SUMS_OF_MOMENTS = frozenset({Method.STANDARDISE, Method.RIDGE})  # of many patients, they point one way
+SUMS_OF_MOMENTS = frozenset({Method.STANDARDISE, Method.RIDGE, Method.PRIOR})  # of many patients, they point one way
 MOST_ROUNDING = 0.01  # of the clipping norm: how much rounding to the lattice may add to one patient's contribution
 
 
@@ -120,6 +120,8 @@ def _shares(plan: StudyPlan, phase: Phase) -> tuple[float, float]:
     Products with labels lie below 1 / sqrt(F) of a patient's norm and second moments of standardised features near
     1 / F: twice and four times as much is allowed for, or what the intercept has. Otherwise: all.
     """
+    if phase.method is Method.PRIOR:  # a voxel of a mask is 0 or 1, whatever the norm of the whole
+        return min(1.0, 1 / phase.clipping_norm), 1.0
     if phase.method is not Method.RIDGE or not _is_standardised(plan, phase):
         return 1.0, 1.0
     (features,) = dict(plan_parameters(plan))["feature_norm.weight"]

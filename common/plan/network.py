@@ -21,8 +21,9 @@ def plan_network(plan: StudyPlan) -> nn.Module:
         channels=plan.image.channels,
         features=plan.network.features,
         hidden_units=plan.network.hidden_units,
+        prior_size=plan.prior_size,
         seed=plan.network.seed,
-        zero_head=plan.task.starts_with_zero_head,
+        zero_head=plan.starts_with_zero_head,
     )
 
 
@@ -39,6 +40,7 @@ def plan_shape(plan: StudyPlan) -> nn.Module:
         channels=plan.image.channels,
         features=plan.network.features,
         hidden_units=plan.network.hidden_units,
+        prior_size=plan.prior_size,
     )
 
 

@@ -16,7 +16,8 @@ class Method(StrEnum):
 
     ``standardise``: patients of either stratum centre and scale the features; no label is read (docs/decisions/0010).
     ``ridge``: the head in one round, from the features' second moments of unlabelled patients and their products with
-    the labels of labelled ones (docs/decisions/0042).
+    the labels of labelled ones (docs/decisions/0042). ``prior``: where structures usually lie, from one sum of masks
+    (docs/decisions/0044).
     """
 
     SUPERVISED = "supervised"
@@ -26,9 +27,10 @@ class Method(StrEnum):
     RECONSTRUCTION = "reconstruction"
     STANDARDISE = "standardise"
     RIDGE = "ridge"
+    PRIOR = "prior"
 
 
-CLOSED_FORMS: Final = frozenset({Method.STANDARDISE, Method.RIDGE})  # no step of the server's rule
+CLOSED_FORMS: Final = frozenset({Method.STANDARDISE, Method.RIDGE, Method.PRIOR})  # no step of the server's rule
 
 
 class Trainable(StrEnum):
@@ -36,6 +38,7 @@ class Trainable(StrEnum):
 
     HEAD = "head"
     FEATURE_NORM = "feature_norm"
+    PRIOR = "prior"
     ALL = "all"
 
 
@@ -51,8 +54,10 @@ class Phase(PlanPart):
     ``gate_balanced_accuracy``: unlabelled scans teach only while the teacher reaches it on the study's public images
     (0: no gate).
     ``teacher_decay``: 1 keeps the phase's first model as teacher, 0 takes the last released one. ``hidden_share``: of
-    the patches that reconstruction hides.
+    the patches that reconstruction hides. ``prior_smoothing_px``: of the mean mask, a Gaussian's standard deviation.
     """
+
+    LATER_KEYS = ("prior_smoothing_px",)
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
     rounds: Annotated[int, Field(ge=1, le=100_000)]
@@ -78,6 +83,7 @@ class Phase(PlanPart):
     gate_balanced_accuracy: Annotated[float, Field(ge=0, le=1)] = 0.0
     hidden_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
     class_weights: Annotated[tuple[ClassWeight, ...], Field(strict=False, max_length=64)] = ()
+    prior_smoothing_px: Annotated[float, Field(ge=0, le=16)] = 0.5
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -85,13 +91,20 @@ class Phase(PlanPart):
             raise ValueError(f"maximum_attempts is {self.maximum_attempts}, it must be at least rounds ({self.rounds})")
         if self.labelled_sampling_rate == 0 and self.unlabelled_sampling_rate == 0:
             raise ValueError("both sampling rates are 0, so nobody would be trained on; set one above 0")
-        if self.method is Method.SUPERVISED and self.unlabelled_sampling_rate > 0:
-            raise ValueError("unlabelled_sampling_rate must be 0, because method = supervised uses no unlabelled scan")
+        labelled_only = self.method in {Method.SUPERVISED, Method.PRIOR}
+        if labelled_only and self.unlabelled_sampling_rate > 0:
+            raise ValueError(
+                f"unlabelled_sampling_rate must be 0, because method = {self.method} uses no unlabelled scan"
+            )
         label_free = self.method in {Method.STANDARDISE, Method.RECONSTRUCTION}
-        if self.method is not Method.SUPERVISED and not label_free and self.unlabelled_sampling_rate == 0:
+        if not labelled_only and not label_free and self.unlabelled_sampling_rate == 0:
             raise ValueError(f"unlabelled_sampling_rate must be above 0, because method = {self.method} needs it")
         if (self.method is Method.STANDARDISE) != (self.trainable is Trainable.FEATURE_NORM):
             raise ValueError("method = standardise and trainable = feature_norm belong together: set both or neither")
+        if (self.method is Method.PRIOR) != (self.trainable is Trainable.PRIOR):
+            raise ValueError("method = prior and trainable = prior belong together: set both or neither")
+        if self.method is Method.PRIOR and self.rounds != 1:
+            raise ValueError(f"rounds is {self.rounds}, method = prior takes one: its sum is released once; set 1")
         if self.method is Method.RIDGE:
             self._check_ridge()
         return self

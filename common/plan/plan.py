@@ -9,7 +9,7 @@ from common.plan.aggregation import Aggregation, SecureAggregation, Timing
 from common.plan.part import PlanPart
 from common.plan.phases import Method, Phase
 from common.plan.privacy import Evaluation, NoisePlacement, Privacy
-from common.plan.task import Image, Intensity, Modality, Network, Part, Presentation, Task
+from common.plan.task import Image, Intensity, Modality, Network, Part, Presentation, Task, TaskKind
 from common.trust.canonical import canonical_bytes, digest
 
 FORMAT = "fedward-plan/1"
@@ -81,6 +81,20 @@ class StudyPlan(PlanPart):
         return (encoder.rows, encoder.features) if encoder else self.image.input_shape
 
     @property
+    def prior_size(self) -> tuple[int, ...]:
+        """Size of the network's prior, that of the images; empty where it has none."""
+        return self.image.size_px if self.network.prior else ()
+
+    @property
+    def starts_with_zero_head(self) -> bool:
+        """Whether the head starts at zero: for classes of an image, so that the first answer is the uniform one.
+
+        For a segmentation that is a saddle: from a zero head one of two structures of the hippocampus was never found.
+        A prior tells the structures apart, so then the first answer is the prior's.
+        """
+        return self.task.kind is not TaskKind.SEGMENTATION or self.network.prior
+
+    @property
     def round_size(self) -> int:
         """The most hospitals in one round: the cohort, or with groups all of them, divided."""
         return len(self.sites) if self.aggregation.takes_median else self.secure_aggregation.cohort_size
@@ -107,6 +121,7 @@ class StudyPlan(PlanPart):
             raise ValueError("every site declares 0 patients; enter the declared counts")
         self._check_image()
         self._check_order_of_phases()
+        self._check_prior()
         self._check_phases()
         return self
 
@@ -131,6 +146,20 @@ class StudyPlan(PlanPart):
             raise ValueError(
                 f"phase {last.name}: maximum_attempts is {last.maximum_attempts}, it must be above rounds "
                 f"({last.rounds}), because the closing round that scores the final model is an attempt too"
+            )
+
+    def _check_prior(self) -> None:
+        places = [index for index, phase in enumerate(self.phases) if phase.method is Method.PRIOR]
+        if places and not self.network.prior:
+            raise ValueError(f"phase {self.phases[places[0]].name}: method = prior needs network.prior = true")
+        if self.network.prior and (places != [0] or len(self.phases) == 1):
+            raise ValueError(
+                "network.prior is true, so the first phase must have method = prior, no later one, and others must "
+                "follow: the prior alone looks at no scan"
+            )
+        if places and self.privacy.noise is NoisePlacement.LOCAL:
+            raise ValueError(
+                f"phase {self.phases[0].name}: method = prior needs sums, so privacy.noise cannot be local"
             )
 
     def _check_phases(self) -> None:

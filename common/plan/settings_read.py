@@ -104,7 +104,7 @@ def _has_mixed_patients(plan: StudyPlan, phase: Phase) -> bool:
 
 
 def _learns(phase: Phase) -> bool:
-    """Whether the server's rule makes the step: standardise and ridge have closed forms of their own."""
+    """Whether the server's rule makes the step: standardise, ridge and prior have closed forms of their own."""
     return phase.method not in CLOSED_FORMS
 
 
@@ -121,7 +121,7 @@ def _draws_weights(plan: StudyPlan) -> bool:
     """Whether any start weight comes from the seed: not a bias, not a head that starts at zero, not in the file."""
     network = plan.network
     parameters = dict(plan_parameters(plan))
-    drawn_head = network.name == AUTOENCODER or not plan.task.starts_with_zero_head
+    drawn_head = network.name == AUTOENCODER or not plan.starts_with_zero_head
     filled = frozenset[str]()
     if network.initialisation != SEEDED:
         filled = check_initialisation(parameters, network.initialisation)
@@ -156,6 +156,7 @@ PHASE_RULES: Final[dict[str, PhaseRule]] = {
         lambda plan, phase: plan.task.kind is TaskKind.CLASSIFICATION and phase.method in LABELS_AND_PSEUDO_LABELS,
         "they weigh the one class of an image, in supervised, teacher_student and fixmatch",
     ),
+    "prior_smoothing_px": (lambda _, phase: phase.method is Method.PRIOR, "only a prior is smoothed"),
     "views_per_scan": (
         lambda plan, phase: _learns(phase) and _has_views(plan),
         "standardise, ridge, and an encoder without views, take scans as they are",
@@ -165,8 +166,8 @@ PHASE_RULES: Final[dict[str, PhaseRule]] = {
         "sites make steps of their own only with privacy.noise = local",
     ),
     "proximal_weight": (lambda _, phase: phase.local_steps > 1, "the first local step starts where it pulls to"),
-    "learning_rate": (lambda _, phase: _learns(phase), "standardise and ridge have a closed form"),
-    "momentum": (_remembers, "aggregation.rule = mean, standardise, ridge and a single round remember no step before"),
+    "learning_rate": (lambda _, phase: _learns(phase), "standardise, ridge and prior have a closed form"),
+    "momentum": (_remembers, "aggregation.rule = mean, closed forms and a single round remember no step before"),
 }
 PLAN_RULES: Final[dict[str, dict[str, PlanRule]]] = {
     "image": {
@@ -184,7 +185,7 @@ PLAN_RULES: Final[dict[str, dict[str, PlanRule]]] = {
     "aggregation": {
         "rule": (
             lambda plan: any(_learns(phase) for phase in plan.phases),
-            "every phase has a closed form (standardise, ridge)",
+            "every phase has a closed form (standardise, ridge, prior)",
         ),
         "learning_rate": (
             lambda plan: any(_learns(phase) and phase.learning_rate is None for phase in plan.phases),

@@ -95,4 +95,5 @@ def plan_parameters(plan: StudyPlan) -> tuple[tuple[str, tuple[int, ...]], ...]:
         channels=plan.image.channels,
         features=plan.network.features,
         hidden_units=plan.network.hidden_units,
+        prior_size=plan.prior_size,
     )

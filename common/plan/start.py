@@ -42,7 +42,7 @@ def start_vector(plan: StudyPlan) -> Tensor:
         place, _, own = entry.name.rpartition(".")
         values = vector[entry.offset : entry.offset + entry.size].view(entry.shape)
         setattr(network.get_submodule(place), own, nn.Parameter(values, requires_grad=False))
-    set_first_weights(network, plan.network.name, seed=plan.network.seed, zero_head=plan.task.starts_with_zero_head)
+    set_first_weights(network, plan.network.name, seed=plan.network.seed, zero_head=plan.starts_with_zero_head)
     if plan.network.initialisation != SEEDED:
         load_initialisation(network, plan.network.initialisation)
     return vector

@@ -80,14 +80,6 @@ class Task(PlanPart):
     ]
     dimensions: Annotated[int, Field(ge=2, le=3)]
 
-    @property
-    def starts_with_zero_head(self) -> bool:
-        """Whether the head starts at zero: for classes of an image, so that the first answer is the uniform one.
-
-        For a segmentation that is a saddle: from a zero head one of two structures of the hippocampus was never found.
-        """
-        return self.kind is not TaskKind.SEGMENTATION
-
     @model_validator(mode="after")
     def _distinct(self) -> Self:
         for name, values in (("classes", self.classes), ("modalities", self.modalities)):
@@ -176,9 +168,10 @@ class Network(PlanPart):
     in the package (images that belong to nobody).
     ``name = "encoder"``: a head on the features of the public encoder that ``encoder`` names, linear or with a layer of
     ``hidden_units``; it has no ``width``, and no named initialisation.
+    ``prior``: of ``unet``, log-odds of where structures usually lie are added to the logits (a phase ``prior``).
     """
 
-    LATER_KEYS = ("encoder", "hidden_units")
+    LATER_KEYS = ("encoder", "hidden_units", "prior")
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
     width: Annotated[int, Field(ge=4, le=512)] = 16
@@ -186,6 +179,7 @@ class Network(PlanPart):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     hidden_units: Annotated[int, Field(ge=0, le=1024)] = 0
     encoder: PublicEncoder | None = None
+    prior: bool = False
 
     @property
     def features(self) -> int:

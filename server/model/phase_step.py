@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from common.networks.errors import WeightsInvalidError
+from common.networks.prior import log_odds
 from common.networks.standardisation import standardised
 from common.plan.phases import Method, Phase
 from common.plan.plan import StudyPlan
@@ -20,6 +21,9 @@ def phase_step(
     after = replace(memory, steps=memory.steps + 1)
     if phase.method is Method.RIDGE:
         return after, direction
+    if phase.method is Method.PRIOR:
+        odds = log_odds(-whole(direction), size=plan.prior_size, smoothing_px=phase.prior_smoothing_px)
+        return after, odds
     if phase.method is Method.STANDARDISE:
         norm, gradient = whole(weights), -whole(direction)
         moved = standardised(torch.from_numpy(norm), torch.from_numpy(gradient))

@@ -53,7 +53,7 @@ def tasks(plan: StudyPlan, wanted: Comparisons) -> list[Task]:
     found: list[Task] = []
     if wanted.alone:
         found += [_alone(plan, site) for site in plan.sites if _can_train(plan, site)]
-    if wanted.supervised_only and any(phase.method is not Method.SUPERVISED for phase in plan.phases):
+    if wanted.supervised_only and any(phase.unlabelled_sampling_rate > 0 for phase in plan.phases):
         note = "all hospitals, the same rounds and noise, patients with a diagnosis only"
         found.append(Task("supervised", "Without unlabelled scans", Role.VARIANT, note))
     if wanted.without_privacy and plan.privacy.noise is not NoisePlacement.NONE:
@@ -149,7 +149,9 @@ def _one_site(plan: StudyPlan, site: Site) -> StudyPlan:
 
 def _labelled_only(plan: StudyPlan) -> Iterator[Phase]:
     for phase in plan.phases:
-        if phase.labelled_sampling_rate > 0:
+        if phase.labelled_sampling_rate > 0 and phase.method is Method.PRIOR:
+            yield phase
+        elif phase.labelled_sampling_rate > 0:
             yield phase.model_copy(update={"method": Method.SUPERVISED, "unlabelled_sampling_rate": 0.0})
 
 

@@ -105,6 +105,7 @@ class DraftNetwork(PlanPart):
     width: Annotated[int, Field(ge=4, le=512)] = 16
     initialisation: Literal["public", "seeded"] = "public"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    prior: bool = False
 
 
 class DraftPhase(Phase):
