@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from common.networks.errors import NetworkUnsuitableError
 from common.networks.parameters import Entry, Layout
+from common.networks.unet import Prior
 
 
 class MeanMask(nn.Module):
@@ -23,10 +24,10 @@ class MeanMask(nn.Module):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         prior = getattr(network, "prior", None)
-        if not isinstance(prior, nn.Parameter):
+        if not isinstance(prior, Prior):
             raise NetworkUnsuitableError(f"{type(network).__name__} has no prior; set network.prior = true")
         self.network = network
-        self.mask = nn.Parameter(torch.zeros_like(prior))
+        self.mask = nn.Parameter(torch.zeros_like(prior.odds))
 
     @property
     def order(self) -> Layout:

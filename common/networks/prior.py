@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-PRIOR: Final = "prior"  # the network's parameter: (classes - 1, *size)
+PRIOR: Final = "prior.odds"  # the network's parameter: (classes - 1, *size)
 FLOOR: Final = 3e-3  # of a probability: a structure may lie where no mask had it
 REACH: Final = 3.0  # of the smoothing, in standard deviations
 

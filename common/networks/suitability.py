@@ -3,9 +3,10 @@
 from torch import nn
 
 from common.networks.errors import NetworkUnsuitableError
+from common.networks.unet import Prior
 
-# The layers with parameters that every engine of client/private_gradients knows.
-_KNOWN_WITH_PARAMETERS = (nn.Conv2d, nn.Conv3d, nn.Linear, nn.GroupNorm)
+# The layers with parameters that every engine of client/private_gradients knows, and one that no gradient trains.
+_KNOWN_WITH_PARAMETERS = (nn.Conv2d, nn.Conv3d, nn.Linear, nn.GroupNorm, Prior)
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm  # noqa: SLF001 (the only common base of all BatchNorms)
 _DROPOUT = nn.modules.dropout._DropoutNd  # noqa: SLF001 (likewise)
 

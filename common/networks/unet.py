@@ -33,6 +33,21 @@ class UNetEncoder(nn.Module):
         return fine, middle, coarse
 
 
+class Prior(nn.Module):
+    """Adds log-odds of each structure at each voxel to logits (batch, 1 + structures, *size); the background's stay.
+
+    No gradient trains it (``common.networks.layouts.ALL``): it is the result of a phase of its own.
+    """
+
+    def __init__(self, structures: int, size: tuple[int, ...]) -> None:
+        super().__init__()
+        self.odds = nn.Parameter(torch.zeros(structures, *size))
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """Return the sum. Shapes: as the class says."""
+        return torch.cat((logits[:, :1], logits[:, 1:] + self.odds), dim=1)
+
+
 class UNet(nn.Module):
     """A three-level U-Net.
 
@@ -46,7 +61,7 @@ class UNet(nn.Module):
         self, *, dimensions: int, classes: int, width: int, channels: int = 1, prior_size: tuple[int, ...] = ()
     ) -> None:
         super().__init__()
-        self.prior = nn.Parameter(torch.zeros(classes - 1, *prior_size)) if prior_size else None
+        self.prior = Prior(classes - 1, prior_size) if prior_size else None
         self.encoder = UNetEncoder(dimensions, width, channels)
         self.decoder = nn.ModuleList(
             (
@@ -66,9 +81,7 @@ class UNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Map (batch, channels, *size) to logits (batch, classes, *size)."""
         logits: Tensor = self.head(self.features(images))
-        if self.prior is None:
-            return logits
-        return torch.cat((logits[:, :1], logits[:, 1:] + self.prior), dim=1)
+        return logits if self.prior is None else self.prior(logits)
 
 
 def _double_convolution(dimensions: int, inputs: int, outputs: int) -> nn.Sequential:

@@ -88,6 +88,13 @@ BASES: dict[str, dict[str, Any]] = {
             },
         ],
     },
+    "prior, then a segmentation": {
+        "task": {"kind": "segmentation"}, "network": {"name": "unet", "width": 4, "prior": True},
+        "phases": [
+            {"name": "first", "method": "prior", "trainable": "prior", "rounds": 1, "maximum_attempts": 2},
+            {"name": "second"},
+        ],
+    },
     "local steps": {
         "privacy": {"noise": "local", "epsilon": 8.0, "delta": 1e-5},
         "aggregation": {"rule": "adam"}, "phases": [{"local_steps": 2}],
@@ -137,7 +144,10 @@ OTHERS: dict[str, list[Any]] = {
     "secure_aggregation.coordinate_range": [512.0],
     "sites.name": ["zurich"], "sites.labelled_patients": [333], "sites.unlabelled_patients": [9_000_000],
     "phases.name": ["another"], "phases.rounds": [4], "phases.maximum_attempts": [9],
-    "phases.method": ["supervised", "teacher_student", "mean_teacher", "reconstruction", "standardise", "ridge"],
+    "phases.method": [
+        "supervised", "teacher_student", "mean_teacher", "reconstruction", "standardise", "ridge", "prior",
+    ],
+    "phases.prior_smoothing_px": [1.0], "network.prior": [True, False],
     "phases.trainable": ["head", "all", "feature_norm"], "phases.layout_hash": ["0" * 64],
     "phases.labelled_sampling_rate": [0.4], "phases.unlabelled_sampling_rate": [0.4], "phases.clipping_norm": [0.01],
     "phases.unlabelled_clip_ratio": [0.05], "phases.noise_multiplier": [25.0], "phases.local_steps": [3],
