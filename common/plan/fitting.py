@@ -129,8 +129,8 @@ def _shares(plan: StudyPlan, phase: Phase) -> tuple[float, float]:
 
 
 def _is_standardised(plan: StudyPlan, phase: Phase) -> bool:
-    earlier = plan.phases[: plan.phases.index(phase)]
-    return any(each.method is Method.STANDARDISE for each in earlier)
+    earlier = [each.name for each in plan.phases].index(phase.name)  # by name: a phase may be tried with other numbers
+    return any(each.method is Method.STANDARDISE for each in plan.phases[:earlier])
 
 
 def says_range(plan: StudyPlan) -> bool:

@@ -24,7 +24,7 @@ from simulation.study.plan_building import plan_toml
 
 UNLABELLED = {"unlabelled_sampling_rate": 0.2}
 RIDGE = {"method": "ridge", "trainable": "head", "rounds": 1, "maximum_attempts": 3} | UNLABELLED
-TRAINS = {Method.STANDARDISE: "feature_norm", Method.RIDGE: "head"}
+TRAINS = {Method.STANDARDISE: "feature_norm", Method.RIDGE: "head", Method.PRIOR: "prior"}
 VOLUME = {"dimensions": 3, "modalities": ["CT"]}
 REFUSED = {
     "segmentation with fixmatch": (
@@ -233,9 +233,12 @@ def test_the_table_and_the_training_agree(kind, network, method, plan_document):
         "evaluation": {"held_out": network != "autoencoder"},
         "phase": {
             "method": method.value, "trainable": TRAINS.get(method, "all"), "rounds": 1,
-            "unlabelled_sampling_rate": 0.0 if method is Method.SUPERVISED else 0.2,
+            "unlabelled_sampling_rate": 0.0 if method in {Method.SUPERVISED, Method.PRIOR} else 0.2,
         },
     })  # fmt: skip
+    if method is Method.PRIOR:  # which is the first phase of two, in a network that has one
+        plan["network"] |= {"prior": True}
+        plan["phases"].append(plan["phases"][0] | {"name": "next", "method": "supervised", "trainable": "all"})
     suits = kind in ANSWERS[network] if method not in WITHOUT_ANSWER else network in WITHOUT_ANSWER[method]
     suits &= method is not Method.RIDGE or network in {"small_cnn", "encoder"}
     answers = kind in ANSWERS[network] or network == "autoencoder"
