@@ -15,8 +15,9 @@ from common.plan.phases import Method
 from common.plan.reading import parse_plan
 
 SIZE = 8
-TRAINS = {Method.STANDARDISE: "feature_norm", Method.RIDGE: "head"}
-NETWORKS = {Method.MEAN_TEACHER: "unet", Method.RECONSTRUCTION: "autoencoder"}
+TRAINS = {Method.STANDARDISE: "feature_norm", Method.RIDGE: "head", Method.PRIOR: "prior"}
+NETWORKS = {Method.MEAN_TEACHER: "unet", Method.PRIOR: "unet", Method.RECONSTRUCTION: "autoencoder"}
+LABELLED_ONLY = {Method.SUPERVISED, Method.PRIOR}
 
 
 class NoNoise:
@@ -33,9 +34,12 @@ def plan_with(document, method):
         "trainable": TRAINS.get(method, "all"),
         "rounds": 1,
         "labelled_sampling_rate": 1.0,
-        "unlabelled_sampling_rate": 0.0 if method is Method.SUPERVISED else 1.0,
+        "unlabelled_sampling_rate": 0.0 if method in LABELLED_ONLY else 1.0,
         "confidence_threshold": 0.0,
     }
+    if method is Method.PRIOR:  # which is the first phase of two, in a network that has one
+        document["network"] = {"name": "unet", "width": 4, "prior": True}
+        document["phases"].append(document["phases"][0] | {"name": "next", "method": "supervised", "trainable": "all"})
     return parse_plan(document, "plan")
 
 
@@ -50,12 +54,17 @@ def site(labelled, unlabelled, *, segmentation):
 
 def round_of(document, method, *, labelled, unlabelled):
     """One round at one site, from the plan's text to the integers that may leave."""
-    segmentation = method is Method.MEAN_TEACHER
+    segmentation = method in {Method.MEAN_TEACHER, Method.PRIOR}
     if segmentation:
         document["task"]["kind"] = "segmentation"
     plan = plan_with(document, method)
     network = build_network(
-        NETWORKS.get(method, "small_cnn"), dimensions=2, classes=len(plan.task.classes), width=4, zero_head=False
+        NETWORKS.get(method, "small_cnn"),
+        dimensions=2,
+        classes=len(plan.task.classes),
+        width=4,
+        zero_head=False,
+        prior_size=(SIZE, SIZE) if method is Method.PRIOR else (),
     )
     phase = PrivateTraining(
         network,
@@ -75,7 +84,7 @@ def test_a_round_of_a_plan_teaches_with(method, plan_document):
     assert 0 < np.linalg.norm(moved) <= most
 
 
-@pytest.mark.parametrize("method", [method for method in Method if method is not Method.SUPERVISED])
+@pytest.mark.parametrize("method", [method for method in Method if method not in LABELLED_ONLY])
 def test_a_site_where_nobody_has_a_label_takes_part_in(method, plan_document):
     moved, plan = round_of(plan_document, method, labelled=0, unlabelled=3)
     phase = plan.phases[0]
