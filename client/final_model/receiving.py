@@ -27,6 +27,7 @@ from client.final_model.package import FolderPackage, Package, open_package
 from client.installation.audit_log import audit, standing_approvals
 from client.installation.errors import NotEnrolledError
 from client.installation.folder import SiteFolder
+from common.encoders.shelf import EncoderShelf
 from common.files import sync_folder, write_new
 from common.networks.errors import WeightsInvalidError
 from common.plan.plan import StudyPlan
@@ -122,7 +123,7 @@ def checked_model(folder: SiteFolder, package: Package) -> FinalModel:
     size = 4 * sum(parameter.numel() for parameter in network.parameters())
     limits = {
         WEIGHTS: size + MAX_HEADER_BYTES + LENGTH_BYTES,
-        NETWORK: size + ONNX_OVERHEAD_BYTES,
+        NETWORK: size + ONNX_OVERHEAD_BYTES + _encoder_bytes(folder, plan),
         READABLE: MAX_READABLE_BYTES,
     }
     files = {name: package.read(name, most) for name, most in limits.items() if name == WEIGHTS or package.has(name)}
@@ -131,6 +132,12 @@ def checked_model(folder: SiteFolder, package: Package) -> FinalModel:
     load_weights(network, files[WEIGHTS])
     digest = hashlib.sha256(files[WEIGHTS]).hexdigest()
     return FinalModel(digest, plan, network, card, {CARD: card_bytes, SIGNATURE: signature, **files})
+
+
+def _encoder_bytes(folder: SiteFolder, plan: StudyPlan) -> int:
+    """Return the length of the public encoder inside the model; its card is here since the plan was approved."""
+    named = plan.network.encoder
+    return 0 if named is None else EncoderShelf(folder.encoders).named(card=named.card, file=named.file).bytes
 
 
 def load_weights(network: nn.Module, content: bytes) -> None:

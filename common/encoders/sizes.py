@@ -35,11 +35,16 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Sizes:
-    """``outputs``: shape of each output of the file with its batch of one; ``bytes_at_once``: beside the weights."""
+    """``outputs``: shape of each output of the file with its batch of one; ``bytes_at_once``: beside the weights.
+
+    ``shapes``: of every tensor; ``constants``: small ones, of those that follow from no image.
+    """
 
     outputs: Mapping[str, Shape]
     bytes_at_once: int
     multiply_adds: int
+    shapes: Mapping[str, Shape]
+    constants: Mapping[str, NDArray[Any]]
 
 
 class _Walk:
@@ -194,7 +199,8 @@ def sizes_of(model: ModelProto, card: EncoderCard) -> Sizes:
         raise EncoderInvalidError(f"output {shown(min(missing))} is made by no node", EncoderFault.OUTPUT)
     for value in (*model.graph.value_info, *model.graph.output):
         _check_declared(walk, value)
-    return Sizes({name: walk.shape(name) for name in wanted}, most, work)
+    shapes = {name: walk.shape(name) for name in walk.types}
+    return Sizes({name: shapes[name] for name in wanted}, most, work, shapes, walk.values)
 
 
 def _check_declared(walk: _Walk, value: ValueInfoProto) -> None:

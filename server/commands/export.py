@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from common.encoders.shelf import EncoderShelf
 from common.terminal import JsonOption, output, print_json
 from common.trust.errors import KeyInvalidError
 from common.trust.identity import public_bytes, read_signing_key
@@ -30,13 +31,16 @@ def export(
 ) -> None:
     """Write the model (safetensors, ONNX) and its signed card: plan, privacy, scores, who took part.
 
+    The ONNX file takes prepared images and gives class probabilities; a public encoder that the plan names is inside.
+
     Example: `fedward-server export lungs-2026 --output released/`
     """
     opened = open_study(study_at(study, folder))
     journal = require_started(read_journal(opened), opened)
     place = target or opened.folder.model
     signing_key = _signing_key(opened, key or FederationFolder(folder).key, is_given=key is not None)
-    card = export_model(opened, journal, place, verify=verify, key=signing_key)
+    encoders = EncoderShelf(FederationFolder(folder).encoders)
+    card = export_model(opened, journal, place, verify=verify, key=signing_key, encoders=encoders)
     journal.close()
     if as_json:
         print_json(card)

@@ -13,14 +13,20 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from safetensors.numpy import save
 
+from common.encoders.card import MAX_ENCODER_BYTES
+from common.encoders.checking import open_encoder
+from common.encoders.shelf import EncoderShelf
+from common.encoders.showing import card_rows, encoder_facts
 from common.files import parsed_json, replace_atomically
 from common.plan.guarantee import guarantee
+from common.plan.plan import StudyPlan
 from common.terminal import fedward_version
 from common.trust.canonical import canonical_bytes
 from common.trust.provenance import code_digest
 from common.trust.release import CARD, NETWORK, READABLE, SIGNATURE, WEIGHTS, sign_card
 from server.errors import StudyFolderInvalidError
 from server.export.onnx import onnx_file
+from server.export.whole import EncoderFile
 from server.model.blocks import Vector, Weights, whole
 from server.model.checkpoint import same_state
 from server.model.phase_facts import StudyNetwork, named_parameters
@@ -37,14 +43,22 @@ LIMITS = (
 
 
 def export_model(
-    study: Study, journal: Journal, target: Path, *, verify: bool, key: Ed25519PrivateKey | None = None
+    study: Study,
+    journal: Journal,
+    target: Path,
+    *,
+    verify: bool,
+    key: Ed25519PrivateKey | None = None,
+    encoders: EncoderShelf | None = None,
 ) -> dict[str, Any]:
     """Write weights and model card to ``target`` and return the card.
 
     ``verify``: compute the model again from the public start and the stored sums, and refuse to export another one.
     ``key``: the coordinator's; None leaves the card unsigned, and a signature that lay there is removed.
-    Raises: StudyFolderInvalidError, FileUnreadableError.
+    ``encoders``: where the public encoder lies that the plan names, which goes into the ONNX file.
+    Raises: StudyFolderInvalidError, FileUnreadableError, EncoderInvalidError.
     """
+    encoder = _encoder(study.plan, encoders)
     state = stored_state(study, journal)
     if verify and not same_state(replay(study, journal), state):
         raise StudyFolderInvalidError(
@@ -54,14 +68,31 @@ def export_model(
     parameters = whole(result_so_far(study.plan, state))
     weights = weights_file(study.network, parameters, metadata)
     card = _card(study, journal, state, weights, verified=verify)
+    if encoder is not None:
+        card["encoder"] = encoder_facts(encoder.card)
     files = {
         WEIGHTS: weights,
-        NETWORK: onnx_file(study.plan, study.network, parameters, metadata),
-        READABLE: _readable(card).encode(),
+        NETWORK: onnx_file(study.plan, study.network, parameters, metadata, encoder=encoder),
+        READABLE: _readable(card, encoder).encode(),
     }
     card["files"] = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     _write(target, files, json.dumps(card, indent=1).encode() + b"\n", key)
     return card
+
+
+def _encoder(plan: StudyPlan, encoders: EncoderShelf | None) -> EncoderFile | None:
+    """Return the public encoder that a plan names, checked again; None for a plan without one."""
+    named = plan.network.encoder
+    if named is None:
+        return None
+    if encoders is None:
+        raise StudyFolderInvalidError(
+            "the plan is on a public encoder, which goes into the exported file; give --folder"
+        )
+    card = encoders.named(card=named.card, file=named.file)
+    encoders.verify(card, limit_bytes=MAX_ENCODER_BYTES)
+    with open_encoder(encoders.file(card.file), card) as file:
+        return EncoderFile(card, file.read(card.bytes))
 
 
 def _write(target: Path, files: Mapping[str, bytes], card: bytes, key: Ed25519PrivateKey | None) -> None:
@@ -144,7 +175,7 @@ def _digests(study: Study) -> dict[str, Any]:
     }
 
 
-def _readable(card: dict[str, Any]) -> str:
+def _readable(card: dict[str, Any], encoder: EncoderFile | None) -> str:
     privacy, weights = card["privacy"], card["weights"]
     promise = "none promised" if privacy["epsilon"] is None else f"ε = {privacy['epsilon']:g}, δ = {privacy['delta']:g}"
     bought = privacy["bought"]
@@ -160,10 +191,11 @@ def _readable(card: dict[str, Any]) -> str:
         f"Chosen by: {weights['selection']}. "
         + ("Computed again from the stored sums." if card["verified_by_replay"] else "Not computed again."),
         "",
-        f"Network `{card['network']['name']}`, width {card['network']['width']}; classes: "
+        f"Network `{card['network']['name']}`{_size(card['network'])}; classes: "
         + ", ".join(card["task"]["classes"])
         + ".",
         "",
+        *_encoder_lines(encoder),
         "## Privacy of the patients",
         f"Each patient: {promise} (noise: {privacy['noise']}, relation: {privacy['neighbouring_relation']}).",
     ]
@@ -177,6 +209,21 @@ def _readable(card: dict[str, Any]) -> str:
     lines += ["", "## Hospitals (sums they were in)"]
     lines += [f"- {name}: {rounds}" for name, rounds in card["sites"].items()]
     return "\n".join([*lines, "", "## Limits", card["limits"], ""])
+
+
+def _size(network: dict[str, Any]) -> str:
+    """Return what says how large a network is: a head has no width."""
+    return (
+        f", width {network['width']}"
+        if network.get("encoder") is None
+        else f", a head on {network['encoder']['features']} features"
+    )
+
+
+def _encoder_lines(encoder: EncoderFile | None) -> list[str]:
+    """Return what the public encoder is, by its own card; nothing for a model without one."""
+    rows = [] if encoder is None else card_rows(encoder.card)
+    return ["## Public encoder, frozen", *(f"- {name}: {text}" for name, text in rows), ""] if rows else []
 
 
 def _score_lines(scores: dict[str, Any]) -> list[str]:
