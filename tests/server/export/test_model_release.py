@@ -8,6 +8,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from common.encoders.errors import EncoderInvalidError
+from common.encoders.shelf import EncoderShelf
 from common.networks.parameters import layout, load
 from common.plan.reading import parse_plan
 from common.plan.start import start_network
@@ -16,9 +18,11 @@ from common.trust.identity import create_signing_key, read_signing_key
 from common.trust.release import NETWORK, READABLE, SIGNATURE, WEIGHTS, verify_card, verify_file
 from server.__main__ import app
 from server.export.onnx import onnx_file
+from server.federation.folder import FederationFolder
 from server.model.phase_facts import StudyNetwork
 from server.study.folder import open_study
 from server.study.progress import current_state, open_journal
+from simulation.drawing.made_up_encoder import made_up_encoder
 
 SHORT = {"rounds": 2, "maximum_attempts": 9}
 
@@ -123,3 +127,25 @@ def test_another_coordinators_key_is_refused(federation):
     create_signing_key(other)
     with pytest.raises(KeyInvalidError, match="not the key of the coordinator"):
         call("export", federation.study, "--key", other)
+
+
+def test_a_study_on_a_public_encoder_is_released_whole_with_the_encoders_card(
+    make_federation, small_document, tmp_path
+):
+    encoder = made_up_encoder(tmp_path, size_px=(8, 8))
+    named = {"card": encoder.card.digest(), "file": encoder.card.file, "outputs": ["levels"], "features": 12}
+    document = small_document([f"site-{number}" for number in range(1, 5)], "distributed")
+    document["network"] = {"name": "encoder", "encoder": named}
+    document["phases"] = [document["phases"][1] | SHORT]
+    federation = make_federation(document=document)
+    federation.run()
+    with pytest.raises(EncoderInvalidError, match="not_here"):
+        call("export", federation.study, "--folder", federation.path)
+    EncoderShelf(FederationFolder(federation.path).encoders).add(encoder.file, encoder.card, limit_bytes=1 << 20)
+    card = json.loads(call("export", federation.study, "--folder", federation.path, "--json"))
+    assert card["encoder"]["digest"] == encoder.card.digest()
+    assert card["encoder"]["licence"] == "Apache-2.0"
+    released = federation.study / "model"
+    assert "nobody trained it" in (released / READABLE).read_text()
+    session = onnxruntime.InferenceSession((released / NETWORK).read_bytes(), providers=["CPUExecutionProvider"])
+    assert [output.name for output in session.get_outputs()] == ["probabilities", "activation", "logits"]
