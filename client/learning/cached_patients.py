@@ -5,6 +5,7 @@ be scored by, so the split does not matter for them. The view is the frozen one:
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Self
 
 import numpy as np
 import torch
@@ -14,10 +15,13 @@ from client.dicom.cache import Cache
 from client.dicom.errors import CacheInvalidError
 from client.dicom.record import RecordInfo, Split, Stratum
 from client.dicom.settings import require_made_for
+from client.features.preparation import preparation_of
 from client.features.store import FeatureStore
+from client.installation.folder import SiteFolder
 from client.learning.patients import UNKNOWN, PatientScans
 from common.plan.plan import StudyPlan
 from common.plan.task import TaskKind
+from common.trust.identity import read_secret_file
 
 
 class CachedPatients:
@@ -39,6 +43,16 @@ class CachedPatients:
         for key, records in self._records.items():
             if records and key not in held_out:
                 self._training[records[0].stratum].append(key)
+
+    @classmethod
+    def of_site(cls, folder: SiteFolder, plan: StudyPlan) -> Self:
+        """Open the cache of a site, and the features where the plan's network takes those.
+
+        Raises: CacheInvalidError, also for a study that was never approved here; KeyExposedError.
+        """
+        secret, preparation = read_secret_file(folder.secret), preparation_of(plan)
+        cache = Cache.open(folder.cache, secret).frozen(plan.digest())
+        return cls(cache, plan, FeatureStore(folder.features, secret, preparation) if preparation else None)
 
     def keys(self, stratum: Stratum) -> Sequence[str]:
         """Return the training patients of a stratum, in the cache's order.

@@ -6,7 +6,6 @@ from client.learning.patients import Patients
 from client.learning.phase_settings import phase_settings
 from client.learning.speed import Speed
 from client.learning.training import PhaseTraining, PublicImages
-from client.private_gradients.settings import EngineName, SpeedSettings
 from client.private_gradients.verdict import Verdicts
 from common.plan.fitting import lattice_step
 from common.plan.plan import Site, StudyPlan
@@ -24,11 +23,7 @@ def phase_training(
     public: PublicImages | None = None,
     verdicts: Verdicts | None = None,
 ) -> PhaseTraining:
-    """Return the training of phase ``index`` with ``network``. Raises: as ``PhaseTraining``.
-
-    A head on features is trained one patient at a time: there is little to save in company, and a matrix product of
-    one row has other bits than one of several (decision 0040).
-    """
+    """Return the training of phase ``index`` with ``network``. Raises: as ``PhaseTraining``."""
     local = plan.privacy.noise is NoisePlacement.LOCAL
     return PhaseTraining(
         network,
@@ -36,7 +31,7 @@ def phase_training(
         phase_settings(plan, plan.phases[index], site),
         lattice_step=None if local else lattice_step(plan),
         public=public,
-        speed=SpeedSettings(EngineName.LOOP) if plan.network.encoder else speed.gradients,
+        speed=speed.gradients,
         patients_at_once=speed.patients_at_once,
         input_shape=plan.scan_shape,
         verdicts=verdicts,

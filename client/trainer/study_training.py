@@ -13,9 +13,6 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from client.dicom.cache import Cache
-from client.features.preparation import preparation_of
-from client.features.store import FeatureStore
 from client.final_model.own_scores import note_own_score
 from client.installation.folder import SiteFolder
 from client.installation.public_images import read_public_images
@@ -36,7 +33,6 @@ from common.plan.privacy import NoisePlacement
 from common.plan.schedule import count_layout
 from common.plan.start import start_network
 from common.processes.freed_memory import give_back
-from common.trust.identity import read_secret_file
 
 WORD: Final = 2**31 - 1  # what leaves this process in 32 bits; the agent's own cut is narrower
 
@@ -82,13 +78,10 @@ class StudyTraining:
 
         Raises: CacheInvalidError, KeyExposedError, and for public images what ``read_public_images`` raises.
         """
-        secret, preparation = read_secret_file(folder.secret), preparation_of(plan)
-        cache = Cache.open(folder.cache, secret).frozen(plan.digest())
-        features = FeatureStore(folder.features, secret, preparation) if preparation else None
         return cls(
             plan,
             next(site for site in plan.sites if site.name == site_id),
-            CachedPatients(cache, plan, features),
+            CachedPatients.of_site(folder, plan),
             public=_public_images(folder, plan),
             speed=speed,
             teacher=folder.teacher(plan.digest()),

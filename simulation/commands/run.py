@@ -36,6 +36,12 @@ def run(
     data: Annotated[
         Path | None, typer.Option(help="The .npz archive of the scenario, if it lies elsewhere.", show_default=False)
     ] = None,
+    encoder: Annotated[
+        Path | None, typer.Option(help="The encoder (ONNX) of the scenario, if it lies elsewhere.", show_default=False)
+    ] = None,
+    card: Annotated[
+        Path | None, typer.Option(help="The encoder's card (TOML), if it lies elsewhere.", show_default=False)
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -57,7 +63,7 @@ def run(
             folder.clear_half_built()
         chosen = read_scenario(file)
         folder.path.mkdir(parents=True, exist_ok=True)
-        _build(folder, chosen, file, data, quiet=as_json)
+        _build(folder, chosen, file, data, _encoder(chosen, file, encoder, card), quiet=as_json)
     finished = run_built(folder, chosen, console=errors, quiet=as_json, told=lambda text: _tell(text, quiet=as_json))
     answer = summary(finished, seconds=time.monotonic() - began_s)
     print_json(answer) if as_json else _show(finished, answer, folder)
@@ -106,7 +112,25 @@ def summary(finished: Finished, *, seconds: float) -> dict[str, Any]:
     }
 
 
-def _build(folder: RunFolder, scenario: Scenario, file: Path, data: Path | None, *, quiet: bool) -> None:
+def _encoder(scenario: Scenario, file: Path, encoder: Path | None, card: Path | None) -> tuple[Path, Path] | None:
+    """Return where encoder and card of a scenario lie: as given now, else as the scenario says."""
+    named = scenario.encoder_paths(file)
+    if named is None and (encoder or card):
+        raise ScenarioInvalidError(
+            'the scenario has no encoder: write name = "encoder" in [study.network], and [study.network.encoder]'
+        )
+    return named and (encoder or named[0], card or named[1])
+
+
+def _build(
+    folder: RunFolder,
+    scenario: Scenario,
+    file: Path,
+    data: Path | None,
+    encoder: tuple[Path, Path] | None,
+    *,
+    quiet: bool,
+) -> None:
     archive = data or (scenario.archive_path(file) if scenario.hospitals.source == "archive" else None)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=errors, disable=quiet or not errors.is_terminal) as bar:
@@ -120,7 +144,7 @@ def _build(folder: RunFolder, scenario: Scenario, file: Path, data: Path | None,
                 _tell(words, quiet=quiet)
 
         watcher = Watcher(step=step, reached=lambda pieces: bar.update(current, completed=pieces))
-        build_run(folder, scenario, file, archive=archive, watcher=watcher)
+        build_run(folder, scenario, file, archive=archive, encoder=encoder, watcher=watcher)
 
 
 def _tell(text: str, *, quiet: bool) -> None:

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import torch
 
-from client.dicom.cache import Cache
 from client.installation.folder import SiteFolder
 from client.learning.cached_patients import CachedPatients
 from client.learning.patients import Patients
@@ -24,7 +23,6 @@ from common.plan.plan import Site, StudyPlan
 from common.plan.privacy import NoisePlacement
 from common.plan.reading import read_plan
 from common.plan.task import TaskKind
-from common.trust.identity import read_secret_file
 from simulation.report.facts import Compared, Estimate, Role
 from simulation.study.atlas import mean_mask
 from simulation.study.plain_training import RememberedPatients, UnitedPatients, train_in_the_clear
@@ -114,9 +112,7 @@ def _judge_atlas(folder: RunFolder, plan: StudyPlan, task: Task, patients: Mappi
 
 def site_patients(site_folder: Path, plan: StudyPlan) -> RememberedPatients:
     """Return a simulated site's training patients, decrypted into memory."""
-    folder = SiteFolder(site_folder)
-    cache = Cache.open(folder.cache, read_secret_file(folder.secret)).frozen(plan.digest())
-    return RememberedPatients(CachedPatients(cache, plan))
+    return RememberedPatients(CachedPatients.of_site(SiteFolder(site_folder), plan))
 
 
 def variant(plan: StudyPlan, task: Task, patients: Mapping[str, Patients]) -> tuple[StudyPlan, dict[str, Patients]]:

@@ -126,7 +126,7 @@ def _trainings(
             lattice_step=None if local else lattice_step(plan),
             lattice_limit=WIDEST if local else lattice_limit(plan),
             patients_at_once=patients_at_once,
-            input_shape=plan.image.input_shape,
+            input_shape=plan.scan_shape,
         )
         for name, held in patients.items()
     }

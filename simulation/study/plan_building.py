@@ -4,8 +4,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from common.encoders.card import EncoderCard
 from common.networks.shipped_weights import available
 from common.plan.combinations import check_combinations
+from common.plan.encoder_fit import check_encoder_fits
 from common.plan.errors import PlanWeakPrivacyError
 from common.plan.fitting import check_fit, derived_norm, derived_range, says_range
 from common.plan.guarantee import check_guarantee, labelled_events, unlabelled_events
@@ -30,13 +32,20 @@ NOISE_PRECISION = 2e-4  # relative; the noise found is rounded up
 
 
 def build_plan(
-    scenario: Scenario, counts: Mapping[str, tuple[int, int]], *, roster_digest: str, order_key: str
+    scenario: Scenario,
+    counts: Mapping[str, tuple[int, int]],
+    *,
+    roster_digest: str,
+    order_key: str,
+    card: EncoderCard | None = None,
 ) -> StudyPlan:
     """Return the plan of a scenario for sites with declared counts (labelled, unlabelled patients).
 
+    ``card``: of the scenario's encoder, where it has one.
     Raises: ScenarioInvalidError, and what reading and checking a plan raises (the sentence names the place).
     """
     document = _document(scenario, counts)
+    _name_encoder(document["network"], card)
     document["study"] = {
         "name": scenario.name,
         "title": scenario.title,
@@ -45,6 +54,8 @@ def build_plan(
     }
     draft = parse_plan(document, SOURCE)
     check_combinations(draft, SOURCE)
+    if card is not None:
+        check_encoder_fits(draft, card, SOURCE)
     plan = _with_range(_with_norms(scenario, _with_reply_slot(_with_noise(scenario, _with_layouts(draft)))))
     check_settings_are_read(plan, SOURCE)
     check_reply_slot(plan, SOURCE)
@@ -98,10 +109,22 @@ def _document(scenario: Scenario, counts: Mapping[str, tuple[int, int]]) -> dict
     return document
 
 
+def _name_encoder(network: dict[str, Any], card: EncoderCard | None) -> None:
+    """Replace the scenario's words about its encoder by what a plan says: digests, outputs, lengths."""
+    draft = network.pop("encoder")
+    if draft is None:
+        return
+    if card is None:
+        raise ScenarioInvalidError("study.network.encoder: nobody gave its card; give it with --encoder and --card")
+    outputs = draft["outputs"] or [output.name for output in card.outputs if output.kind == "vector"]
+    named = {"card": card.digest(), "file": card.file, "outputs": outputs, "features": card.features_of(outputs)}
+    network["encoder"] = named | {"views": draft["views"]}
+
+
 def _initialisation(scenario: Scenario) -> str:
     """Return the digest of the shipped start weights that fit the network."""
     network, dimensions = scenario.study.network, scenario.study.task.dimensions
-    if network.initialisation == SEEDED:
+    if network.initialisation == SEEDED or network.encoder is not None:
         return SEEDED
     channels = scenario.study.image.channels
     wanted = (network.name, dimensions, network.width)

@@ -5,6 +5,7 @@ hospitals/        scans and label tables     sites/NAME/   a site's folder (keys
 scores.json       test scores by round       comparisons/  the models it is compared with
 coordinator.key   signs roster and plan      report.html   what came of it
 building.json     only while it is built     ready.json    only once it is
+encoders/         the public encoder, where the study has one
 engines/          which engine of gradients is fastest here, found once for all hospitals
 """
 
@@ -41,6 +42,16 @@ class RunFolder:
     def test_set(self) -> Path:
         """Images that no hospital holds."""
         return self.hospitals / "test.npz"
+
+    @property
+    def test_features(self) -> Path:
+        """What the study's encoder made of the test images."""
+        return features_of(self.test_set)
+
+    @property
+    def encoders(self) -> Path:
+        """The study's encoder and its card (``common.encoders.shelf``)."""
+        return self.path / "encoders"
 
     @property
     def study(self) -> StudyFolder:
@@ -109,10 +120,15 @@ class RunFolder:
         if self.ready.exists() or not self.building.exists():
             self.require_ready()
             return
-        for folder in (self.hospitals, self.path / "sites", self.study.path):
+        for folder in (self.hospitals, self.encoders, self.path / "sites", self.study.path):
             shutil.rmtree(folder, ignore_errors=True)
         for file in (self.scenario, self.coordinator_key):
             file.unlink(missing_ok=True)
+
+
+def features_of(test_set: Path) -> Path:
+    """Return the file of the features of a test set: beside it."""
+    return test_set.with_name("test-features.npy")
 
 
 def write_json(path: Path, value: object) -> None:

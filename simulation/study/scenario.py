@@ -9,11 +9,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from common.networks.shapes import ENCODER
 from common.plan.aggregation import Aggregation, SecureAggregation, Timing
 from common.plan.part import PlanPart
 from common.plan.phases import Phase
 from common.plan.privacy import Evaluation, Privacy
-from common.plan.task import ClassName, Image, Task
+from common.plan.task import SEEDED, ClassName, Image, OutputName, Task
 from simulation.hospitals.differences import Differences
 from simulation.hospitals.phantom_hospitals import PhantomRequest
 from simulation.hospitals.phantoms import CLASSES, PhantomKind
@@ -98,14 +99,39 @@ class Hospitals(PlanPart):
         )
 
 
+class DraftEncoder(PlanPart):
+    """A public encoder: its ONNX file and card, relative to the scenario's file (``--encoder``, ``--card``: elsewhere).
+
+    ``outputs``: vectors that are joined, all of the card's if left out. ``views``: as in a plan.
+    """
+
+    file: Annotated[str, Field(max_length=4096)] = ""
+    card: Annotated[str, Field(max_length=4096)] = ""
+    outputs: Annotated[tuple[OutputName, ...], Field(strict=False, max_length=16)] = ()
+    views: Annotated[int, Field(ge=0, le=32)] = 0
+
+
 class DraftNetwork(PlanPart):
-    """The network; ``initialisation``: "public" takes the shipped start weights that fit, "seeded" fresh ones."""
+    """The network; ``initialisation``: "public" takes the shipped start weights that fit, "seeded" fresh ones.
+
+    ``name = "encoder"``: a head on the features of ``encoder``; it has no width and no start weights.
+    """
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")] = "small_cnn"
     width: Annotated[int, Field(ge=4, le=512)] = 16
     initialisation: Literal["public", "seeded"] = "public"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     prior: bool = False
+    hidden_units: Annotated[int, Field(ge=0, le=1024)] = 0
+    encoder: DraftEncoder | None = None
+
+    @model_validator(mode="after")
+    def _encoder_is_named(self) -> Self:
+        if (self.name == ENCODER) != (self.encoder is not None):
+            raise ValueError('name = "encoder" and the section [study.network.encoder] belong together')
+        if self.encoder is not None and self.initialisation != SEEDED and "initialisation" in self.model_fields_set:
+            raise ValueError('initialisation has no meaning with name = "encoder"; remove it')
+        return self
 
 
 class DraftPhase(Phase):
@@ -207,6 +233,13 @@ class Scenario(PlanPart):
     def site_names(self) -> tuple[str, ...]:
         """Names of the hospitals, as ``simulation.hospitals.phantom_hospitals`` calls their folders."""
         return tuple(f"hospital-{number}" for number in range(1, self.hospitals.sites + 1))
+
+    def encoder_paths(self, scenario_file: Path) -> tuple[Path, Path] | None:
+        """Return where encoder and card lie: relative to the scenario's file; None without an encoder."""
+        encoder = self.study.network.encoder
+        if encoder is None:
+            return None
+        return (scenario_file.parent / encoder.file).resolve(), (scenario_file.parent / encoder.card).resolve()
 
     def archive_path(self, scenario_file: Path) -> Path:
         """Return where the archive lies: relative to the scenario's file."""

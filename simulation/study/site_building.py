@@ -6,10 +6,12 @@
 4. roster    the coordinator signs who takes part
 5. plan      from the declared counts; checked, signed
 6. approval  each site checks roster, signature, guarantee and policy, and freezes its patients
+7. features  where the study has a public encoder: each site computes what it makes of its scans, once
 """
 
 import shutil
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +24,13 @@ from client.dicom.errors import NothingUsableError
 from client.dicom.ingest import ingest
 from client.dicom.report import IngestReport
 from client.dicom.settings import IngestSettings, settings_for
+from client.features.counting import count_features
 from client.installation.folder import SiteFolder
 from client.ledger.ledger import Ledger
+from client.trainer.feature_computing import compute_features
+from common.encoders.card import EncoderCard, read_card
+from common.encoders.checking import LARGEST_ENCODER_BYTES
+from common.encoders.shelf import EncoderShelf
 from common.files import write_new
 from common.plan.guarantee import guarantee
 from common.plan.plan import StudyPlan
@@ -43,6 +50,7 @@ from simulation.study.hospital_data import make_hospitals, planned_files
 from simulation.study.plan_building import build_plan, declared, plan_toml
 from simulation.study.run_folder import RunFolder, write_json
 from simulation.study.scenario import Scenario
+from simulation.study.test_features import compute_test_features
 
 APPROVER = "simulated data protection officer"
 MOST_EPSILON = 100.0
@@ -62,17 +70,21 @@ def build_run(
     scenario_file: Path,
     *,
     archive: Path | None = None,
+    encoder: tuple[Path, Path] | None = None,
     watcher: Watcher | None = None,
 ) -> StudyPlan:
     """Build a whole run in ``folder`` (new or empty) and return its plan.
 
-    Raises: OutputExistsError, ScenarioInvalidError, NothingUsableError, and what keys, ingest, plan and approval raise.
+    ``encoder``: ONNX file and card, for a scenario that has one.
+    Raises: EncoderInvalidError, OutputExistsError, ScenarioInvalidError, NothingUsableError, and what keys, ingest,
+    plan and approval raise.
     """
     watcher = watcher or Watcher()
     names = scenario.site_names
     folder.path.mkdir(parents=True, exist_ok=True)
     if not any(folder.path.iterdir()):  # what somebody else put there must never be taken for ours
         write_json(folder.building, {"scenario": scenario.name})
+    card = None if encoder is None else _take_encoder(folder, *encoder)
     words = "drawing scans" if scenario.hospitals.source == "phantoms" else "importing scans"
     watcher.step(words, planned_files(scenario, archive))
     made = make_hospitals(folder.hospitals, scenario, archive, watcher.reached)
@@ -89,7 +101,10 @@ def build_run(
         watcher.reached(done)
 
     watcher.step("signing and approving the plan", len(names))
-    plan = _agree(folder, scenario, keys, counts, watcher)
+    plan = _agree(folder, scenario, keys, counts, watcher, card=card)
+    if card is not None:
+        _compute_features(folder, plan, scenario, watcher)
+    write_json(folder.ready, {"plan": plan.digest(), "sites": list(keys), "seed": scenario.seed})
     folder.building.unlink(missing_ok=True)
     return plan
 
@@ -100,7 +115,9 @@ def build_bare_run(folder: RunFolder, scenario: Scenario, counts: Mapping[str, t
     Raises: as ``build_run``.
     """
     keys = {name: _new_site(SiteFolder(folder.site(name))) for name in sorted(counts)}
-    return _agree(folder, scenario, keys, counts, Watcher())
+    plan = _agree(folder, scenario, keys, counts, Watcher())
+    write_json(folder.ready, {"plan": plan.digest(), "sites": list(keys), "seed": scenario.seed})
+    return plan
 
 
 def _agree(
@@ -109,14 +126,41 @@ def _agree(
     keys: Mapping[str, Ed25519PrivateKey],
     counts: Mapping[str, tuple[int, int]],
     watcher: Watcher,
+    *,
+    card: EncoderCard | None = None,
 ) -> StudyPlan:
     """Steps 4 to 6."""
-    plan = _new_study(folder, scenario, keys, counts)
+    plan = _new_study(folder, scenario, keys, counts, card)
     for number, name in enumerate(keys, start=1):
         _approve(folder, name, plan)
         watcher.reached(number)
-    write_json(folder.ready, {"plan": plan.digest(), "sites": list(keys), "seed": scenario.seed})
     return plan
+
+
+def _take_encoder(folder: RunFolder, file: Path, card_file: Path) -> EncoderCard:
+    """Check the encoder, as a hospital does, and keep it for all hospitals of the run."""
+    card = read_card(card_file)
+    EncoderShelf(folder.encoders).add(file, card, limit_bytes=LARGEST_ENCODER_BYTES)
+    return card
+
+
+def _compute_features(folder: RunFolder, plan: StudyPlan, scenario: Scenario, watcher: Watcher) -> None:
+    """Step 7, some hospitals at a time; then the test images."""
+    sites = [SiteFolder(folder.site(site.name)) for site in plan.sites]
+    counts = [count_features(site, plan) for site in sites]
+    watcher.step("computing features", sum(count.missing for count in counts if count))
+    done = dict.fromkeys(sites, 0)
+
+    def computed(site: SiteFolder) -> None:
+        def told(scans: int, _of: int) -> None:
+            done[site] = scans
+            watcher.reached(sum(done.values()))
+
+        compute_features(site, plan, told)
+
+    with ThreadPoolExecutor(max(1, scenario.running.workers)) as threads:
+        list(threads.map(computed, sites))
+    compute_test_features(folder)
 
 
 def _new_site(folder: SiteFolder) -> Ed25519PrivateKey:
@@ -149,6 +193,7 @@ def _new_study(
     scenario: Scenario,
     keys: Mapping[str, Ed25519PrivateKey],
     counts: Mapping[str, tuple[int, int]],
+    card: EncoderCard | None,
 ) -> StudyPlan:
     """Make the coordinator's keys, the signed roster and the signed plan."""
     folder.study.path.mkdir(mode=0o700)
@@ -157,7 +202,8 @@ def _new_study(
     sites = {name: key.public_key() for name, key in keys.items()}
     roster = Roster(federation=scenario.name, epoch=1, coordinator=coordinator.public_key(), sites=sites)
     write_new(folder.study.roster, signed_roster(roster, coordinator))
-    plan = build_plan(scenario, counts, roster_digest=roster.digest(), order_key=encode_base64(public_bytes(order_key)))
+    order_words = encode_base64(public_bytes(order_key))
+    plan = build_plan(scenario, counts, roster_digest=roster.digest(), order_key=order_words, card=card)
     write_new(folder.study.plan, plan_toml(plan).encode())
     plan = read_plan(folder.study.plan)
     sign_plan(plan, folder.study.plan, read_signing_key(folder.coordinator_key))
@@ -176,6 +222,8 @@ def _approve(folder: RunFolder, name: str, plan: StudyPlan) -> None:
     for other, heard in roster.fingerprints().items():
         if other != name:
             confirm(site, other, heard, person=APPROVER)
+    if folder.encoders.exists():
+        shutil.copytree(folder.encoders, site.encoders, copy_function=shutil.copyfile)
     approve(site, incoming, approver=APPROVER)
     if site.cache.exists():
         Cache.open(site.cache, read_secret_file(site.secret)).freeze(plan.digest())

@@ -3,7 +3,7 @@
 They lie outside the protocol: no hospital holds them, nothing is spent on them, and no study could choose by them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from simulation.errors import ScenarioInvalidError
 from simulation.hospitals.public_arrays import read_archive
 from simulation.report.facts import Estimate, PublicScore
 from simulation.report.intervals import auc_estimate, bootstrap_estimate, calibration_curve, roc_curve, share_estimate
+from simulation.study.run_folder import features_of
 from simulation.study.test_preparation import Preparation
 
 IMAGES_AT_ONCE = 64
@@ -28,7 +29,11 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class PublicTestSet:
-    """Shapes: images (N, channels, *size) float32 in [0, 1]; labels (N,) int64; label_maps (N, *size) or None."""
+    """Images that no hospital holds, as the plan's network takes them.
+
+    Shapes: images (N, channels, *size) float32 in [0, 1], or features of them (N, features); labels (N,) int64;
+    label_maps (N, *size) or None.
+    """
 
     images: Tensor
     labels: Tensor
@@ -108,7 +113,24 @@ def _any(values: Values) -> bool:
 
 
 def load_test_set(path: Path, plan: StudyPlan) -> PublicTestSet:
-    """Read ``test.npz`` of a run and prepare it for the plan.
+    """Read ``test.npz`` of a run as the plan's network takes it: prepared, or the features of what was prepared.
+
+    Raises: as ``prepared_test_set``; ScenarioInvalidError for features of other images.
+    """
+    tests = prepared_test_set(path, plan)
+    if plan.network.encoder is None:
+        return tests
+    try:
+        features = np.load(features_of(path), allow_pickle=False)
+    except (OSError, ValueError):
+        features = np.zeros(0)
+    if features.shape != (len(tests.images), plan.network.features):
+        raise ScenarioInvalidError(f"{features_of(path)}: not the features of the test images; build the run anew")
+    return replace(tests, images=torch.from_numpy(features.astype(np.float32)))
+
+
+def prepared_test_set(path: Path, plan: StudyPlan) -> PublicTestSet:
+    """Read ``test.npz`` of a run and prepare its images for the plan.
 
     Raises: FileUnreadableError; ScenarioInvalidError when it is empty or has no segmentations for a segmentation task.
     """

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from common.encoders.card import read_card
 from common.errors import FileUnreadableError, NotTomlError
 from common.plan.fitting import check_fit, derived_range
 from common.plan.guarantee import guarantee
@@ -23,6 +24,7 @@ from simulation.study.scenario_reading import SHIPPED, find_scenario, parse_scen
 
 DEMO = tomllib.loads((SHIPPED / "demo.toml").read_text())
 COUNTS_OF = {"hundred-sites": (2, 18), "hippocampus": (6, 6), "malicious-server": (6, 54)}
+IMAGES_OF = {"pneumoniamnist.npz": 5232, "hippocampus260.npz": 260, "brain128.npz": 2271}  # to deal out
 COUNTS = {f"hospital-{number}": (60, 540) for number in range(1, 5)}
 
 
@@ -37,13 +39,19 @@ def changed(place: str, value: object) -> dict:
     return document
 
 
+def card_of(scenario, file):
+    """The card of a shipped scenario's encoder; None without one."""
+    paths = scenario.encoder_paths(file)
+    return None if paths is None else read_card(paths[1])
+
+
 @pytest.mark.parametrize("file", sorted(SHIPPED.glob("*.toml")), ids=lambda file: file.stem)
 def test_every_shipped_scenario_is_read_is_commented_and_gives_a_plan_that_keeps_its_promise(file):
     scenario = read_scenario(file)
     assert file.stem == scenario.name
     assert sum(line.lstrip().startswith("#") for line in file.read_text().splitlines()) >= 2
     counts = dict.fromkeys(scenario.site_names, COUNTS_OF.get(file.stem, (120, 480)))
-    plan = build_plan(scenario, counts, roster_digest="0" * 64, order_key="A" * 43 + "=")
+    plan = build_plan(scenario, counts, roster_digest="0" * 64, order_key="A" * 43 + "=", card=card_of(scenario, file))
     bought = guarantee(plan)
     if bought is None:
         assert scenario.study.privacy.epsilon is None
@@ -53,6 +61,8 @@ def test_every_shipped_scenario_is_read_is_commented_and_gives_a_plan_that_keeps
 
 
 WRONG = {
+    "an encoder without its section": ("study.network.name", "encoder", "belong together"),
+    "an encoder's section without an encoder": ("study.network.encoder", {"file": "a.onnx"}, "belong together"),
     "an unknown key is named with the nearest": ("hospitals.pateints", 5, "did you mean patients"),
     "an unknown section lists what there is": ("zzz", {}, "valid here: comparisons, "),
     "a key of the plan is known too": ("study.privacy.epsilonn", 8.0, "did you mean epsilon"),
@@ -100,7 +110,12 @@ def test_scenarios_are_found_by_path_and_by_name(tmp_path):
 
 
 def test_the_noise_is_just_enough():
-    plan = build_plan(parse_scenario(DEMO, "demo"), COUNTS, roster_digest="0" * 64, order_key="A" * 43 + "=")
+    plan = build_plan(
+        parse_scenario(DEMO, "demo"),
+        COUNTS,
+        roster_digest="0" * 64,
+        order_key="A" * 43 + "=",
+    )
     bought = guarantee(plan)
     assert 7.9 < bought.epsilon <= 8.0
     ratio = plan.phases[0].noise_multiplier / plan.phases[1].noise_multiplier
@@ -133,7 +148,8 @@ def test_no_coordinate_of_a_standardising_hospital_can_reach_the_range_at_which_
     scenario = read_scenario(file)
     rules = scenario.study.secure_aggregation
     hospitals = scenario.hospitals
-    most = hospitals.patients if hospitals.source == "phantoms" else 5232 // hospitals.sites  # PneumoniaMNIST
+    images = IMAGES_OF[Path(hospitals.archive).name] if hospitals.source == "archive" else 0
+    most = hospitals.patients if hospitals.source == "phantoms" else -(-images // hospitals.sites)
     for phase in scenario.study.phases:
         if phase.method is Method.STANDARDISE and scenario.study.privacy.noise is not NoisePlacement.NONE:
             derived = (
