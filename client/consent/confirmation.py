@@ -121,9 +121,9 @@ def require_confirmed(needed: int, confirmed: frozenset[str], listed: set[str]) 
     if count < needed:
         missing = ", ".join(sorted(listed - confirmed))
         raise NotConfirmedError(
-            f"nothing was approved: {count} hospitals of this plan are confirmed (this one included), {needed} are "
-            f"needed. Call {missing}; for each: `fedward-site confirm NAME --fingerprint … --by PERSON`. A coordinator "
-            "that could invent hospitals could read the updates of the real ones"
+            f"nothing was approved: confirmed hospitals of this plan: {count} (this one included), needed: {needed}. "
+            f"Call {missing}; for each: `fedward-site confirm NAME --fingerprint … --by PERSON`. A coordinator that "
+            "could invent hospitals could read the updates of the real ones"
         )
 
 

@@ -6,7 +6,9 @@ Mironov 2017 and Mironov, Talwar and Zhang 2019 (RDP).
 """
 
 import importlib
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -47,6 +49,19 @@ def epsilon_cross_check(events: Sequence[SampledGaussian], delta: float) -> Cros
 
 
 def _prv(merged: Sequence[SampledGaussian], delta: float) -> float:
+    with _quietly():
+        return _prv_of(merged, delta)
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep Opacus' remarks on its orders and tails from the terminal: what counts is whether both agree."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _prv_of(merged: Sequence[SampledGaussian], delta: float) -> float:
     accountant = importlib.import_module("opacus.accountants").PRVAccountant()
     accountant.history = [(event.noise_multiplier, event.sampling_rate, event.steps) for event in merged]
     return float(accountant.get_epsilon(delta, eps_error=PRV_ERROR))
@@ -60,4 +75,5 @@ def _rdp(merged: Sequence[SampledGaussian], delta: float) -> float:
         )
         for event in merged
     )
-    return float(rdp.get_privacy_spent(orders=RDP_ORDERS, rdp=spent, delta=delta)[0])
+    with _quietly():
+        return float(rdp.get_privacy_spent(orders=RDP_ORDERS, rdp=spent, delta=delta)[0])

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from common.files import replace_atomically
-from common.terminal import JsonOption, output, print_json
+from common.terminal import JsonOption, errors, output, print_json
 from common.trust.kit import read_kit
 from server.commands.federation_options import HERE, FolderOption, federation_at
 from server.federation.kit_making import make_kit
@@ -34,5 +34,11 @@ def kit(
             }
         )
         return
+    if made.roster is None:
+        errors.print(
+            "no roster is signed yet: with this kit a hospital can see who you are, and approve nothing; admit "
+            "hospitals, `fedward-server roster sign`, then write the kit again",
+            markup=False,
+        )
     output.print(f"wrote {target}; send it to every hospital, and read them this out when they call:", markup=False)
     output.print(made.fingerprint(), markup=False)

@@ -16,13 +16,16 @@ audit.chain                         who was admitted, what was signed, started, 
 ```
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from common.trust.roster import NAME
 from server.federation.errors import FederationInvalidError
 
 PLAN = "study.toml"  # as ``server.study.folder`` names it; that module loads torch, this one must stay light
+STUDY_NAME: Final = re.compile(r"[a-z][a-z0-9-]{2,62}")  # as a plan has it (``common.plan.plan.Study``)
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ class FederationFolder:
 
         Raises: FederationInvalidError for a name that is none, such as a path.
         """
-        return self.studies / _name(name)
+        return self.studies / _study_name(name)
 
     def existing_study(self, name: str) -> Path:
         """Return the folder of a study that has a plan. Raises: FederationInvalidError."""
@@ -122,7 +125,7 @@ class FederationFolder:
     def study_names(self) -> list[str]:
         """Return the names of the studies that have a plan, sorted."""
         plans = self.studies.glob(f"*/{PLAN}") if self.studies.is_dir() else ()
-        return sorted(plan.parent.name for plan in plans if NAME.fullmatch(plan.parent.name))
+        return sorted(plan.parent.name for plan in plans if STUDY_NAME.fullmatch(plan.parent.name))
 
     def wanted(self, study: str) -> Path:
         """Return the mark of a study that is to be kept running."""
@@ -170,4 +173,12 @@ class FederationFolder:
 def _name(text: str) -> str:
     if not NAME.fullmatch(text):
         raise FederationInvalidError("a name has 2 to 63 lower-case letters, digits and hyphens, a letter first")
+    return text
+
+
+def _study_name(text: str) -> str:
+    if not STUDY_NAME.fullmatch(text):
+        raise FederationInvalidError(
+            f"{text[:70]!r} is no name of a study: it has 3 to 63 lower-case letters, digits, hyphens, a letter first"
+        )
     return text

@@ -112,7 +112,7 @@ def test_a_plan_is_not_approved_before_enough_hospitals_are_confirmed(call, aske
     needed = least_confirmed_in_study(read_policy(alone.policy), plan)
     for count, name in enumerate(("east", "south", "west"), start=1):
         if count < needed:
-            with pytest.raises(NotConfirmedError, match=f"{count} hospitals of this plan are confirmed"):
+            with pytest.raises(NotConfirmedError, match=f"confirmed hospitals of this plan: {count} "):
                 asked(*words)
             assert approved_plans(alone) == {}
         call(name)

@@ -60,6 +60,9 @@ def test_a_site_ingests_looks_at_its_data_and_lets_a_patient_opt_out(site, tmp_p
     seen = site("data", "--site-folder", "site", "--contact-sheet", "sheet.png", "--json")
     assert json.loads(seen.stdout)["patients"] is None
     assert (tmp_path / "sheet.png").stat().st_mode & 0o777 == 0o600
+    unknown = site("withdraw", "--site-folder", "site", typed="Px\n")
+    assert "no record here is of this PatientID: look at the spelling, which was not shown" in unknown.stdout
+    assert "Px" not in unknown.stdout + unknown.stderr
     gone = site("withdraw", "--site-folder", "site", "--json", typed="P1\n")
     assert json.loads(gone.stdout[gone.stdout.index("{") :]) == {"erased_records": 3, "persons": 1, "identities": 1}
     assert "P1" not in gone.stdout + gone.stderr

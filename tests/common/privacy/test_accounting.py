@@ -97,8 +97,8 @@ HISTORIES = {
 
 
 @pytest.mark.parametrize("name", HISTORIES)
-@pytest.mark.filterwarnings("ignore")
-def test_the_second_accountants_confirm_the_first(name):
+@pytest.mark.filterwarnings("error::UserWarning:opacus")
+def test_the_second_accountants_confirm_the_first_and_say_nothing_else(name):
     check = epsilon_cross_check(HISTORIES[name], 1e-5)
     assert check.agrees
     assert check.pld == epsilon(HISTORIES[name], 1e-5)

@@ -273,9 +273,10 @@ def test_the_kit_holds_what_a_site_needs(signed, tmp_path):
     assert facts["roster"] == kit.roster.digest() == read_roster(signed.roster).digest()
 
 
-def test_a_kit_before_the_first_roster_has_none(folder, tmp_path):
-    call("kit", "--output", tmp_path / "kit.json", "--folder", folder.path)
+def test_a_kit_before_the_first_roster_has_none_and_says_so(folder, tmp_path):
+    said = call("kit", "--output", tmp_path / "kit.json", "--folder", folder.path)
     assert read_kit(tmp_path / "kit.json").roster is None
+    assert "no roster is signed yet" in said
 
 
 @pytest.fixture
@@ -291,6 +292,13 @@ def test_a_new_study_has_an_order_key_a_roster_and_a_plan_that_passes_its_checks
     assert call("plan", "check", place / "study.toml", "--draft")
     with pytest.raises(OutputExistsError):
         call("study", "new", "lungs-2026", *PATIENTS, "--folder", drafted.path)
+
+
+@pytest.mark.parametrize("name", ["c1", "Lungs", "9lungs", "l" * 64, "../lungs"])
+def test_a_name_that_no_plan_may_have_is_refused_at_once_in_words(name, signed):
+    with pytest.raises(FederationInvalidError, match="is no name of a study: it has 3 to 63 lower-case letters"):
+        call("study", "new", name, *PATIENTS, "--folder", signed.path)
+    assert signed.study_names() == []
 
 
 def test_a_study_that_cannot_be_made_leaves_nothing_behind(signed):
