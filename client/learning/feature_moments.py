@@ -1,7 +1,7 @@
 """Mean and spread of a network's features over patients, as a gradient, so that they go through clip, noise and ledger.
 
     output of one scan = (spread . (y^2 - 1) + shift . y) / sqrt(F)     y standardised features, F of them
-    its gradient with respect to (spread, shift) = (y^2 - 1, y) / sqrt(F)
+    its gradient with respect to (spread, shift) = (y^2 - 1, y) / sqrt(F)      of features at each voxel: their means
 
 ``spread`` and ``shift`` stand for scale and shift of ``feature_norm``: they are never changed here, the server turns
 the noised mean of the gradient into both (``common.networks.standardisation``). No label is used: every patient may
@@ -44,5 +44,6 @@ class FeatureMoments(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return (batch,): linear in spread and shift; zero in value, since both are zero."""
         y = self._features(images) * self._root
-        result: Tensor = (self.spread * (y.square() - 1) + self.shift * y).sum(1) / self._root
+        squares, means = (each.flatten(2).mean(2) if each.ndim > 2 else each for each in (y.square(), y))
+        result: Tensor = (self.spread * (squares - 1) + self.shift * means).sum(1) / self._root
         return result

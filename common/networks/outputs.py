@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from common.networks.shapes import AUTOENCODER, ENCODER, RESIDUAL, SMALL_CNN, UNET, check_network
+from common.networks.shapes import AUTOENCODER, ENCODER, LEVEL_HEAD, RESIDUAL, SMALL_CNN, UNET, check_network
 
 LOSS_MAPS: Final = 4  # of the classes at each voxel: probabilities, their logarithms, chosen ones, products
 
@@ -85,10 +85,10 @@ def _normalised(scan: _Scan, inputs: int, outputs: int, places: int) -> Kept:
     yield outputs * places, 0
 
 
-def _encoder(scan: _Scan, *, convolutions: int) -> Kept:
-    """Three levels of one or two normalised convolutions, halved in between."""
+def _encoder(scan: _Scan, *, convolutions: int, levels: int = 3) -> Kept:
+    """Three levels, or fewer, of one or two normalised convolutions, halved in between."""
     inputs = scan.channels
-    for level in range(3):
+    for level in range(levels):
         outputs, places = scan.width << level, scan.places(level)
         if level:
             yield inputs * places, 0  # the mean that halves the level before
@@ -116,6 +116,13 @@ def _unet(scan: _Scan) -> Kept:
         yield from _normalised(scan, inputs, outputs, places)
         yield from _normalised(scan, outputs, outputs, places)
     yield 0, scan.width * scan.classes * scan.places(0)
+
+
+def _level_head(scan: _Scan) -> Kept:
+    yield from _encoder(scan, convolutions=2, levels=2)
+    features = 3 * scan.width * scan.places(0)
+    yield features, 0  # the coarser level enlarged, both side by side
+    yield features, 3 * scan.width * scan.classes * scan.places(0)
 
 
 def _residual(scan: _Scan) -> Kept:
@@ -146,6 +153,7 @@ _NETWORKS: Final[dict[str, Callable[[_Scan], Kept]]] = {
     SMALL_CNN: _small_cnn,
     AUTOENCODER: _autoencoder,
     UNET: _unet,
+    LEVEL_HEAD: _level_head,
     RESIDUAL: _residual,
     ENCODER: _feature_head,
 }

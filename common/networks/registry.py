@@ -7,11 +7,13 @@ from torch import nn
 
 from common.networks.autoencoder import Autoencoder
 from common.networks.feature_head import FeatureHead
+from common.networks.level_head import LevelHead
 from common.networks.residual import ResidualNetwork
 from common.networks.shapes import (
     AUTOENCODER,
     ENCODER,
     IMAGE_NETWORKS,
+    LEVEL_HEAD,
     NETWORK_NAMES,
     RESIDUAL,
     SMALL_CNN,
@@ -28,6 +30,7 @@ __all__ = [
     "AUTOENCODER",
     "ENCODER",
     "IMAGE_NETWORKS",
+    "LEVEL_HEAD",
     "NETWORK_NAMES",
     "RESIDUAL",
     "SMALL_CNN",
@@ -54,8 +57,8 @@ def build_network(
     """Build the network ``name`` with deterministic start weights.
 
     Shapes: images (batch, channels, *size), ``len(size) == dimensions`` -> logits (batch, classes) for ``small_cnn``
-    and ``residual``, (batch, classes, *size) for ``unet``, a reconstruction of the images for ``autoencoder`` (which
-    ignores ``classes`` and never starts with a zero head: no gradient would reach its encoder).
+    and ``residual``, (batch, classes, *size) for ``unet`` and ``level_head``, a reconstruction of the images for
+    ``autoencoder`` (which ignores ``classes`` and never starts with a zero head: no gradient would reach its encoder).
     ``width``: channels of the first level, a multiple of 4; ``blocks``: residual blocks a stage (``residual`` only);
     ``channels``: of an image, 1 (grey) or 3 (colour). ``features``, ``hidden_units``: of ``encoder``, whose input is
     (batch, features) instead of images. ``prior_size``: of ``unet``: images of this size, with a prior.
@@ -105,6 +108,9 @@ def network_shape(
             dimensions=dimensions, classes=classes, width=width, blocks=blocks, channels=channels
         ),
         UNET: lambda: UNet(
+            dimensions=dimensions, classes=classes, width=width, channels=channels, prior_size=prior_size
+        ),
+        LEVEL_HEAD: lambda: LevelHead(
             dimensions=dimensions, classes=classes, width=width, channels=channels, prior_size=prior_size
         ),
         AUTOENCODER: lambda: Autoencoder(dimensions=dimensions, width=width, channels=channels),

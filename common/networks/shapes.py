@@ -17,8 +17,10 @@ SMALL_CNN: Final = "small_cnn"
 RESIDUAL: Final = "residual"
 UNET: Final = "unet"
 AUTOENCODER: Final = "autoencoder"
+LEVEL_HEAD: Final = "level_head"  # a head at each voxel on a frozen encoder's levels
 ENCODER: Final = "encoder"  # a head on the features of a public encoder (``feature_head``)
-IMAGE_NETWORKS: Final = (SMALL_CNN, RESIDUAL, UNET, AUTOENCODER)
+IMAGE_NETWORKS: Final = (SMALL_CNN, RESIDUAL, UNET, LEVEL_HEAD, AUTOENCODER)
+WITH_PRIOR: Final = (UNET, LEVEL_HEAD)
 NETWORK_NAMES: Final = (*IMAGE_NETWORKS, ENCODER)
 CHANNELS_PER_GROUP: Final = 4  # of a norm
 LEAST_FEATURES: Final = 2  # of one feature a norm leaves nothing
@@ -90,8 +92,11 @@ def starts_at_zero(parameter: str) -> bool:
 
 def check_prior(name: str, dimensions: int, prior_size: Shape) -> None:
     """Raise NetworkUnsuitableError for a prior of another size than the network's, or in a network without masks."""
-    if prior_size and (name != UNET or len(prior_size) != dimensions):
-        raise NetworkUnsuitableError(f"network '{name}' in {dimensions}-D has no prior of size {prior_size}; unet has")
+    if prior_size and (name not in WITH_PRIOR or len(prior_size) != dimensions):
+        have = " and ".join(WITH_PRIOR)
+        raise NetworkUnsuitableError(
+            f"network '{name}' in {dimensions}-D has no prior of size {prior_size}; {have} have"
+        )
 
 
 def check_network(name: str, *, dimensions: int, **others: int) -> None:
@@ -148,6 +153,15 @@ def _unet(request: _Request) -> Parameters:
     yield from request.convolution("head", width, request.classes, kernel=1)
 
 
+def _level_head(request: _Request) -> Parameters:
+    if request.prior_size:
+        yield PRIOR, (request.classes - 1, *request.prior_size)
+    for level, (inputs, outputs) in enumerate(request.levels[:2]):
+        yield from request.double(f"encoder.levels.{level}", inputs, outputs)
+    yield from _scale_and_shift("feature_norm", 3 * request.width)
+    yield from request.convolution("head", 3 * request.width, request.classes, kernel=1)
+
+
 def _residual(request: _Request) -> Parameters:
     yield from request.convolution("encoder.0", request.channels, request.width)
     inputs, place = request.width, 1
@@ -197,6 +211,7 @@ _NETWORKS: Final[dict[str, Callable[[_Request], Parameters]]] = {
     SMALL_CNN: _small_cnn,
     RESIDUAL: _residual,
     UNET: _unet,
+    LEVEL_HEAD: _level_head,
     AUTOENCODER: _autoencoder,
     ENCODER: _feature_head,
 }

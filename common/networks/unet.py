@@ -12,25 +12,26 @@ from common.networks.layers import convolution, halving, normalised_convolution
 
 
 class UNetEncoder(nn.Module):
-    """Three levels of two normalised convolutions, halved in between.
+    """Three levels, or fewer, of two normalised convolutions, halved in between.
 
     Shapes: (batch, channels, *size) -> features at size, size // 2, size // 4 with width, 2 width, 4 width channels.
     """
 
-    def __init__(self, dimensions: int, width: int, channels: int) -> None:
+    def __init__(self, dimensions: int, width: int, channels: int, *, levels: int = 3) -> None:
         super().__init__()
+        outputs = [width << level for level in range(levels)]
         self.levels = nn.ModuleList(
-            _double_convolution(dimensions, inputs, outputs)
-            for inputs, outputs in ((channels, width), (width, 2 * width), (2 * width, 4 * width))
+            _double_convolution(dimensions, before, after)
+            for before, after in zip([channels, *outputs], outputs, strict=False)
         )
         self.halving = halving(dimensions)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the features of the three levels, finest first."""
-        fine = self.levels[0](images)
-        middle = self.levels[1](self.halving(fine))
-        coarse = self.levels[2](self.halving(middle))
-        return fine, middle, coarse
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return the features of the levels, finest first."""
+        found = [self.levels[0](images)]
+        for level in self.levels[1:]:
+            found.append(level(self.halving(found[-1])))
+        return tuple(found)
 
 
 class Prior(nn.Module):

@@ -6,9 +6,10 @@ A plan that passes here can be trained; one that could only fail at the hospital
     classification   small_cnn, residual, encoder   supervised, teacher_student, fixmatch           cross-entropy
     multi_label      small_cnn, residual, encoder   supervised, teacher_student, fixmatch           binary cross-entropy
     segmentation     unet                           supervised, mean_teacher                        Dice + cross-entropy
-    segmentation     unet                           prior, trainable = prior (first phase)          masks
+    segmentation     unet, level_head               prior, trainable = prior (first phase)          masks
+    segmentation     level_head                     supervised, mean_teacher, trainable = head      Dice + cross-entropy
     any              autoencoder                    reconstruction (answers nothing: no scores)     squared error
-    any              small_cnn, encoder             standardise, trainable = feature_norm           feature moments
+    any              small_cnn, level_head, encoder standardise, trainable = feature_norm           feature moments
     classification   small_cnn, encoder             ridge, trainable = head                         second moments
     multi_label      small_cnn, encoder             ridge, trainable = head                         second moments
 
@@ -20,10 +21,10 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from common.networks.shapes import AUTOENCODER, ENCODER, RESIDUAL, SMALL_CNN, UNET
+from common.networks.shapes import AUTOENCODER, ENCODER, LEVEL_HEAD, RESIDUAL, SMALL_CNN, UNET, WITH_PRIOR
 from common.plan.aggregation import LEAST_GROUPS, LEAST_HOSPITALS_IN_GROUPS
 from common.plan.errors import PlanInvalidError
-from common.plan.phases import Method, Phase
+from common.plan.phases import Method, Phase, Trainable
 from common.plan.plan import StudyPlan
 from common.plan.privacy import NoisePlacement
 from common.plan.protocol import expected_patients
@@ -34,12 +35,13 @@ ANSWERS: Final[dict[str, frozenset[TaskKind]]] = {
     SMALL_CNN: frozenset({TaskKind.CLASSIFICATION, TaskKind.MULTI_LABEL}),
     RESIDUAL: frozenset({TaskKind.CLASSIFICATION, TaskKind.MULTI_LABEL}),
     UNET: frozenset({TaskKind.SEGMENTATION}),
+    LEVEL_HEAD: frozenset({TaskKind.SEGMENTATION}),
     AUTOENCODER: frozenset(),
     ENCODER: frozenset({TaskKind.CLASSIFICATION, TaskKind.MULTI_LABEL}),
 }
 WITH_FEATURES: Final = (SMALL_CNN, ENCODER)  # a feature norm, and a linear head on it
 # Methods whose network need not answer the task, and the networks that each takes.
-WITHOUT_ANSWER: Final = {Method.RECONSTRUCTION: (AUTOENCODER,), Method.STANDARDISE: WITH_FEATURES}
+WITHOUT_ANSWER: Final = {Method.RECONSTRUCTION: (AUTOENCODER,), Method.STANDARDISE: (*WITH_FEATURES, LEVEL_HEAD)}
 IMAGE_METHODS: Final = frozenset({Method.SUPERVISED, Method.TEACHER_STUDENT, Method.FIXMATCH, Method.RIDGE})
 METHODS: Final[dict[TaskKind, frozenset[Method]]] = {
     TaskKind.CLASSIFICATION: IMAGE_METHODS | WITHOUT_ANSWER.keys(),
@@ -170,8 +172,10 @@ def _method_fits(plan: StudyPlan, phase: Phase) -> Iterator[str]:
         yield f"method = {method} needs network.name = {' or '.join(WITHOUT_ANSWER[method])}, it is {network}"
     elif method is Method.RIDGE and network not in WITH_FEATURES:
         yield f"method = ridge needs network.name = {' or '.join(WITH_FEATURES)}, it is {network}"
-    elif method is Method.PRIOR and network != UNET:
-        yield f"method = prior needs network.name = {UNET}, it is {network}"
+    elif method is Method.PRIOR and network not in WITH_PRIOR:
+        yield f"method = prior needs network.name = {' or '.join(WITH_PRIOR)}, it is {network}"
+    elif network == LEVEL_HEAD and phase.trainable is Trainable.ALL:
+        yield f"trainable = all, but the encoder of network.name = {LEVEL_HEAD} stays as it was drawn; set head"
     elif method not in WITHOUT_ANSWER and network == AUTOENCODER:
         yield f"method = {method} needs a network that answers; {_choose(_networks_for(kind))}, it is {network}"
 

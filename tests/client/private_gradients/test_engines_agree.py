@@ -206,7 +206,7 @@ def test_batched_engines_agree_with_the_loop_for(name, rows):
         assert_equal(gradients(engine, network, patients, spread), expected)
 
 
-@pytest.mark.parametrize("name", ["small_cnn", "residual", "unet", "autoencoder"])
+@pytest.mark.parametrize("name", ["small_cnn", "residual", "unet", "level_head", "autoencoder"])
 @pytest.mark.parametrize("dimensions", [2, 3])
 def test_batched_engines_agree_with_the_loop_for_the_networks_of_the_project(name, dimensions):
     network = build_network(name, dimensions=dimensions, classes=3, width=4, zero_head=False).double()

@@ -20,7 +20,8 @@ SIZES = {2: (13, 16), 3: (9, 8, 12)}
 def test_every_network_keeps_its_stated_shapes_on_odd_sizes(name, dimensions):
     network = build_network(name, dimensions=dimensions, classes=3, width=8)
     images = torch.randn(2, 1, *SIZES[dimensions])
-    expected = {"unet": (2, 3, *SIZES[dimensions]), "autoencoder": (2, 1, *SIZES[dimensions])}.get(name, (2, 3))
+    masks, pictures = (2, 3, *SIZES[dimensions]), (2, 1, *SIZES[dimensions])
+    expected = {"unet": masks, "level_head": masks, "autoencoder": pictures}.get(name, (2, 3))
     assert network(images).shape == expected
 
 
