@@ -141,7 +141,7 @@ def _asked(facts: dict[str, Any]) -> list[tuple[str, str]]:
         if phase["method"] == Method.RIDGE:
             text += f"solved from {phase['numbers_of_a_sum']} noised numbers of one release (docs/privacy.md), "
         if phase["method"] == Method.PRIOR:
-            text += "where the outlines usually lie: one noised sum of masks, "
+            text += "where the outlines usually lie: one noised sum of label maps, "
         rows.append((f"phase {phase['name']}", text + f"{phase['bytes_per_round'] / 1e6:.1f} MB up in each"))
     least = f"{rules['minimum_survivors']} at least in every sum"
     if rules["groups"]:

@@ -50,7 +50,7 @@ def lesson_for(stratum: Stratum, settings: TrainingSettings, teacher: Teacher | 
     if settings.both_strata:
         return _lesson_of_all(learner, labelled=labelled)
     if settings.method is Method.PRIOR:
-        return Lesson(learner.masks, losses.chosen_voxels)
+        return Lesson(learner.whole_label_maps, losses.chosen_voxels)
     if settings.task is Task.SEGMENTATION:
         if labelled:
             return Lesson(learner.label_maps, losses.dice_and_cross_entropy)
@@ -104,7 +104,7 @@ class Learner:
             targets.append(moved.squeeze(1).round().long())
         return _rows(views, targets, _shares(patient.labelled))
 
-    def masks(self, patient: PatientScans, _: PatientRandomness) -> PatientRows:
+    def whole_label_maps(self, patient: PatientScans, _: PatientRandomness) -> PatientRows:
         """The scans with an expert's label map as they are; the others weigh nothing."""
         return _rows([patient.images], [patient.labels], _shares(patient.labelled))
 

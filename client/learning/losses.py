@@ -54,7 +54,7 @@ def dice_and_cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:
 def chosen_voxels(masks: Tensor, classes: Tensor) -> Tensor:
     """Sum of (scans, structures, *size) at the voxels of each structure: classes (scans, *size), ``UNKNOWN`` in none.
 
-    Its gradient is the scan's masks, one-hot (``client.learning.mean_mask``).
+    Its gradient is the scan's label map, one-hot (``client.learning.mean_label_map``).
     """
     numbers = torch.arange(1, masks.shape[1] + 1, device=masks.device).view(1, -1, *[1] * (classes.ndim - 1))
     return (masks * (classes.unsqueeze(1) == numbers)).flatten(1).sum(1)

@@ -26,7 +26,7 @@ from client.learning.end_of_memory import is_end_of_memory
 from client.learning.feature_moments import FeatureMoments
 from client.learning.lessons import Lesson, lesson_for
 from client.learning.made_up_patient import made_up_scans
-from client.learning.mean_mask import MeanMask
+from client.learning.mean_label_map import MeanLabelMap
 from client.learning.patients import ROW_AXES, Patients
 from client.learning.record_form import has_form
 from client.learning.round_randomness import KEY_BYTES, PatientRandomness, RoundRandomness
@@ -44,10 +44,10 @@ from common.faults import fault_without_text
 from common.networks.errors import NetworkUnsuitableError
 from common.networks.parameters import flatten, layout, load
 
-MOMENTS: Final[Mapping[Method, Callable[[nn.Module], FeatureMoments | SecondMoments | MeanMask]]] = {
+MOMENTS: Final[Mapping[Method, Callable[[nn.Module], FeatureMoments | SecondMoments | MeanLabelMap]]] = {
     Method.STANDARDISE: FeatureMoments,
     Method.RIDGE: SecondMoments,
-    Method.PRIOR: MeanMask,
+    Method.PRIOR: MeanLabelMap,
 }  # in the place of the network, where what a patient adds is no gradient of it
 # A head on features is trained one patient at a time, whatever the site chose: there is little to save in company, and
 # a matrix product of one row has other bits than one of several (decision 0040).

@@ -6,7 +6,7 @@ A plan that passes here can be trained; one that could only fail at the hospital
     classification   small_cnn, residual, encoder   supervised, teacher_student, fixmatch           cross-entropy
     multi_label      small_cnn, residual, encoder   supervised, teacher_student, fixmatch           binary cross-entropy
     segmentation     unet                           supervised, mean_teacher                        Dice + cross-entropy
-    segmentation     unet, level_head               prior, trainable = prior (first phase)          masks
+    segmentation     unet, level_head               prior, trainable = prior (first phase)          label maps
     segmentation     level_head                     supervised, mean_teacher, trainable = head      Dice + cross-entropy
     any              autoencoder                    reconstruction (answers nothing: no scores)     squared error
     any              small_cnn, level_head, encoder standardise, trainable = feature_norm           feature moments

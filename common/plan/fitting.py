@@ -120,7 +120,7 @@ def _shares(plan: StudyPlan, phase: Phase) -> tuple[float, float]:
     Products with labels lie below 1 / sqrt(F) of a patient's norm and second moments of standardised features near
     1 / F: twice and four times as much is allowed for, or what the intercept has. Otherwise: all.
     """
-    if phase.method is Method.PRIOR:  # a voxel of a mask is 0 or 1, whatever the norm of the whole
+    if phase.method is Method.PRIOR:  # a voxel of a label map is 0 or 1, whatever the norm of the whole
         return min(1.0, 1 / phase.clipping_norm), 1.0
     if phase.method is not Method.RIDGE or not _is_standardised(plan, phase):
         return 1.0, 1.0

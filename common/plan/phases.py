@@ -16,7 +16,7 @@ class Method(StrEnum):
 
     ``standardise``: patients of either stratum centre and scale the features; no label is read (docs/decisions/0010).
     ``ridge``: the head in one round, from the features' second moments of unlabelled patients and their products with
-    the labels of labelled ones (docs/decisions/0042). ``prior``: where structures usually lie, from one sum of masks
+    the labels of labelled ones (docs/decisions/0042). ``prior``: where structures usually lie, from a sum of label maps
     (docs/decisions/0044).
     """
 
@@ -54,7 +54,7 @@ class Phase(PlanPart):
     ``gate_balanced_accuracy``: unlabelled scans teach only while the teacher reaches it on the study's public images
     (0: no gate).
     ``teacher_decay``: 1 keeps the phase's first model as teacher, 0 takes the last released one. ``hidden_share``: of
-    the patches that reconstruction hides. ``prior_smoothing_px``: of the mean mask, a Gaussian's standard deviation.
+    the patches that reconstruction hides. ``prior_smoothing_px``: of the mean label map (standard deviation).
     """
 
     LATER_KEYS = ("prior_smoothing_px",)

@@ -76,7 +76,7 @@ def summary(finished: Finished, *, seconds: float) -> dict[str, Any]:
 
     ``epsilon`` is what the patients spent who spent most, ``epsilon_promised`` what the plan promises; None without
     privacy. ``bytes_out_per_site``: site -> bytes that left it, all kinds together. ``dice_atlas_only``: of the
-    hospitals' mean mask, which looks at no scan (``simulation.study.atlas``); the three of Dice: for a segmentation.
+    hospitals' mean label map, looking at no scan (``simulation.study.atlas``); those of Dice: for a segmentation.
     """
     facts, numbers = finished.facts, figures(finished.facts)
     spent = [value for name, value in numbers.items() if name.startswith("spent.")]

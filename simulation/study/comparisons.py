@@ -4,7 +4,7 @@ alone      one hospital, its own patients, the whole noise on its own sum: the s
 supervised all hospitals, labelled patients only
 no-noise   all hospitals, clipped as before, no noise
 pooled     all patients in one place, the noise once: what no law allows, as the ceiling
-atlas      the hospitals' mean mask, for a segmentation: no scan is looked at, so a model must be better
+atlas      the hospitals' mean label map, for a segmentation: no scan is looked at, so a model must be better
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -24,7 +24,7 @@ from common.plan.privacy import NoisePlacement
 from common.plan.reading import read_plan
 from common.plan.task import TaskKind
 from simulation.report.facts import Compared, Estimate, Role
-from simulation.study.atlas import mean_mask
+from simulation.study.atlas import mean_label_map
 from simulation.study.plain_training import RememberedPatients, UnitedPatients, train_in_the_clear
 from simulation.study.run_folder import RunFolder, read_json, write_json
 from simulation.study.scenario import Comparisons, Running
@@ -61,8 +61,8 @@ def tasks(plan: StudyPlan, wanted: Comparisons) -> list[Task]:
         note = "all patients in one place, the same rounds, the noise added once: the same privacy for each patient"
         found.append(Task("pooled", "All scans in one place", Role.CEILING, note))
     if plan.task.kind is TaskKind.SEGMENTATION:
-        note = "the mean of all hospitals' training masks, without noise; the scan is not looked at"
-        found.append(Task(ATLAS, "Mean mask, no scan looked at", Role.VARIANT, note))
+        note = "the mean of all hospitals' training label maps, without noise; the scan is not looked at"
+        found.append(Task(ATLAS, "Mean label map, no scan looked at", Role.VARIANT, note))
     return found
 
 
@@ -103,10 +103,10 @@ def train_one(path: Path, task: Task, patients_at_once: int) -> None:
 
 
 def _judge_atlas(folder: RunFolder, plan: StudyPlan, task: Task, patients: Mapping[str, Patients]) -> None:
-    atlas = mean_mask(patients, classes=len(plan.task.classes))
+    atlas = mean_label_map(patients, classes=len(plan.task.classes))
     if atlas is not None:
         tests = load_test_set(folder.test_set, plan)
-        score = tests.judge_masks(atlas.expand(len(tests.images), *atlas.shape))
+        score = tests.judge_label_maps(atlas.expand(len(tests.images), *atlas.shape))
         write_json(_file(folder, task), {"estimate": asdict(score.estimate)})
 
 

@@ -54,7 +54,7 @@ class PublicTestSet:
         """
         logits = self.predict(network)
         if self.kind is TaskKind.SEGMENTATION:
-            return self.judge_masks(logits.argmax(1))
+            return self.judge_label_maps(logits.argmax(1))
         scores, labels = torch.softmax(logits, 1).double().numpy(), self.labels.numpy()
         shares = self._shares(scores.argmax(1), labels)
         calibration = tuple(calibration_curve(scores.max(1), scores.argmax(1) == labels)) if curve else ()
@@ -73,8 +73,8 @@ class PublicTestSet:
         estimate = bootstrap_estimate(mean_auc, len(labels))
         return PublicScore("AUC", estimate, len(labels), shares, (), calibration)
 
-    def judge_masks(self, answered: Tensor) -> PublicScore:
-        """Return the mean Dice of masks (N, *size) int64, over all structures and of each, with bootstrap intervals.
+    def judge_label_maps(self, answered: Tensor) -> PublicScore:
+        """Return the mean Dice of label maps (N, *size) int64, of all structures and of each, with intervals.
 
         A structure that neither expert nor answer has in an image does not count there.
         """

@@ -1,4 +1,4 @@
-"""Log-odds of a mean mask, and the network that adds them to its logits."""
+"""Log-odds of a mean label map, and the network that adds them to its logits."""
 
 import numpy as np
 import pytest
@@ -14,9 +14,9 @@ SIZE = (6, 8)
 
 
 def means():
-    masks = np.zeros((2, *SIZE))
-    masks[0, 1:3, 1:4], masks[1, 3:5, 4:7] = 0.7, 0.2
-    return masks
+    label_maps = np.zeros((2, *SIZE))
+    label_maps[0, 1:3, 1:4], label_maps[1, 3:5, 4:7] = 0.7, 0.2
+    return label_maps
 
 
 def test_without_smoothing_they_are_the_log_of_shares_over_the_background():
@@ -27,9 +27,9 @@ def test_without_smoothing_they_are_the_log_of_shares_over_the_background():
 
 
 def test_smoothing_keeps_the_sum_inside_and_reaches_three_deviations():
-    masks = np.zeros((1, 21, 21))
-    masks[0, 10, 10] = 0.5
-    sharp, soft = (log_odds(masks.ravel(), size=(21, 21), smoothing_px=width).reshape(21, 21) for width in (0.0, 1.0))
+    shares = np.zeros((1, 21, 21))
+    shares[0, 10, 10] = 0.5
+    sharp, soft = (log_odds(shares.ravel(), size=(21, 21), smoothing_px=width).reshape(21, 21) for width in (0.0, 1.0))
     assert soft[10, 11] > sharp[10, 11]
     assert soft[10, 10] < sharp[10, 10]
     assert soft[10, 14] == sharp[10, 14]

@@ -23,7 +23,12 @@ from simulation.study.scenario import MOST_ATTEMPTS
 from simulation.study.scenario_reading import SHIPPED, find_scenario, parse_scenario, read_scenario
 
 DEMO = tomllib.loads((SHIPPED / "demo.toml").read_text())
-COUNTS_OF = {"hundred-sites": (2, 18), "hippocampus": (6, 6), "malicious-server": (6, 54)}
+COUNTS_OF = {
+    "hundred-sites": (2, 18),
+    "hippocampus": (14, 55),
+    "hippocampus-private": (69, 0),
+    "malicious-server": (6, 54),
+}
 IMAGES_OF = {"pneumoniamnist.npz": 5232, "hippocampus260.npz": 260, "brain128.npz": 2271}  # to deal out
 COUNTS = {f"hospital-{number}": (60, 540) for number in range(1, 5)}
 

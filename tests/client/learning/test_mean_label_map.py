@@ -1,4 +1,4 @@
-"""What a patient's masks add to the sum that becomes the prior."""
+"""What a patient's label maps add to the sum that becomes the prior."""
 
 import numpy as np
 import pytest
@@ -32,12 +32,12 @@ def training(patients, *, clipping_norm=100.0, prior=True):
     return PhaseTraining(network, patients, settings, input_shape=(1, *SIZE))
 
 
-def masks_of(scans, seed=1):
+def label_maps_of(scans, seed=1):
     return np.random.default_rng(seed).integers(0, 3, (scans, *SIZE))
 
 
 def test_the_sum_is_the_patients_masks_each_the_mean_of_its_labelled_scans():
-    labels = masks_of(4)
+    labels = label_maps_of(4)
     labels[3] = UNKNOWN
     owners = ["one", "two", "two", "two"]
     phase = training(
@@ -60,11 +60,11 @@ def test_a_patient_is_clipped_whatever_its_mask_and_unknown_voxels_add_nothing()
 
 def test_a_network_without_a_prior_is_refused():
     with pytest.raises(NetworkUnsuitableError, match=r"network\.prior = true"):
-        training(ArrayPatients(np.zeros((1, *SIZE), np.float32), masks_of(1), ["one"], dimensions=2), prior=False)
+        training(ArrayPatients(np.zeros((1, *SIZE), np.float32), label_maps_of(1), ["one"], dimensions=2), prior=False)
 
 
 def test_only_labelled_patients_take_part():
-    labels = np.concatenate([masks_of(1), np.full((1, *SIZE), UNKNOWN)])
+    labels = np.concatenate([label_maps_of(1), np.full((1, *SIZE), UNKNOWN)])
     patients = ArrayPatients(np.zeros((2, *SIZE), np.float32), labels, ["one", "two"], dimensions=2)
     assert patients.keys(Stratum.UNLABELLED) == ["two"]
     assert float(training(patients).begin_round(1).vector.sum()) == pytest.approx((labels[0] > 0).sum(), abs=1e-3)

@@ -1,7 +1,7 @@
-"""A patient's masks as a gradient, so that their sum goes through clip, noise and ledger like any other.
+"""A patient's label maps as a gradient, so that their sum goes through clip, noise and ledger like any other.
 
-    output of one scan = mask        (structures, *size), zero: the parameter itself, whatever the image
-    loss of one scan = sum over v of mask_k(v) [target(v) = k]        its gradient: the scan's masks, one-hot
+    output of one scan = marked      (structures, *size), zero: the parameter itself, whatever the image
+    loss of one scan = sum over v of marked_k(v) [target(v) = k]        its gradient: the scan's label maps, one-hot
 
 The parameter is never changed; the server turns the released mean into a prior (``common.networks.prior``). A patient's
 vector has the norm sqrt(voxels of its structures), the mean over its labelled scans no more than the largest of them.
@@ -15,7 +15,7 @@ from common.networks.parameters import Entry, Layout
 from common.networks.unet import Prior
 
 
-class MeanMask(nn.Module):
+class MeanLabelMap(nn.Module):
     """Forward maps images (batch, channels, *size) to (batch, structures, *size): the same zeros for each.
 
     Raises: NetworkUnsuitableError if the network has no prior.
@@ -27,13 +27,13 @@ class MeanMask(nn.Module):
         if not isinstance(prior, Prior):
             raise NetworkUnsuitableError(f"{type(network).__name__} has no prior; set network.prior = true")
         self.network = network
-        self.mask = nn.Parameter(torch.zeros_like(prior.odds))
+        self.marked = nn.Parameter(torch.zeros_like(prior.odds))
 
     @property
     def order(self) -> Layout:
         """The gradient's order: that of the network's prior."""
-        return Layout((Entry("mask", tuple(self.mask.shape), 0),))
+        return Layout((Entry("marked", tuple(self.marked.shape), 0),))
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the parameter for each image."""
-        return self.mask.unsqueeze(0).expand(len(images), *self.mask.shape)
+        return self.marked.unsqueeze(0).expand(len(images), *self.marked.shape)
