@@ -9,6 +9,7 @@ Example: **fedward-sim run** demo
 
 COMMANDS = {
     "run": ("simulation.commands.run:run", "Run a whole study on this machine, from scans to the report."),
+    "plan": ("simulation.commands.plan:plan", "Write the plan of a scenario for real hospitals."),
     "rehearse": ("simulation.commands.rehearse:rehearse", "Play a whole deployment here, with real processes and TLS."),
     "phantoms": ("simulation.commands.phantoms:phantoms", "Write hospitals of phantom scans with known lesions."),
     "import": ("simulation.commands.import_arrays:import_arrays", "Turn a public image set into hospitals."),
