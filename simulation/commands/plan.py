@@ -41,8 +41,8 @@ def plan(
     before = draft.with_name(f"{draft.name}.before")
     replace_atomically(before, draft.read_bytes(), MODE)
     head = (
-        f"# The plan of the scenario {file.stem}, written by `fedward-sim plan`. After a change of it or of the counts\n"
-        f"# write it again from {before.name}; then: fedward-server plan check {draft.name} --draft\n"
+        f"# The plan of the scenario {file.stem}, by `fedward-sim plan`. After a change of it or of counts write\n"
+        f"# it again from {before.name}; then: fedward-server plan check {draft.name} --draft\n"
     )
     replace_atomically(draft, (head + plan_toml(made)).encode(), MODE)
     if as_json:
