@@ -1,6 +1,7 @@
 """What ``fedward-site status`` says: from the agent where one runs, and from the site's files in any case."""
 
 import os
+import sqlite3
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -8,11 +9,13 @@ from typing import Any, Final
 
 from client.agent.control_client import ControlClient
 from client.agent.errors import AgentUnavailableError
+from client.consent.continuity.losses import losses
 from client.final_model.own_scores import read_own_scores, why_worse
 from client.installation.audit_log import standing_approvals
 from client.installation.config import read_site_config
 from client.installation.folder import SiteFolder
 from common.control import site_control_pb2 as api
+from common.errors import FedwardError
 from common.processes.failing import failing
 from common.processes.room import lack_of
 
@@ -30,7 +33,8 @@ class SiteStatus:
     of those that live. ``worse_models``: plan digest -> sentence, where its newest model does clearly worse on this
     site's own held-out patients than an earlier one; it stays on this machine. ``failing``: name -> why,
     of processes that keep ending. ``lacking``: why nothing can be written to the site folder; empty where it can.
-    ``left_s``: processor time that is left at most while engines are measured.
+    ``left_s``: processor time that is left at most while engines are measured. ``lost``: of files whose loss loosens a
+    promise, what is wrong (docs/lost-files.md): nothing is approved or trained before they are back.
     """
 
     site: str
@@ -52,6 +56,7 @@ class SiteStatus:
     version: str = ""
     worse_models: dict[str, str] = field(default_factory=dict)
     left_s: int = 0
+    lost: list[str] = field(default_factory=list)
 
     def document(self) -> dict[str, Any]:
         """Return the status as plain values."""
@@ -69,6 +74,7 @@ def site_status(folder: SiteFolder) -> SiteStatus:
         "processes": {name: number for name, number in _processes(folder.state).items() if name not in broken},
         "failing": broken,
         "lacking": lack_of(folder.path),
+        "lost": lost_files(folder),
     }
     try:
         with ControlClient(folder.control_socket) as control:
@@ -76,6 +82,14 @@ def site_status(folder: SiteFolder) -> SiteStatus:
     except AgentUnavailableError:
         now = SiteStatus(**known, agent=AWAY, studies=dict.fromkeys(sorted(standing_approvals(folder)), ""))
     return replace(now, worse_models=worse_models(folder, now.studies))
+
+
+def lost_files(folder: SiteFolder) -> list[str]:
+    """Return a sentence for each file that is lost, damaged or older than another shows; none while nobody can tell."""
+    try:
+        return [loss.text for loss in losses(folder)]
+    except (FedwardError, sqlite3.Error):  # a busy ledger, a key that others can read: `check` says it
+        return []
 
 
 def worse_models(folder: SiteFolder, plans: Iterable[str]) -> dict[str, str]:

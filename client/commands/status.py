@@ -42,6 +42,7 @@ def _show(now: SiteStatus) -> None:
             f"  approved: {name or 'plan'} {digest[:12]}…" + ("" if now.agent == RUNNING else " (not checked now)")
         )
     lines += [f"  WORSE MODEL, {digest[:12]}…: {sentence}" for digest, sentence in now.worse_models.items()]
+    lines += [f"  LOST: {text}; `fedward-site check` says what to do" for text in now.lost]
     lines += [f"  process {name} does not work: {why}; logs/{name}.log says more" for name, why in now.failing.items()]
     lines += [f"  process {name}: {pid}" for name, pid in now.processes.items()]
     output.print("\n".join(lines), markup=False)

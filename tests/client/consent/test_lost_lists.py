@@ -62,6 +62,14 @@ def on_the_list(folder: SiteFolder) -> frozenset[str]:
     return KeptOptOuts(folder.opted_out, read_secret_file(folder.secret)).load().patients
 
 
+def test_status_names_a_lost_file_and_an_orderly_site_has_none(east):
+    assert json.loads(command("status", "--json", "--site-folder", east.path))["lost"] == []
+    east.ledger.unlink()
+    said = json.loads(command("status", "--json", "--site-folder", east.path))["lost"]
+    assert said == [loss.text for loss in losses(east)] != []
+    assert f"LOST: {said[0]}" in command("status", "--site-folder", east.path).replace("\n", " ")
+
+
 def test_a_lost_list_of_opt_outs_stops_training_and_ingest_until_all_are_named_again(east):
     opted_out(east, ANNA, BEN)
     Site.open(east.path)
