@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from client.consent.confirmation import confirmed_sites
+from client.consent.encoder_size import check_encoder_size
 from client.consent.machine import require_memory
 from client.consent.policy import check_policy, read_policy
 from client.consent.strata import freeze_study
@@ -99,7 +100,9 @@ def check_for_site(folder: SiteFolder, plan_file: Path) -> ProposedPlan:
     bought = check_guarantee(plan, str(plan_file))
     layouts = phase_layouts(plan)
     check_fit(plan, layouts, str(plan_file))
-    check_policy(read_policy(folder.policy), plan, bought)
+    policy = read_policy(folder.policy)
+    check_policy(policy, plan, bought)
+    check_encoder_size(folder, policy, plan)
     confirmed = confirmed_sites(folder, roster, names[0])
     return ProposedPlan(plan, roster, names[0], bought, layouts, confirmed)
 

@@ -16,13 +16,15 @@ from client.dicom.cache import Cache
 from client.dicom.census import SMALL_CELL, take_census
 from client.dicom.errors import CacheInvalidError
 from client.dicom.settings import settings_for
+from client.features.site_encoder import site_encoder
 from client.installation.folder import SiteFolder
+from common.encoders.showing import card_rows, encoder_facts
 from common.plan.fitting import check_fit
 from common.plan.guarantee import epsilon_if_real
 from common.plan.machines import need_of
 from common.plan.phases import Method
 from common.plan.plan import StudyPlan
-from common.plan.summary import summarise
+from common.plan.summary import network_words, summarise
 from common.terminal import PRINTABLE
 from common.trust.identity import fingerprint, read_secret_file
 
@@ -40,15 +42,17 @@ def plan_facts(folder: SiteFolder, checked: ProposedPlan, *, source: str) -> dic
     """Return everything the page shows, as plain values (also the JSON form).
 
     ``source``: the plan's file, for errors. Raises: CacheInvalidError when no scans were read for such a plan,
-    LedgerInvalidError, PolicyInvalidError.
+    LedgerInvalidError, PolicyInvalidError, EncoderInvalidError when the plan's public encoder is not here.
     """
     plan = checked.plan
+    encoder = site_encoder(folder, plan)
     _require_fitting_cache(folder, checked)
     policy = read_policy(folder.policy)
     seen = forecast(folder, plan, ceiling=policy.epsilon_ceiling)
     others = {name: text for name, text in checked.roster.fingerprints().items() if name != checked.site_id}
     return {
         **summarise(plan, checked.guarantee, check_fit(plan, checked.shapes, source)),
+        "encoder": None if encoder is None else encoder_facts(encoder[1]),
         "site": checked.site_id,
         "coordinator": fingerprint(checked.roster.coordinator),
         "roster_digest": checked.roster.digest(),
@@ -118,8 +122,10 @@ def _require_fitting_cache(folder: SiteFolder, checked: ProposedPlan) -> None:
 
 
 def _sections(facts: dict[str, Any]) -> dict[str, list[tuple[str, str]]]:
+    card = {"The public encoder, by its card": card_rows(facts["encoder"])} if facts["encoder"] else {}
     return {
         "What is asked": _asked(facts),
+        **card,
         "What leaves this hospital": list(facts["leaves_a_site"].items()),
         "What it costs a patient": _costs(facts),
         "Who else takes part (`fedward-site confirm` each, after a call)": _others(facts),
@@ -133,7 +139,7 @@ def _asked(facts: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [
         ("task", f"{task['kind']}: {', '.join(task['classes'])}"),
         ("scans", f"{', '.join(task['modalities'])}, as {size} pixels{in_colour}"),
-        ("network", task["network"]),
+        ("network", network_words(facts)),
         ("patients here", f"{here}; they are fixed for this study when you approve"),
     ]
     for phase in facts["phases"]:

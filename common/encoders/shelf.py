@@ -77,7 +77,8 @@ class EncoderShelf:
         place = self.card_file(file)
         if not place.exists() or not self.file(file).exists():
             raise EncoderInvalidError(
-                f"the encoder {file} is not in {self.folder}: `encoder add`, or `encoder fetch`, brings it",
+                f"the plan's encoder is not in {self.folder}: `encoder fetch {card}` brings it where the coordinator "
+                f"offers it, `encoder add` where its file (SHA-256 {file}) was carried here",
                 EncoderFault.NOT_HERE,
             )
         found = read_card(place)

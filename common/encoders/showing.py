@@ -19,24 +19,26 @@ def encoder_facts(card: EncoderCard, checked: EncoderFacts | None = None) -> dic
     return facts
 
 
-def card_rows(card: EncoderCard) -> list[tuple[str, str]]:
-    """Return what staff should read of an encoder before they use it, in words."""
-    scale, offset = (", ".join(f"{value:g}" for value in part) for part in (card.mapping.scale, card.mapping.offset))
+def card_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return what staff should read of an encoder before they use it, in words, from ``encoder_facts``."""
+    scale, offset = (", ".join(f"{value:g}" for value in facts["mapping"][part]) for part in ("scale", "offset"))
+    gives = (f"{each['name']}: {each['kind']} of {_sides(each['shape'])}" for each in facts["outputs"])
     return [
-        ("name", f"{card.name}, {card.version}"),
-        ("source", card.source),
-        ("licence", card.licence),
-        ("trained on", card.training_data),
-        ("intended use", card.intended_use),
-        ("takes", f"{' x '.join(map(str, card.size_px))} pixels, {card.channels} channels"),
+        ("name", f"{facts['name']}, {facts['version']}"),
+        ("source", facts["source"]),
+        ("licence", facts["licence"]),
+        ("trained on", facts["training_data"]),
+        ("intended use", facts["intended_use"]),
+        ("takes", f"{_sides(facts['size_px'])} pixels, {facts['channels']} channels"),
         ("values", f"prepared value times {scale} plus {offset}"),
-        (
-            "gives",
-            "; ".join(f"{each.name}: {each.kind} of {' x '.join(map(str, each.shape))}" for each in card.outputs),
-        ),
-        ("file", f"{card.file}, {card.bytes / 1e6:.1f} MB"),
-        ("card", card.digest()),
+        ("gives", "; ".join(gives)),
+        ("file", f"{facts['file']}, {facts['bytes'] / 1e6:.1f} MB"),
+        ("card", facts["digest"]),
     ]
+
+
+def _sides(sizes: list[int]) -> str:
+    return " x ".join(map(str, sizes))
 
 
 def print_encoder(card: EncoderCard, checked: EncoderFacts | None = None) -> None:
@@ -44,7 +46,7 @@ def print_encoder(card: EncoderCard, checked: EncoderFacts | None = None) -> Non
     table = Table(show_header=False, box=None)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
-    rows = card_rows(card)
+    rows = card_rows(encoder_facts(card))
     if checked is not None:
         work = f"{checked.multiply_adds / 1e9:.2f} thousand million multiplications"
         rows.append(("one image", f"{checked.bytes_at_once / 1e6:.1f} MB beside the weights, {work}"))
@@ -67,7 +69,7 @@ def print_list(cards: list[EncoderCard]) -> None:
     """Print one line for each encoder."""
     table = Table("card", "name", "licence", "input", "MB", title="encoders", title_justify="left")
     for card in cards:
-        size = " x ".join(map(str, card.size_px))
+        size = _sides(list(card.size_px))
         cells = (
             card.digest()[:SHORT_DIGEST],
             f"{card.name}, {card.version}",

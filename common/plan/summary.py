@@ -44,6 +44,8 @@ def summarise(plan: StudyPlan, bought: Guarantee | None, fits: list[PhaseFit]) -
             "channels": plan.image.channels,
             "network": plan.network.name,
             "initialisation": plan.network.initialisation,
+            "hidden_units": plan.network.hidden_units,
+            "encoder": None if plan.network.encoder is None else plan.network.encoder.model_dump(mode="json"),
         },
         "privacy": {
             "unit": plan.privacy.unit,
@@ -68,6 +70,20 @@ def summarise(plan: StudyPlan, bought: Guarantee | None, fits: list[PhaseFit]) -
         "leaves_a_site": LEAVES_A_SITE,
         "warnings": warnings(plan, fits),
     }
+
+
+def network_words(facts: dict[str, Any]) -> str:
+    """Return what a plan trains, in words, from its facts (``summarise``)."""
+    encoder = facts["task"]["encoder"]
+    if encoder is None:
+        return str(facts["task"]["network"])
+    units = facts["task"]["hidden_units"]
+    head = f"a head with {units} hidden units" if units else "a linear head"
+    views = f"and {encoder['views']} weak views of it" if encoder["views"] else "alone"
+    return (
+        f"{head} on {encoder['features']} features ({', '.join(encoder['outputs'])}) of a public encoder, which stays "
+        f"as it is; of each scan {views}, computed once"
+    )
 
 
 def _range_warnings(plan: StudyPlan, phase: Phase) -> list[str]:

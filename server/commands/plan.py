@@ -7,9 +7,14 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from common.encoders.card import EncoderCard, read_card
+from common.encoders.shelf import EncoderShelf
+from common.encoders.showing import card_rows, encoder_facts
 from common.errors import FedwardError
 from common.files import write_new
 from common.plan.combinations import check_combinations
+from common.plan.encoder_fit import check_encoder_fits
+from common.plan.errors import PlanInvalidError
 from common.plan.figure_file import figures_in, own_folder
 from common.plan.fitting import check_fit, require_range
 from common.plan.guarantee import check_guarantee
@@ -24,6 +29,7 @@ from common.plan.summary import summarise
 from common.terminal import JsonOption, output, print_json
 from common.trust.identity import read_public_key, read_signing_key
 from common.trust.roster import read_roster
+from server.federation.folder import FederationFolder
 from server.study.plan_template import new_plan_text
 
 plan_app = typer.Typer(name="plan", help="Make, check and sign a study plan.", no_args_is_help=True)
@@ -38,14 +44,21 @@ def check(
     public_key: Annotated[
         Path | None, typer.Option(help="The coordinator's public key; the signature must be of this key.")
     ] = None,
+    card: Annotated[
+        Path | None, typer.Option("--card", help="Card of the plan's public encoder; default: the federation folder's.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check a plan and print what it asks, what it promises, and what leaves a site.
+
+    A plan on a public encoder is compared with the encoder's card: `--card`, or what `encoder add` took into the
+    federation folder, which is looked for here and above the plan.
 
     Example: `fedward-server plan check study.toml --public-key coordinator.pub`
     """
     plan = read_plan(file)
     summary = checked_summary(plan, str(file))
+    show_encoder(summary, plan, file, card)
     failure: FedwardError | None = None
     signature: PlanSignature | None = None
     try:
@@ -116,6 +129,35 @@ def checked_summary(plan: StudyPlan, source: str) -> dict[str, Any]:
         return summarise(plan, bought, fits)
 
 
+def show_encoder(summary: dict[str, Any], plan: StudyPlan, file: Path, card_file: Path | None) -> None:
+    """Compare the plan with the card of its encoder and add what the card says; or a warning that nobody has it.
+
+    Raises: PlanInvalidError where they differ, EncoderInvalidError for another card than the plan names.
+    """
+    named = plan.network.encoder
+    if named is None:
+        if card_file is not None:
+            raise PlanInvalidError(f"{file}: --card has a meaning only for a plan with [network.encoder]")
+        return
+    card = read_card(card_file) if card_file is not None else _card_near(file, card=named.card, digest=named.file)
+    if card is None:
+        summary["warnings"].append(
+            "the card of the plan's public encoder is not here, so nobody compared the plan with it: give --card, or "
+            "take the encoder in with `fedward-server encoder add`"
+        )
+        return
+    check_encoder_fits(plan, card, str(file))
+    summary["encoder"] = encoder_facts(card)
+
+
+def _card_near(file: Path, *, card: str, digest: str) -> EncoderCard | None:
+    for place in (Path(), *file.resolve().parents[:4]):
+        shelf = EncoderShelf(FederationFolder(place).encoders)
+        if shelf.card_file(digest).exists():
+            return shelf.named(card=card, file=digest)
+    return None
+
+
 def machine_line(found: dict[str, Any]) -> str:
     """Return what a plan needs on one of the stated machines, for a person."""
     if not found["fits"]:
@@ -133,6 +175,9 @@ def print_summary(summary: dict[str, Any]) -> None:
     table.add_column(overflow="fold")
     for name in ("task", "privacy", "secure_aggregation"):
         table.add_row(name.replace("_", " "), escape(_lines(summary[name])))
+    if summary.get("encoder"):
+        rows = "\n".join(f"{name}: {text}" for name, text in card_rows(summary["encoder"]))
+        table.add_row("public encoder", escape(rows))
     if summary["contact"]:
         table.add_row("contact", escape(summary["contact"]))
     table.add_row("evaluations", str(summary["evaluations"]))

@@ -8,7 +8,7 @@ from common.plan.reading import read_plan
 from common.plan.signing import signature_path
 from common.terminal import JsonOption, output, print_json
 from server.commands.federation_options import HERE, FolderOption, StudyArgument, federation_at, study_at
-from server.commands.plan import checked_summary, print_summary
+from server.commands.plan import checked_summary, print_summary, show_encoder
 from server.study.folder import StudyFolder, open_study
 from server.study.making import new_study, sign_study
 
@@ -61,7 +61,9 @@ def sign(
     """
     federation, _ = federation_at(folder)
     place = StudyFolder(federation.existing_study(study))
-    summary = checked_summary(read_plan(place.plan), str(place.plan))
+    plan = read_plan(place.plan)
+    summary = checked_summary(plan, str(place.plan))
+    show_encoder(summary, plan, place.plan, None)
     before = signature_path(place.plan).exists()
     signed = sign_study(federation, study)
     if as_json:

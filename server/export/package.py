@@ -222,7 +222,7 @@ def _size(network: dict[str, Any]) -> str:
 
 def _encoder_lines(encoder: EncoderFile | None) -> list[str]:
     """Return what the public encoder is, by its own card; nothing for a model without one."""
-    rows = [] if encoder is None else card_rows(encoder.card)
+    rows = [] if encoder is None else card_rows(encoder_facts(encoder.card))
     return ["## Public encoder, frozen", *(f"- {name}: {text}" for name, text in rows), ""] if rows else []
 
 
