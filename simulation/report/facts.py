@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from common.encoders.card import EncoderCard
 from common.plan.plan import StudyPlan
 
 
@@ -108,6 +109,7 @@ class RunFacts:
     """Everything a report says, before any arithmetic.
 
     ``compared`` holds the federation itself first. ``test_by_round``: (rounds applied, public test score).
+    ``encoder``: the card of the plan's public encoder.
     """
 
     plan: StudyPlan
@@ -120,3 +122,4 @@ class RunFacts:
     version: str
     is_simulation: bool = True
     test_by_round: tuple[tuple[int, PublicScore], ...] = ()
+    encoder: EncoderCard | None = None

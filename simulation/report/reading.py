@@ -1,6 +1,7 @@
 """From the files of a run to the facts of its report. The journal is only read; nothing here saw a site's update."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
@@ -8,6 +9,9 @@ import numpy as np
 
 from client.installation.folder import SiteFolder
 from client.installation.outbox import Outbox
+from common.encoders.card import EncoderCard
+from common.encoders.errors import EncoderInvalidError
+from common.encoders.shelf import EncoderShelf
 from common.plan.plan import StudyPlan
 from common.plan.schedule import is_closing, is_evaluated, version_before
 from common.privacy.metrics import UNITS_PER_PATIENT
@@ -82,7 +86,18 @@ def read_facts(
         is_finished=is_finished,
         version=fedward_version(),
         test_by_round=tuple(sorted((test_by_round or {}).items())),
+        encoder=_card(plan, site_folders),
     )
+
+
+def _card(plan: StudyPlan, sites: Mapping[str, SiteFolder]) -> EncoderCard | None:
+    """Return the card of the plan's public encoder, as the first site that has it here does; None without one."""
+    named = plan.network.encoder
+    if named is not None:
+        for site in sites.values():
+            with suppress(EncoderInvalidError):
+                return EncoderShelf(site.encoders).named(card=named.card, file=named.file)
+    return None
 
 
 def _attempt(row: AttemptRow, answers: Iterable[AnswerRow], refusals: Iterable[RefusalRow]) -> Attempt:

@@ -2,10 +2,10 @@
 
 from html import escape
 
-from common.plan.plan import StudyPlan
 from common.plan.privacy import NoisePlacement
 from common.plan.summary import MODELS
 from simulation.report.charts import Frame, Line, Point, attendance_chart, line_chart, reference_line
+from simulation.report.encoder_words import encoder_rows
 from simulation.report.facts import Attempt, Outcome, RunFacts
 from simulation.report.figures import Figures, curve_attempts
 from simulation.report.sections_observers import PLACEMENTS
@@ -49,7 +49,7 @@ def asked(facts: RunFacts, numbers: Figures) -> str:
         ("Question", escape(f"{task.kind.value.replace('_', ' ')}: {', '.join(task.classes)}")),
         ("Scans", f"{', '.join(m.value for m in task.modalities)}, {size} pixels{in_colour}"),
         ("Model", f"{escape(plan.network.name.replace('_', ' '))}, {_start(facts)}"),
-        *_encoder(plan),
+        *encoder_rows(facts),
         *((f"Phase {number}", _phase(facts, number - 1)) for number in range(1, len(plan.phases) + 1)),
         ("Rounds", f"{figure(numbers, 'plan.rounds', '{:.0f}')} planned"),
         ("Promise to each patient", _promise(numbers)),
@@ -58,15 +58,6 @@ def asked(facts: RunFacts, numbers: Figures) -> str:
         ("Plan", f"<code>{plan.digest()}</code>"),
     ]
     return section("asked", "What was asked", pairs(rows))
-
-
-def _encoder(plan: StudyPlan) -> list[tuple[str, str]]:
-    """Return what the public encoder gives and by which digest its card is found; nothing without one."""
-    named = plan.network.encoder
-    if named is None:
-        return []
-    words = f"frozen; a head on {named.features} features ({', '.join(named.outputs)}), of each scan computed once"
-    return [("Public encoder", f"{escape(words)}; card <code>{named.card}</code>")]
 
 
 def _start(facts: RunFacts) -> str:

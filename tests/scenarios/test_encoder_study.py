@@ -122,6 +122,7 @@ def test_a_study_on_features_of_an_encoder_learns_and_its_features_are_computed_
     plan = read_plan(RunFolder(out).study.plan)
     assert plan.network.encoder.views == 2
     assert count_features(site, plan).missing == 0
+    assert "trained on: none: nobody trained it" in (out / "report.html").read_text(encoding="utf-8")
     kept = {path: path.stat().st_mtime_ns for path in site.features.rglob("*.sealed")}
     again = run(folder / "encoder-study.toml", "--out", out, "--resume")
     assert json.loads(again.stdout)["auc"] == answer["auc"]
