@@ -9,12 +9,13 @@
 Both triangle and x t' then have a norm of at most 1, so each patient's clip does nothing and no learning rate is left
 to choose. l follows from public numbers alone:
 
-    l = width(S) / n_u  +  sqrt(length(R)^2 + n_l / 100) / n_l
+    l = width(S) / n_u  +  4 (length(R) / n_l)^2  +  1 / n_l
 
-width(S) = sqrt(2 F) s_u: the largest eigenvalue of a triangle that is noise alone (Wigner); length(R) = s_l sqrt(F):
-how long a column of R is that is noise alone; n_l / 100: for having drawn these labelled patients and no others, which
-is all that counts without noise. Evidence, on validation draws: docs/results.md. Source: Vu & Slavkovic 2009, Wang 2018
-(AdaSSP), here with S from patients without a label. Knows nothing of PyTorch: plans are read with it.
+width(S) = sqrt(2 F) s_u: the largest eigenvalue of a triangle that is noise alone (Wigner). length(R) = s_l sqrt(F): a
+column of R that is noise alone; squared, because a ridge takes away what is noise among variances. 1 / n_l: for having
+drawn these labelled patients and no others. The 4 was chosen on validation draws of two sets and held on a third
+(docs/results.md). Source: Vu & Slavkovic 2009, Wang 2018 (AdaSSP), here with S from patients without a label. Knows
+nothing of PyTorch: plans are read with it.
 """
 
 import math
@@ -26,7 +27,8 @@ from numpy.typing import NDArray
 
 INTERCEPT: Final = 0.125
 MOST_FEATURES: Final = 4096  # 8.4 M numbers of one triangle
-OF_DRAWING: Final = 0.01
+OF_NOISE: Final = 4.0
+OF_DRAWING: Final = 1.0
 MOST_EXPLAINED: Final = 0.9  # of the labels' variance, as far as logits believe it
 LEAST_SIGNAL: Final = 0.1  # of what R seems to explain: the rest may be its noise
 KEPT_BITS: Final = 18  # of the largest weight: what lies below differs from one processor's eigenvectors to another's
@@ -90,7 +92,7 @@ def ridge_head(moments: Moments, *, classes: int, several: bool) -> tuple[NDArra
 def _ridge(moments: Moments, rows: int, *, labelled: float, noise: float) -> float:
     """Return l, from public numbers alone."""
     width = math.sqrt(2 * rows) * moments.triangle_noise / max(1.0, moments.unlabelled)
-    return width + math.sqrt(rows * noise**2 + OF_DRAWING / labelled)
+    return width + OF_NOISE * rows * noise**2 + OF_DRAWING / labelled
 
 
 def _logits_per_score(signal: float, spread: float, classes: int, *, several: bool) -> float:

@@ -6,6 +6,7 @@ from typing import Any
 
 from common.plan.fitting import SUMS_OF_MOMENTS, PhaseFit, derived_range, largest_sum, says_range
 from common.plan.guarantee import Guarantee, evaluations, noise_to_signal, seen_by
+from common.plan.head_steps import steps_for
 from common.plan.machines import stated_machines
 from common.plan.phases import Phase
 from common.plan.plan import StudyPlan
@@ -13,6 +14,7 @@ from common.plan.privacy import NoisePlacement
 from common.plan.selection import MOST_STANDARD_ERROR, expected_standard_error
 
 NOISE_WARNING_LEVEL = 1.0
+FAR_FROM_RULE = 2.5  # times more or fewer rounds than the rule: within, no draw tells them apart
 
 MODELS = {
     "last_average": "the average of the last rounds' models",
@@ -98,6 +100,20 @@ def _range_warnings(plan: StudyPlan, phase: Phase) -> list[str]:
     return [warning]
 
 
+def _step_warnings(plan: StudyPlan, phase: Phase) -> list[str]:
+    """Return what the number of rounds of a private head costs, where the rule of public numbers says otherwise."""
+    worth = steps_for(plan, phase)
+    if worth is None or worth / FAR_FROM_RULE <= phase.rounds <= worth * FAR_FROM_RULE:
+        return []
+    labelled = sum(site.labelled_patients for site in plan.sites)
+    warning = (
+        f"phase {phase.name}: {phase.rounds} rounds, but a head from {labelled} labelled patients at epsilon "
+        f"{plan.privacy.epsilon:g} is worth about {worth}: each round more costs noise (docs/results.md); set rounds, "
+        "or method = ridge, which needs one"
+    )
+    return [warning]
+
+
 def _observers(plan: StudyPlan) -> dict[str, float | None] | None:
     """Epsilon towards each observer; None where an observer can subtract nearly all noise (no finite epsilon)."""
     seen = seen_by(plan)
@@ -159,6 +175,7 @@ def warnings(plan: StudyPlan, fits: list[PhaseFit]) -> list[str]:
         )
     for phase, fit in zip(plan.phases, fits, strict=True):
         found += _range_warnings(plan, phase)
+        found += _step_warnings(plan, phase)
         ratio = noise_to_signal(plan, phase, fit.num_parameters)
         if ratio > NOISE_WARNING_LEVEL:
             found.append(

@@ -11,7 +11,8 @@ from common.plan.encoder_fit import check_encoder_fits
 from common.plan.errors import PlanWeakPrivacyError
 from common.plan.fitting import check_fit, derived_norm, derived_range, says_range
 from common.plan.guarantee import check_guarantee, labelled_events, unlabelled_events
-from common.plan.phases import Method
+from common.plan.head_steps import steps_for
+from common.plan.phases import Method, Phase
 from common.plan.plan import FORMAT, StudyPlan
 from common.plan.privacy import NoisePlacement
 from common.plan.reading import parse_plan
@@ -22,7 +23,7 @@ from common.plan.shape import phase_layouts
 from common.plan.task import SEEDED
 from common.privacy.accounting import COARSE_INTERVAL, LEAST_NOISE_MULTIPLIER, SampledGaussian, epsilon
 from simulation.errors import ScenarioInvalidError
-from simulation.study.scenario import MOST_ATTEMPTS, NOT_SET, Scenario
+from simulation.study.scenario import MOST_ATTEMPTS, NOT_SET, DraftPhase, Scenario
 
 SPARE_ATTEMPTS = 1.1
 SPARE_MORE = 2
@@ -52,7 +53,7 @@ def build_plan(
         "roster_digest": roster_digest,
         "order_key": order_key,
     }
-    draft = parse_plan(document, SOURCE)
+    draft = _with_rounds(scenario, parse_plan(document, SOURCE))
     check_combinations(draft, SOURCE)
     if card is not None:
         check_encoder_fits(draft, card, SOURCE)
@@ -137,6 +138,29 @@ def _initialisation(scenario: Scenario) -> str:
         f"with {channels} channels; shipped (1 channel): "
         f'{shipped}; or set initialisation = "seeded"'
     )
+
+
+def _with_rounds(scenario: Scenario, plan: StudyPlan) -> StudyPlan:
+    """Fill in the rounds of phases whose draft has none: of a private head by the rule of public numbers, ridge 1."""
+    phases = []
+    for phase, draft in zip(plan.phases, scenario.study.phases, strict=True):
+        given = "rounds" in draft.model_fields_set
+        phases.append(phase if given else _with_derived_rounds(plan, phase, draft))
+    return plan.model_copy(update={"phases": tuple(phases)})
+
+
+def _with_derived_rounds(plan: StudyPlan, phase: Phase, draft: DraftPhase) -> Phase:
+    where = f"{SOURCE}: phase {phase.name} has no rounds"
+    rounds = 1 if phase.method is Method.RIDGE else steps_for(plan, phase)
+    if rounds is None:
+        raise ScenarioInvalidError(
+            f"{where}; they follow from public numbers only for method = ridge, and for a private supervised head on "
+            "normed features: set rounds"
+        )
+    if draft.maximum_attempts < MOST_ATTEMPTS:
+        raise ScenarioInvalidError(f"{where}, but maximum_attempts = {draft.maximum_attempts}: set both, or neither")
+    attempts = rounds + max(1, round(rounds * (SPARE_ATTEMPTS - 1)))
+    return phase.model_copy(update={"rounds": rounds, "maximum_attempts": attempts})
 
 
 def _with_layouts(plan: StudyPlan) -> StudyPlan:

@@ -139,7 +139,11 @@ class DraftPhase(Phase):
 
     ``noise_multiplier`` left out: computed, so that all phases together cost the promised epsilon; ``noise_ratio`` is
     this phase's noise relative to the others'. ``maximum_attempts`` left out: a tenth more than ``rounds``, plus two.
+    ``rounds`` left out: as many as a private head is worth (``common.plan.head_steps``), with one attempt to spare for
+    the closing round; one for ridge.
     """
+
+    rounds: Annotated[int, Field(ge=1, le=100_000)] = 1
 
     layout_hash: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] = NOT_SET
     noise_multiplier: Annotated[float, Field(ge=0, le=10_000)] = 1.0

@@ -45,8 +45,7 @@ def test_lengths_are_those_of_one_triangle_and_the_products():
 def test_without_noise_the_head_is_ridge_regression_times_one_factor(several):
     _, x, centred, moments = made_up(several=several)
     weight, bias = ridge_head(moments, classes=CLASSES, several=several)
-    penalty = len(x) * np.sqrt(OF_DRAWING / len(x))
-    expected = np.linalg.solve(x.T @ x + penalty * np.eye(FEATURES + 1), x.T @ centred)
+    expected = np.linalg.solve(x.T @ x + OF_DRAWING * np.eye(FEATURES + 1), x.T @ centred)
     found = np.concatenate([weight.T, bias[None] / INTERCEPT])
     factor = (found * expected).sum() / (expected**2).sum()
     assert factor > 1

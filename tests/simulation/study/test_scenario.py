@@ -10,6 +10,7 @@ from common.encoders.card import read_card
 from common.errors import FileUnreadableError, NotTomlError
 from common.plan.fitting import check_fit, derived_range
 from common.plan.guarantee import guarantee
+from common.plan.head_steps import steps_for
 from common.plan.phases import Method
 from common.plan.privacy import NoisePlacement
 from common.plan.reading import parse_plan
@@ -133,6 +134,36 @@ def test_noise_that_a_phase_names_is_kept_and_attempts_are_filled_in():
     assert plan.phases[1].noise_multiplier == 5.0
     assert plan.phases[1].maximum_attempts == 46  # a tenth more than 40, and two
     assert parse_scenario(DEMO, "demo").study.phases[1].maximum_attempts == MOST_ATTEMPTS
+
+
+def without_rounds(**phase):
+    document = copy.deepcopy(DEMO)
+    head = document["study"]["phases"][1]
+    document["study"]["phases"][1] = {key: value for key, value in head.items() if key != "rounds"} | phase
+    return parse_scenario(document, "demo")
+
+
+def planned(scenario):
+    return build_plan(scenario, COUNTS, roster_digest="0" * 64, order_key="A" * 43 + "=")
+
+
+def test_rounds_that_a_phase_does_not_name_follow_from_public_numbers():
+    plan = planned(without_rounds())
+    assert plan.phases[1].rounds == steps_for(plan, plan.phases[1]) == 40
+    assert plan.phases[1].maximum_attempts == 44
+    document = copy.deepcopy(DEMO)
+    document["study"]["privacy"]["epsilon"] = document["study"]["evaluation"]["epsilon"] = 0.5
+    del document["study"]["phases"][1]["rounds"]
+    tight = planned(parse_scenario(document, "demo"))
+    assert tight.phases[1].rounds < 10
+    assert tight.phases[1].maximum_attempts == tight.phases[1].rounds + 1
+
+
+def test_rounds_without_a_rule_are_asked_for():
+    with pytest.raises(ScenarioInvalidError, match=r"phase head has no rounds; they follow .* set rounds"):
+        planned(without_rounds(trainable="all"))
+    with pytest.raises(ScenarioInvalidError, match="no rounds, but maximum_attempts = 9: set both, or neither"):
+        planned(without_rounds(maximum_attempts=9))
 
 
 def test_a_hundred_sites_get_thresholds_that_fit_them():
