@@ -14,7 +14,6 @@ from rich.progress import track
 from rich.table import Table
 
 from client.commands.ingest import watching
-from client.dicom.cache import Cache
 from client.dicom.census import SMALL_CELL
 from client.dicom.errors import NothingUsableError
 from client.final_model.predicting import RESEARCH_ONLY, Predictions, predict
@@ -23,10 +22,10 @@ from client.final_model.scoring import ClassScore, Interval, Score, score
 from client.installation.config import read_site_config
 from client.installation.folder import SiteFolder
 from client.learning.cached_patients import CachedPatients
+from client.trainer.remote_encoder import remote_features
 from common.errors import FileUnreadableError, OutputExistsError
 from common.files import write_new
 from common.terminal import JsonOption, errors, output, print_json
-from common.trust.identity import read_secret_file
 
 SiteFolderOption = Annotated[Path, typer.Option("--site-folder", help="Folder of this site's installation.")]
 ModelOption = Annotated[str, typer.Option("--model", help="First digits of a model's digest; default: the newest.")]
@@ -102,10 +101,15 @@ def predict_scans(
         raise OutputExistsError(f"{target}: exists already and was left alone; choose another name")
     opened = open_model(folder, model)
     device, quiet = _device(folder), not errors.is_terminal or as_json
-    with watching(hidden=quiet) as reading, _studies(hidden=quiet) as predicting:
+    with (
+        watching(hidden=quiet) as reading,
+        _studies(hidden=quiet) as predicting,
+        remote_features(folder, opened.plan) as features,
+    ):
         found = predict(
             opened.network.to(device), opened.plan, scans,
             workers=workers, device=device, temporary=folder.path, reading=reading, predicting=predicting,
+            features=features,
         )  # fmt: skip
     write_new(target, found.to_csv().encode(), 0o600)
     _report_predictions(found, opened, target, as_json=as_json)
@@ -124,8 +128,7 @@ def _studies(*, hidden: bool) -> Iterator[Callable[[int, int], None] | None]:
 
 
 def _patients(folder: SiteFolder, model: FinalModel) -> CachedPatients:
-    cache = Cache.open(folder.cache, read_secret_file(folder.secret)).frozen(model.plan.digest())
-    return CachedPatients(cache, model.plan)
+    return CachedPatients.of_site(folder, model.plan)
 
 
 def _device(folder: SiteFolder) -> torch.device:

@@ -7,6 +7,7 @@ the folder lists them (names in order of their bytes, folder by folder), from 1.
 
 import csv
 import io
+import math
 import secrets
 import shutil
 import tempfile
@@ -77,6 +78,10 @@ class Predictions:
         return out.getvalue()
 
 
+def _as_they_are(images: Tensor) -> Tensor:
+    return images
+
+
 def predict(
     network: nn.Module,
     plan: StudyPlan,
@@ -87,11 +92,13 @@ def predict(
     temporary: Path | None = None,
     reading: Callable[[Progress], None] | None = None,
     predicting: Callable[[int, int], None] | None = None,
+    features: Callable[[Tensor], Tensor] = _as_they_are,
 ) -> Predictions:
     """Read a folder of scans and return what ``network`` (of ``plan``) says about them; the folder is only read.
 
     ``temporary``: folder for the short-lived cache. ``reading``, ``predicting``: told about progress (studies done, in
-    all). Raises: FileUnreadableError (no such folder), WorkerStartError, CacheInvalidError.
+    all). ``features``: from images to what the network takes of them, fewer where of some it takes nothing.
+    Raises: FileUnreadableError (no such folder), WorkerStartError, CacheInvalidError.
     """
     if not scans.is_dir():
         raise FileUnreadableError(f"{scans}: not a folder; give the folder that holds the new scans")
@@ -106,7 +113,7 @@ def predict(
         result = Predictions(plan, refused=refused)
         for done, records in enumerate(studies, start=1):
             files = tuple(sorted(set(_files(records, origin))))
-            figures = _figures(network, plan, cache, records, device=device or torch.device("cpu"))
+            figures = _figures(network, plan, cache, records, device=device or torch.device("cpu"), features=features)
             result.rows.append(StudyRow(files, len(records), _answer(figures, plan), figures))
             if predicting:
                 predicting(done, len(studies))
@@ -172,25 +179,36 @@ def _images(cache: Cache, plan: StudyPlan, records: Sequence[RecordInfo]) -> Ten
 
 
 def _figures(
-    network: nn.Module, plan: StudyPlan, cache: Cache, records: Sequence[RecordInfo], *, device: torch.device
+    network: nn.Module,
+    plan: StudyPlan,
+    cache: Cache,
+    records: Sequence[RecordInfo],
+    *,
+    device: torch.device,
+    features: Callable[[Tensor], Tensor],
 ) -> tuple[float, ...]:
     """Return a study's figures; of however many images, a few are in memory at a time."""
     kind, classes = plan.task.kind, len(plan.task.classes)
-    totals = torch.zeros(classes, dtype=torch.float64)
+    totals, seen = torch.zeros(classes, dtype=torch.float64), 0
     for start in range(0, len(records), SCANS_AT_ONCE):
-        images = _images(cache, plan, records[start : start + SCANS_AT_ONCE])
+        images = features(_images(cache, plan, records[start : start + SCANS_AT_ONCE]))
+        if len(images) == 0:
+            continue
+        seen += len(images)
         probabilities = predicted(network, images, kind, device)
         if kind is TaskKind.SEGMENTATION:
             totals += torch.bincount(probabilities.argmax(1).flatten(), minlength=classes)
         else:
             totals += probabilities.double().sum(0)
     if kind is not TaskKind.SEGMENTATION:
-        return tuple((totals / len(records)).tolist())
+        return tuple((totals / seen).tolist())  # of no image a figure that is none
     return tuple(float(count) * _voxel_ml(plan) for count in totals[1:])
 
 
 def _answer(figures: Sequence[float], plan: StudyPlan) -> str:
     classes, kind = plan.task.classes, plan.task.kind
+    if not all(map(math.isfinite, figures)):
+        return ""
     if kind is TaskKind.CLASSIFICATION:
         return classes[max(range(len(figures)), key=figures.__getitem__)]
     least = 0.5 if kind is TaskKind.MULTI_LABEL else 0.0

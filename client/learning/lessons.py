@@ -184,7 +184,7 @@ class Learner:
     def _view(self, patient: PatientScans, randomness: PatientRandomness, purpose: str, limits: ViewRange) -> Tensor:
         """Return one view of each scan; of features one of the rows that were made of weak views beforehand."""
         if patient.are_features:
-            return chosen_rows(patient.images, randomness.generator(purpose))
+            return chosen_rows(patient.images, lambda: randomness.generator(purpose))
         return view(patient.images, self._draws(patient, randomness, purpose), limits)
 
     def _all_draws(self, patient: PatientScans, randomness: PatientRandomness) -> list[ViewDraws]:

@@ -7,7 +7,7 @@ other bits for one matrix than for several.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -93,15 +93,16 @@ def view(images: Tensor, draws: ViewDraws, limits: ViewRange) -> Tensor:
     return apply_intensity(apply_geometry(images, draws, limits), draws, limits)
 
 
-def chosen_rows(features: Tensor, generator: torch.Generator) -> Tensor:
+def chosen_rows(features: Tensor, generator: Callable[[], torch.Generator]) -> Tensor:
     """Return one row of each scan: (scans, rows, features) -> (scans, features), the same bits as kept.
 
-    Rows: the unchanged scan, then its weak views, of which one is drawn for each scan; without views the unchanged one.
+    Rows: the unchanged scan, then its weak views, of which one is drawn for each scan; without views the unchanged one,
+    and no ``generator`` is made.
     """
     scans, rows = features.shape[:2]
     if rows == 1:
         return features[:, 0]
-    drawn = torch.randint(1, rows, (scans,), generator=generator)
+    drawn = torch.randint(1, rows, (scans,), generator=generator())
     return features[torch.arange(scans), drawn.to(features.device)]
 
 

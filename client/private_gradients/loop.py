@@ -1,12 +1,16 @@
 """The reference engine: one plain backward pass for each patient."""
 
+from collections.abc import Sequence
 from functools import partial
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 
 from client.private_gradients.problem import Problem
 from client.private_gradients.stacks import PatientRows, PatientStack
+
+SMALL: Final = 1 << 16  # numbers of one gradient
 
 
 def loop_gradients(problem: Problem, stack: PatientStack) -> Tensor:
@@ -25,8 +29,12 @@ def loop_gradients(problem: Problem, stack: PatientStack) -> Tensor:
 def _write_gradient(problem: Problem, rows: PatientRows, row: Tensor) -> None:
     """Write one patient's gradient to ``row`` (num_parameters,); what the loss does not reach becomes zero.
 
-    Each parameter's gradient moves to its place as soon as the backward pass has it: no second copy of them all.
+    Each parameter's gradient moves to its place as soon as the backward pass has it: no second copy of them all. Small
+    ones are copied at the end, which takes half the time.
     """
+    if len(row) <= SMALL:
+        _write_small(problem, rows, row)
+        return
     hooks, unreached = [], {}
     for parameter, entry in zip(problem.parameters, problem.order.entries, strict=True):
         place = row[entry.offset : entry.offset + entry.size].view(entry.shape)
@@ -41,6 +49,14 @@ def _write_gradient(problem: Problem, rows: PatientRows, row: Tensor) -> None:
             hook.remove()
     for place in unreached.values():
         place.zero_()
+
+
+def _write_small(problem: Problem, rows: PatientRows, row: Tensor) -> None:
+    parameters = problem.parameters
+    found: Sequence[Tensor | None] = torch.autograd.grad(problem.loss(rows), parameters, allow_unused=True)
+    for entry, parameter, gradient in zip(problem.order.entries, parameters, found, strict=True):
+        place = row[entry.offset : entry.offset + entry.size]
+        place.copy_(torch.zeros_like(parameter).view(-1) if gradient is None else gradient.reshape(-1))
 
 
 def _move(places: dict[int, Tensor], parameter: nn.Parameter | Tensor) -> None:

@@ -21,6 +21,7 @@ from client.trainer import feature_computing
 from client.trainer.feature_computing import compute_features
 from client.trainer.feature_work import FeatureWork, preparation_randomness, views_of
 from client.trainer.local_work import local_work
+from client.trainer.remote_encoder import remote_features
 from client.trainer.study_training import StudyTraining
 from common.encoders.errors import EncoderInvalidError
 from common.plan.reading import read_plan
@@ -156,3 +157,19 @@ def test_an_order_that_comes_before_the_features_is_refused_and_costs_nothing(ho
     with pytest.raises(FeaturesMissingError, match="not computed yet"):
         local_work(hospital, study, Speed())
     assert hospital.ledger.read_bytes() == before
+
+
+def test_new_scans_get_the_encoders_features_from_a_fenced_process_which_keeps_nothing(hospital, plan, large_encoder):
+    images = torch.rand(3, 1, 32, 32, generator=torch.Generator().manual_seed(1))
+    with remote_features(hospital, plan) as features:
+        found = features(images)
+        assert torch.equal(features(images[1:2]), found[1:2])
+    expected = Encoder(large_encoder.file, large_encoder.card).features(images.numpy(), ["levels"])
+    assert np.array_equal(found.numpy(), expected)
+    assert not list(hospital.features.rglob("*.sealed"))
+
+
+def test_without_the_encoder_new_scans_are_refused_with_a_sentence(hospital, plan):
+    hospital.encoder(plan.network.encoder.file).unlink()
+    with pytest.raises(EncoderInvalidError, match="encoder add"), remote_features(hospital, plan):
+        pass
