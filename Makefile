@@ -8,7 +8,8 @@ STAMP := $(VENV)/.installed
 TORCH_INDEX ?=
 WHEELHOUSE ?=
 PIP_SOURCE := $(if $(WHEELHOUSE),--no-index --find-links $(WHEELHOUSE),$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX),))
-WORKERS ?= 2
+# Tests wait for processes and sockets half of the time: three of them keep two cores busy.
+WORKERS ?= 3
 ADVISORIES ?=
 # A site without internet gets what runs; a developer also what checks and tests.
 WHAT := $(if $(WHEELHOUSE),fedward,--group dev -e .)
@@ -36,7 +37,7 @@ demo: $(STAMP) ## hospitals train together, with a report (DATA=pneumoniamnist.n
 	@$(BIN)/fedward-sim run $(if $(DATA),pneumonia-4-hospitals --data $(DATA),demo) --out runs/demo-$$(date +%Y%m%d-%H%M%S)
 
 test: $(STAMP) ## run the tests (the slow ones: make test-slow)
-	@echo "fedward: running the tests on $(WORKERS) cores"
+	@echo "fedward: running the tests in $(WORKERS) processes"
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 test-slow: $(STAMP) ## run the slow tests
