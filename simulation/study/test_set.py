@@ -3,6 +3,7 @@
 They lie outside the protocol: no hospital holds them, nothing is spent on them, and no study could choose by them.
 """
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,7 +23,9 @@ from simulation.study.run_folder import features_of
 from simulation.study.test_preparation import Preparation
 
 IMAGES_AT_ONCE = 64
-VOLUMES_AT_ONCE = 4
+VOXELS_AT_ONCE = (
+    1 << 19
+)  # of images that go through the network together: layers of a U-Net or a residual network are wide
 
 Values = NDArray[np.float64]
 
@@ -44,7 +47,7 @@ class PublicTestSet:
     def predict(self, network: nn.Module) -> Tensor:
         """Return the network's logits, a few images at a time: (N, classes, ...)."""
         with torch.no_grad():
-            at_once = VOLUMES_AT_ONCE if self.images.ndim > 4 else IMAGES_AT_ONCE
+            at_once = max(1, min(IMAGES_AT_ONCE, VOXELS_AT_ONCE // math.prod(self.images.shape[2:])))
             return torch.cat([network(part) for part in torch.split(self.images, at_once)])
 
     def judge(self, network: nn.Module, *, curve: bool = False) -> PublicScore:
