@@ -32,6 +32,8 @@ from client.private_gradients.way import Way
 from common.networks.errors import NetworkUnsuitableError
 
 REPETITIONS: Final = 3
+VALUES_COMPARED: Final = 1 << 16  # of gradients of each patient, at least, before two sizes of part count as the same
+MOST_EXAMPLES: Final = 8
 TIMINGS: Final = 3
 WORTHWHILE: Final = 0.97  # larger parts must save this much, or noise in the timing would decide
 # Where one patient has other bits than two, a part holds two at least, and one who comes alone costs two. At this
@@ -181,9 +183,17 @@ class _Trial:
 
     def _same(self, one: Way, other: Way, patients: int, *, exact: bool = True) -> bool:
         """Say whether both sizes of part give the same gradients of ``patients``, to the bit or nearly."""
-        example = public_example(self._stack, patients=patients)
-        found, expected = (self._run(replace(way, smaller=()), example)[0] for way in (one, other))
-        return _movement(found, expected) <= (0.0 if exact else NEIGHBOUR_TOLERANCE)
+        for seed in range(self._examples):
+            example = public_example(self._stack, patients=patients, seed=seed)
+            found, expected = (self._run(replace(way, smaller=()), example)[0] for way in (one, other))
+            if _movement(found, expected) > (0.0 if exact else NEIGHBOUR_TOLERANCE):
+                return False
+        return True
+
+    @property
+    def _examples(self) -> int:
+        """How many examples must agree: of few values two sizes of part may have the same bits once by chance."""
+        return max(1, min(MOST_EXAMPLES, VALUES_COMPARED // self._problem.order.num_parameters))
 
     def _example(self, patients: int) -> tuple[PatientStack, Tensor] | None:
         """Return random data and the reference's gradients of them; None once there is no time for either."""
