@@ -13,6 +13,7 @@ from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console, ConsoleOptions, RenderableType
+from rich.markup import escape
 from rich.segment import Segment
 
 from common.commands import Commands, lazy_group
@@ -111,7 +112,7 @@ def fail(sentence: str, exit_code: int) -> NoReturn:
     """Print one sentence to standard error and exit; with ``--debug`` the traceback goes before it."""
     if "--debug" in sys.argv:
         traceback.print_exc()
-    errors.print(f"[bold red]error[/]: {sentence.translate(PRINTABLE)}", markup=True)
+    errors.print(f"[bold red]error[/]: {printable(sentence)}", markup=True)
     sys.exit(int(exit_code))
 
 
@@ -127,7 +128,18 @@ class _Printable(dict[int, str | int]):
 # terminal (they hide text, or show it in another order), no line ends where the reader does not see it, no markup is
 # read. Emoji codes are none to our consoles.
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-PRINTABLE = _Printable({ord("["): r"\["})
+_SEEN = _Printable()
+
+
+def printable(text: str) -> str:
+    """Return foreign text for a console that reads markup: shown as it is, with a question mark for what nobody sees.
+
+    Whatever stands before a bracket or at the text's end, no tag begins in it, and none after it is swallowed.
+    """
+    seen = text.translate(_SEEN)
+    body = seen.rstrip("\\")
+    # backslashes at the end are of the tag that follows, so one follows: an empty one
+    return escape(body) + (("\\\\" * (len(seen) - len(body)) + "[bold][/bold]") if body != seen else "")
 
 
 def visible(text: str) -> str:

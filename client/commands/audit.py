@@ -9,7 +9,7 @@ from rich.table import Table
 
 from client.installation.audit_log import audit_links
 from client.installation.folder import SiteFolder
-from common.terminal import PRINTABLE, JsonOption, output, print_json
+from common.terminal import JsonOption, output, print_json, printable
 from common.trust.hash_chain import START, ChainLink
 
 SHORT_DIGEST = 12
@@ -48,7 +48,7 @@ def _print(links: list[ChainLink]) -> None:
         entry = link.entry
         moment = dt.datetime.fromtimestamp(entry.get("time", 0), tz=dt.UTC).isoformat(timespec="seconds")
         person = str(entry.get("approver") or entry.get("person") or "")
-        table.add_row(moment, *(text.translate(PRINTABLE) for text in (str(entry["what"]), person, _about(entry))))
+        table.add_row(moment, *(printable(text) for text in (str(entry["what"]), person, _about(entry))))
     output.print(table)
 
 

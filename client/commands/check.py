@@ -11,7 +11,7 @@ from client.commands.errors import CheckFailedError
 from client.doctor.examination import examine, stopping
 from client.doctor.findings import Finding, Level
 from client.installation.folder import SiteFolder
-from common.terminal import PRINTABLE, JsonOption, errors, output, print_json
+from common.terminal import JsonOption, errors, output, print_json, printable
 
 MARKS = {Level.OK: "[green]ok  [/]", Level.ADVICE: "[yellow]look[/]", Level.STOP: "[bold red]STOP[/]"}
 
@@ -44,7 +44,7 @@ def check(
 
 
 def _print(finding: Finding) -> None:
-    name, text, remedy = (part.translate(PRINTABLE) for part in (finding.name, finding.text, finding.remedy))
+    name, text, remedy = (printable(part) for part in (finding.name, finding.text, finding.remedy))
     output.print(f"{MARKS[finding.level]}  {name:<12} {text}")
     if remedy:
         output.print(f"                   -> {remedy}")

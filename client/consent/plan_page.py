@@ -25,7 +25,7 @@ from common.plan.machines import need_of
 from common.plan.phases import Method
 from common.plan.plan import StudyPlan
 from common.plan.summary import network_words, summarise
-from common.terminal import PRINTABLE
+from common.terminal import printable
 from common.trust.identity import fingerprint, read_secret_file
 
 OBSERVERS: Final = {
@@ -68,15 +68,15 @@ def plan_facts(folder: SiteFolder, checked: ProposedPlan, *, source: str) -> dic
 
 def print_plan(facts: dict[str, Any], console: Console) -> None:
     """Print the page."""
-    console.print(f"\n[bold]{facts['title'].translate(PRINTABLE)}[/]  (study {facts['study']}, plan {facts['digest']})")
+    console.print(f"\n[bold]{printable(facts['title'])}[/]  (study {facts['study']}, plan {facts['digest']})")
     for title, rows in _sections(facts).items():
         table = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None)
         table.add_column(min_width=24)
         for name, text in rows:
-            table.add_row(name.translate(PRINTABLE), text.translate(PRINTABLE))
+            table.add_row(printable(name), printable(text))
         console.print(table)
     for warning in (*facts["warnings"], *facts["counts"]):
-        console.print(f"[yellow]note[/] {warning.translate(PRINTABLE)}")
+        console.print(f"[yellow]note[/] {printable(warning)}")
     if facts["ledger"] and not facts["ledger"]["fits"]:
         console.print("[yellow]note[/] the ledger will stop this study before its end: the ceiling would be passed")
 

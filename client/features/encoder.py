@@ -53,6 +53,14 @@ class Encoder:
             np.concatenate(self._run(image, outputs), out=row)
         return found
 
+    def works(self) -> bool:
+        """Say whether a made-up image goes through: then what failed before was of that image, not of this machine."""
+        try:
+            self._run(_made_up_image(self.card), [output.name for output in self.card.outputs])
+        except EncoderInvalidError:
+            return False
+        return True
+
     def _run(self, image: NDArray[np.float32], outputs: Sequence[str]) -> list[NDArray[np.float32]]:
         mapped = image * self._scale + self._offset  # one channel becomes three here
         try:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, Final
 
+from client.consent.policy import read_policy
 from client.errors import TrainerFailedError
 from client.features.counting import count_features
 from client.features.site_encoder import site_encoder
@@ -40,7 +41,7 @@ def compute_features(folder: SiteFolder, plan: StudyPlan, told_of: Told = lambda
     found, lacking = site_encoder(folder, plan), count_features(folder, plan)
     if found is None or lacking is None or lacking.missing == 0:
         return 0
-    check_encoder(*found)
+    check_encoder(*found, limit_bytes=read_policy(folder.policy).largest_encoder_bytes)
     before, at_one_scan = 0, 0
     for _ in range(MOST_CRASHES):
         child = _Child(folder, plan, give_up_first=at_one_scan >= PATIENCE)

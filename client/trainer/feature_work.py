@@ -31,15 +31,18 @@ from client.features.store import FeatureStore, Rows
 from client.installation.folder import SiteFolder
 from client.learning.round_randomness import RoundRandomness
 from client.learning.views import WEAK, draw_views, view
+from common.encoders.checking import LARGEST_AT_ONCE_BYTES
 from common.encoders.errors import EncoderFault, EncoderInvalidError
 from common.errors import ExitCode, FedwardError
 from common.faults import fault_without_text
 from common.files import parsed_json
 from common.plan.plan import StudyPlan
-from common.processes.hardening import shut_process
+from common.processes.hardening import limit_memory, shut_process
 from common.trust.identity import read_secret_file
 
 NICENESS: Final = 10  # the hospital's other work goes first
+TIMES_THE_FILE: Final = 3  # its bytes, what onnxruntime makes of them, and room between
+ROOM_BYTES: Final = 1 << 30
 
 
 def views_of(image: Tensor, record: RecordInfo, views: int, randomness: RoundRandomness) -> list[Tensor]:
@@ -76,12 +79,15 @@ class FeatureWork:
         self._randomness = preparation_randomness(secret, preparation)
         self.store = FeatureStore(folder.features, secret, preparation)
         self.missing = self.store.missing(self._cache.frozen(plan.digest()).records)
+        if self.missing:
+            limit_memory(TIMES_THE_FILE * found[1].bytes + LARGEST_AT_ONCE_BYTES + ROOM_BYTES)
         self._encoder = Encoder(*found) if self.missing else None
 
     def rows(self, record: RecordInfo) -> Rows | None:
         """Return a scan's features, None where it cannot be read or the encoder makes no finite numbers of it.
 
-        Raises: EncoderInvalidError for what is not of this scan.
+        Whatever fails of one scan leaves out that scan alone: no patient decides whether the others take part.
+        Raises: EncoderInvalidError where a made-up image fails as well, so that it is not of this scan.
         """
         if self._encoder is None:
             raise RuntimeError("nothing is missing")
@@ -92,7 +98,7 @@ class FeatureWork:
         except CacheInvalidError:
             return None
         except EncoderInvalidError as error:
-            if error.fault is not EncoderFault.NOT_FINITE:
+            if error.fault is not EncoderFault.NOT_FINITE and not self._encoder.works():
                 raise
             return None
 

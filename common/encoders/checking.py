@@ -20,6 +20,7 @@ from common.files import open_bounded, parsed_json
 from common.flower.environment import child_environment
 
 LARGEST_ENCODER_BYTES: Final = 1_500_000_000  # unless a policy or a setting says another number
+LARGEST_AT_ONCE_BYTES: Final = 1 << 32  # of memory for one image, beside the weights
 TIMEOUT_S: Final = 900.0
 MAX_ANSWER_BYTES: Final = 4096
 _CHUNK: Final = 1 << 20

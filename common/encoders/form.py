@@ -18,6 +18,8 @@ from common.encoders.operators import (
 )
 
 MOST_NODES: Final = 100_000
+MOST_DIMENSIONS: Final = 16  # of a tensor
+BEYOND: Final = 1 << 62  # a number that a sentence can show, for whatever is larger
 MOST_ATTRIBUTES: Final = 64  # of one node
 MOST_EDGES: Final = 1024  # inputs or outputs of one node
 LONGEST_NAME: Final = 1024
@@ -169,18 +171,17 @@ def check_tensor(tensor: TensorProto) -> None:
     stored = {name: len(getattr(tensor, name)) for name in _VALUES if len(getattr(tensor, name))}
     if tensor.HasField("raw_data"):
         stored["raw_data"] = len(tensor.raw_data)
+    if len(tensor.dims) > MOST_DIMENSIONS or min(tensor.dims, default=1) < 0:  # before their product, which takes time
+        raise EncoderInvalidError(
+            f"tensor {shown(tensor.name)} has {len(tensor.dims)} dimensions, or one below 0", EncoderFault.TENSOR_SIZE
+        )
     count = math.prod(tensor.dims)
     needed = {"raw_data": count * width, field: count}
     fits = all(stored.get(name, 0) in (0, needed.get(name, 0)) for name in stored) and len(stored) <= 1
-    if (
-        min(tensor.dims, default=1) < 0
-        or len(tensor.dims) > 16
-        or tensor.HasField("segment")
-        or not fits
-        or (count and not stored)
-    ):
+    if tensor.HasField("segment") or not fits or (count and not stored):
         raise EncoderInvalidError(
-            f"tensor {shown(tensor.name)} claims {count} numbers and does not hold them", EncoderFault.TENSOR_SIZE
+            f"tensor {shown(tensor.name)} claims {min(count, BEYOND)} numbers and does not hold them",
+            EncoderFault.TENSOR_SIZE,
         )
 
 

@@ -5,6 +5,7 @@ found goes to standard output as one JSON object. From the first byte of the fil
 has a limit of memory and of processor time: parsers have faults, and a file of a few bytes can claim gigabytes.
 """
 
+import hashlib
 import json
 import os
 import resource
@@ -23,6 +24,7 @@ from common.faults import fault_without_text
 OWN_BYTES: Final = 512 << 20  # address space of Python, numpy and onnx (180 MB), and of what is known of each node
 TIMES_THE_FILE: Final = 3  # what was read, what was parsed, and room between them
 MOST_CPU_S: Final = 600
+LONGEST_SHAPE: Final = 100  # characters of a sentence
 
 
 def inspect(content: bytes, card: EncoderCard) -> Sizes:
@@ -72,10 +74,17 @@ def _check_outputs(model: ModelProto, sizes: Sizes, card: EncoderCard) -> None:
             raise EncoderInvalidError(f"it has no output {output.name!r}; its outputs are {names}", EncoderFault.OUTPUT)
         found, wanted = sizes.outputs[output.name], (1, *output.shape)
         if found != wanted or kinds[output.name] != TensorProto.FLOAT:
+            shape = str(list(found))[:LONGEST_SHAPE]  # a file may give it thousands of dimensions
             raise EncoderInvalidError(
-                f"its output {output.name!r} has shape {list(found)}; the card says 32-bit numbers of {list(wanted)}",
+                f"its output {output.name!r} has shape {shape}; the card says 32-bit numbers of {list(wanted)}",
                 EncoderFault.OUTPUT,
             )
+
+
+def _require_file_of(card: EncoderCard, content: bytes) -> None:
+    """Compare the very bytes that are looked into: a file may change after whoever asked has compared it."""
+    if hashlib.sha256(content).hexdigest() != card.file:
+        raise EncoderInvalidError("it changed while it was read", EncoderFault.OTHER_FILE)
 
 
 def limit_this_process(file_bytes: int) -> None:
@@ -87,7 +96,9 @@ def limit_this_process(file_bytes: int) -> None:
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_NOFILE, 0),
     ):
-        resource.setrlimit(kind, (most, most))
+        hard = resource.getrlimit(kind)[1]
+        limit = most if hard == resource.RLIM_INFINITY else min(most, hard)  # one that is there may not be raised
+        resource.setrlimit(kind, (limit, limit))
 
 
 def main() -> None:
@@ -99,6 +110,7 @@ def main() -> None:
         limit_this_process(card.bytes)
         with os.fdopen(sys.stdin.fileno(), "rb", closefd=False) as file:
             content = file.read(card.bytes + 1)
+        _require_file_of(card, content)
         sizes = inspect(content, card)
         answer = {"bytes_at_once": sizes.bytes_at_once, "multiply_adds": sizes.multiply_adds}
     except EncoderInvalidError as error:

@@ -6,7 +6,7 @@ from rich.table import Table
 
 from common.encoders.card import EncoderCard
 from common.encoders.checking import EncoderFacts
-from common.terminal import PRINTABLE, output
+from common.terminal import output, printable
 
 SHORT_DIGEST = 12
 
@@ -51,7 +51,7 @@ def print_encoder(card: EncoderCard, checked: EncoderFacts | None = None) -> Non
         work = f"{checked.multiply_adds / 1e9:.2f} thousand million multiplications"
         rows.append(("one image", f"{checked.bytes_at_once / 1e6:.1f} MB beside the weights, {work}"))
     for name, text in rows:
-        table.add_row(name, text.translate(PRINTABLE))
+        table.add_row(name, printable(text))
     output.print(table)
 
 
@@ -77,5 +77,5 @@ def print_list(cards: list[EncoderCard]) -> None:
             size,
             f"{card.bytes / 1e6:.1f}",
         )
-        table.add_row(*(cell.translate(PRINTABLE) for cell in cells))
+        table.add_row(*(printable(cell) for cell in cells))
     output.print(table)

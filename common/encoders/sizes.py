@@ -19,15 +19,16 @@ from onnx.reference import ReferenceEvaluator
 from onnx.shape_inference import InferenceError, infer_node_outputs
 
 from common.encoders.card import EncoderCard
+from common.encoders.checking import LARGEST_AT_ONCE_BYTES
 from common.encoders.errors import EncoderFault, EncoderInvalidError
-from common.encoders.form import ELEMENTS, shown
+from common.encoders.form import BEYOND, ELEMENTS, shown
 from common.encoders.operators import FOLDED
 from common.encoders.work import multiply_adds
 
 LARGEST_TENSOR_BYTES: Final = 1 << 30
-LARGEST_AT_ONCE_BYTES: Final = 1 << 32
 MOST_MULTIPLY_ADDS: Final = 20_000_000_000_000  # for one image; the largest vision transformers take 2e12
 VALUE_BYTES: Final = 4  # of the input
+MOST_FACTORS: Final = 2  # of an Einsum
 SMALL: Final = 4096  # numbers of a constant that is computed here
 
 Shape = tuple[int, ...]
@@ -78,6 +79,13 @@ class _Walk:
     def bytes_of(self, name: str) -> int:
         return math.prod(self.shape(name)) * ELEMENTS[self.types[name].tensor_type.elem_type][0]
 
+    def scratch_bytes(self, node: NodeProto) -> int:
+        """Return what a runtime takes for ``node`` beside its tensors: the columns of a transposed convolution."""
+        if node.op_type != "ConvTranspose":
+            return 0
+        image, weight = self.shape(node.input[0]), self.shape(node.input[1])
+        return math.prod(weight[1:]) * math.prod(image[2:]) * ELEMENTS[TensorProto.FLOAT][0]
+
     def step(self, node: NodeProto) -> int:
         """Find out what ``node`` makes; return its multiply-adds."""
         inputs = [name for name in node.input if name]
@@ -86,6 +94,12 @@ class _Walk:
                 f"a node {shown(node.op_type)} uses what no node before it makes", EncoderFault.GRAPH
             )
         is_constant = all(name in self.constant for name in inputs)
+        if node.op_type == "Einsum" and len(inputs) > MOST_FACTORS:
+            raise EncoderInvalidError(
+                f"a node 'Einsum' multiplies {len(inputs)} tensors, which makes others between; the limit is "
+                f"{MOST_FACTORS}",
+                EncoderFault.GRAPH,
+            )
         made = self._inferred(node)
         for name in node.output:
             if name:
@@ -121,7 +135,7 @@ class _Walk:
                 EncoderFault.ELEMENT_TYPE,
             )
         dims = [dim.dim_value for dim in tensor.shape.dim]
-        size = math.prod(dims) * ELEMENTS[tensor.elem_type][0]
+        size = min(math.prod(dims) * ELEMENTS[tensor.elem_type][0], BEYOND)
         if min(dims, default=0) < 0 or size > LARGEST_TENSOR_BYTES:
             raise EncoderInvalidError(
                 f"a node {shown(node.op_type)} makes {size} bytes for one image, the limit is {LARGEST_TENSOR_BYTES}",
@@ -189,7 +203,7 @@ def sizes_of(model: ModelProto, card: EncoderCard) -> Sizes:
         work += walk.step(node)
         made = [name for name in node.output if name]
         alive += sum(walk.bytes_of(name) for name in made)
-        most = max(most, alive)
+        most = max(most, alive + walk.scratch_bytes(node))
         ended = {name for name in (*node.input, *made) if name and last_use.get(name, place) <= place}
         # what follows from constants alone is computed once, before the first image, and kept
         alive -= sum(walk.bytes_of(name) for name in ended if name not in wanted and name not in walk.constant)
@@ -221,10 +235,11 @@ def _check_declared(walk: _Walk, value: ValueInfoProto) -> None:
 def _check_bounds(bytes_at_once: int, work: int) -> None:
     if bytes_at_once > LARGEST_AT_ONCE_BYTES:
         raise EncoderInvalidError(
-            f"one image takes {bytes_at_once} bytes beside the weights, the limit is {LARGEST_AT_ONCE_BYTES}",
+            f"one image takes {min(bytes_at_once, BEYOND)} bytes beside the weights, "
+            f"the limit is {LARGEST_AT_ONCE_BYTES}",
             EncoderFault.MEMORY,
         )
     if work > MOST_MULTIPLY_ADDS:
         raise EncoderInvalidError(
-            f"one image takes {work} multiplications, the limit is {MOST_MULTIPLY_ADDS}", EncoderFault.WORK
+            f"one image takes {min(work, BEYOND)} multiplications, the limit is {MOST_MULTIPLY_ADDS}", EncoderFault.WORK
         )

@@ -29,7 +29,8 @@ def multiply_adds(node: NodeProto, inputs: Sequence[Shape], outputs: Sequence[Sh
 def _neighbours(node: NodeProto) -> int:
     """How many values of its input each value of a pool, or of LRN, is made of."""
     attributes = {each.name: each for each in node.attribute}
-    return attributes["size"].i if node.op_type == "LRN" else math.prod(attributes["kernel_shape"].ints)
+    sizes = [attributes["size"].i] if node.op_type == "LRN" else attributes["kernel_shape"].ints
+    return math.prod(abs(size) for size in sizes)  # a runtime refuses what is below 1
 
 
 def _einsum(node: NodeProto, inputs: Sequence[Shape]) -> int:

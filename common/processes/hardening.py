@@ -9,6 +9,7 @@ import ctypes
 import os
 import resource
 import sys
+from pathlib import Path
 from typing import Final
 
 from common.processes.errors import RunsAsRootError
@@ -22,6 +23,20 @@ def shut_process() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def limit_memory(more_bytes: int) -> None:
+    """Let this process take no more than ``more_bytes`` of address space beyond what it has now: then a MemoryError.
+
+    A limit that is there already is never raised. Elsewhere than on Linux: nothing.
+    """
+    if sys.platform != "linux":
+        return
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    most = pages * resource.getpagesize() + more_bytes
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (most, hard))
 
 
 def refuse_root(*, is_allowed: bool) -> None:

@@ -14,7 +14,7 @@ from common.errors import FedwardError, NotTomlError
 from common.plan.errors import PlanInvalidError
 from common.plan.reading import read_plan
 from common.settings_file import read_settings
-from common.terminal import PRINTABLE, visible
+from common.terminal import printable, visible
 from common.web.markup import element
 
 HIDDEN = [
@@ -34,7 +34,7 @@ HIDDEN = [
 
 @pytest.mark.parametrize("character", HIDDEN)
 def test_a_character_that_nobody_sees_is_shown_as_a_question_mark(character):
-    assert f"a{character}b".translate(PRINTABLE) == "a?b"
+    assert printable(f"a{character}b") == "a?b"
     assert visible(f"a{character}b") == "a?b"
     assert element("p", f"a{character}b", title=character) == '<p title="?">a?b</p>'
 
@@ -53,18 +53,33 @@ def test_whatever_is_printed_shows_no_such_character_and_json_escapes_it(charact
     assert json.loads(shown.out[shown.out.index("{") :]) == {"title": f"a{character}b"}
 
 
+MARKED = [
+    r"MIT\[not for clinical use]", r"x\[/]", r"a\\[bold]b", "[red]", "[0]", "ends with \\", "two \\\\",
+    "three \\\\\\", "[/", r"\[link=http://x]y\[/link]",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", MARKED)
+def test_no_tag_begins_in_foreign_text_and_none_after_it_is_lost(text, capsys):
+    terminal.output.print(f"[bold]{printable(text)}[/] after", soft_wrap=True)
+    assert capsys.readouterr().out == f"{text} after\n"
+    with pytest.raises(SystemExit):
+        terminal.fail(text, 1)
+    assert capsys.readouterr().err.replace("\n", "") == f"error: {text}"
+
+
 def test_letters_of_all_languages_stay():
     text = "Universitätsklinikum 大学病院 مستشفى – study"
-    assert text.translate(PRINTABLE) == visible(text) == text
+    assert printable(text) == visible(text) == text
 
 
 @pytest.mark.parametrize("name", ["output", "errors"])
 def test_an_emoji_code_in_a_plan_is_text(name, capsys):
     console: Console = getattr(terminal, name)
     table = Table("x")
-    table.add_row(":warning: :skull:".translate(PRINTABLE))
+    table.add_row(printable(":warning: :skull:"))
     console.print(table)
-    console.print(":skull:".translate(PRINTABLE))
+    console.print(printable(":skull:"))
     shown = "".join(capsys.readouterr())
     assert ":warning: :skull:" in shown
     assert shown.count(":skull:") == 2

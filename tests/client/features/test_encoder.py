@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import helper, load_from_string
+from onnx import TensorProto, helper, load_from_string, numpy_helper
 
 from client.features.encoder import Encoder
 from common.encoders.card import EncoderCard, EncoderOutput, GreyMapping
@@ -80,6 +80,27 @@ def test_features_that_are_not_finite_are_an_error(encoder, tmp_path):
     with pytest.raises(EncoderInvalidError) as refused:
         Encoder(path, card).features(dark, ["levels"])
     assert refused.value.fault is EncoderFault.NOT_FINITE
+
+
+def test_what_fails_of_one_image_alone_is_told_from_what_always_fails(encoder, tmp_path, monkeypatch):
+    def row_of_the_brightness(graph):  # row 900 of 10 rows, of an image that is white all over
+        graph.initializer.append(numpy_helper.from_array(np.zeros((10, 12), np.float32), "table"))
+        graph.initializer.append(numpy_helper.from_array(np.array(15, np.float32), "rows"))
+        graph.node[-1].output[0] = "joined"
+        graph.node.append(helper.make_node("ReduceMean", ["image"], ["mean"], keepdims=0))
+        graph.node.append(helper.make_node("Mul", ["mean", "rows"], ["scaled"]))
+        graph.node.append(helper.make_node("Cast", ["scaled"], ["row"], to=TensorProto.INT64))
+        graph.node.append(helper.make_node("Gather", ["table", "row"], ["chosen"]))
+        graph.node.append(helper.make_node("Add", ["joined", "chosen"], ["levels"]))
+
+    opened = Encoder(*rewritten(encoder, tmp_path, row_of_the_brightness))
+    assert opened.works()
+    with pytest.raises(EncoderInvalidError) as refused:
+        opened.features(np.ones((1, 3, 16, 16), np.float32), ["levels"])
+    assert refused.value.fault is EncoderFault.RUN
+    assert opened.works()
+    monkeypatch.setattr(opened, "_session", None)
+    assert not opened.works()
 
 
 def test_an_encoder_whose_output_is_not_what_the_card_says_is_not_used(encoder):

@@ -1,5 +1,7 @@
 """Encoder files made to do harm: each is one sentence with a code, and nothing of it is run."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -9,6 +11,7 @@ from onnx import AttributeProto, ModelProto, NodeProto, StringStringEntryProto, 
 from common.encoders.checking import check_encoder
 from common.encoders.errors import EncoderFault, EncoderInvalidError
 from common.encoders.inspecting import inspect
+from common.encoders.work import multiply_adds
 from common.errors import ExitCode
 from simulation.drawing.made_up_encoder import card_of, made_up_model
 
@@ -215,6 +218,23 @@ TABLE: list[tuple[str, Change, EncoderFault]] = [
         EncoderFault.MEMORY,
     ),
     ("many constants", many_constants, EncoderFault.MEMORY),
+    (
+        "10 GB of columns",
+        adding("ConvTranspose", ["image", "w"], constants={"w": np.zeros((1, 1, 4000, 4000), np.float16)}),
+        EncoderFault.GRAPH,
+    ),
+    ("60000 sizes", claims(*[1 << 62] * 60_000), EncoderFault.TENSOR_SIZE),
+    ("sizes beyond all words", claims(*[1 << 62] * 16), EncoderFault.TENSOR_SIZE),
+    (
+        "a constant beyond all words",
+        adding("ConstantOfShape", ["n"], constants={"n": [1 << 62] * 8}),
+        EncoderFault.MEMORY,
+    ),
+    (
+        "three factors",
+        adding("Einsum", ["a", "a", "a"], constants={"a": np.zeros((2, 2), np.float32)}, equation="ai,bi,ci->abc"),
+        EncoderFault.GRAPH,
+    ),
     ("doubling", growing, EncoderFault.MEMORY),
     ("endless work", endless_products, EncoderFault.WORK),
     ("size from the image", size_from_the_image, EncoderFault.SHAPE_UNKNOWN),
@@ -320,3 +340,31 @@ def test_a_file_beyond_the_limit_is_not_opened(encoder, tmp_path):
 
 def test_a_good_file_passes_in_a_process_of_its_own(encoder):
     assert check_encoder(encoder.file, encoder.card).bytes_at_once > 0
+
+
+def test_work_is_never_counted_below_nothing():
+    node = helper.make_node("LRN", ["image"], ["made"], size=-(1 << 50))
+    assert multiply_adds(node, [(1, 1, 4, 4)], [(1, 1, 4, 4)]) > 0
+
+
+def test_a_file_that_changes_after_it_was_compared_is_another_file(encoder, monkeypatch):
+    other = encoder.card.model_copy(update={"file": "f" * 64})
+    monkeypatch.setattr("common.encoders.checking.file_digest", lambda _: "f" * 64)
+    with pytest.raises(EncoderInvalidError) as refused:
+        check_encoder(encoder.file, other)
+    assert refused.value.fault is EncoderFault.OTHER_FILE
+    assert "it changed while it was read" in str(refused.value)
+
+
+def test_a_limit_that_is_there_already_makes_no_good_file_a_hostile_one(encoder):
+    code = (
+        "import resource, sys\n"
+        "resource.setrlimit(resource.RLIMIT_CPU, (400, 400))\n"
+        "from pathlib import Path\n"
+        "from common.encoders.card import read_card\n"
+        "from common.encoders.checking import check_encoder\n"
+        "print(check_encoder(Path(sys.argv[1]), read_card(Path(sys.argv[2]))).multiply_adds)\n"
+    )
+    command = [sys.executable, "-c", code, str(encoder.file), str(encoder.card_file)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert int(ended.stdout) > 0, ended.stderr
