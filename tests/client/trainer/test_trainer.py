@@ -216,7 +216,8 @@ def test_a_model_that_does_not_fit_is_the_same_error_as_without_a_process_betwee
     order = rounds.begin(study).start()["north"]
     packet = north.answer(Kind.ORDER, order.message, memoryview(order.payload))
     assert decode(packet.message, SITE_SENDS)[0] is Kind.KEYS
-    question = {"do": "begin", "plan": study.plan.digest(), "phase": 0, "round": 1, "evaluated": False, "scored": False}
+    question = {"do": "begin", "plan": study.plan.digest(), "phase": 0, "round": 1, "trained": True}
+    question |= {"evaluated": False, "scored": False}
     with pytest.raises(WeightsInvalidError, match="shape"):
         north._trainer.ask(question, memoryview(bytes(8)))
 
