@@ -46,7 +46,7 @@ test-slow: $(STAMP) ## run the slow tests
 mutants: $(STAMP) ## plant faults in what the promise rests on; fails if the tests miss one (minutes)
 	@$(BIN)/python tests/mutants/plant.py --workers $(WORKERS)
 
-gpu-check: ## check private training on this machine's GPU (8 minutes; needs only PyTorch for CUDA: PYTHON=)
+gpu-check: ## check private training on this machine's GPU (no row begins after 400 s; needs only PyTorch for CUDA: PYTHON=)
 	@$(PYTHON) -m simulation.benchmarks.gpu --json gpu-check.json
 
 check: lint types imports ## lint, types, import rules (under a minute)

@@ -14,6 +14,7 @@ from client.final_model.own_scores import read_own_scores, why_worse
 from client.installation.audit_log import standing_approvals
 from client.installation.config import read_site_config
 from client.installation.folder import SiteFolder
+from client.ledger.errors import LedgerBusyError
 from common.control import site_control_pb2 as api
 from common.errors import FedwardError
 from common.processes.failing import failing
@@ -85,11 +86,17 @@ def site_status(folder: SiteFolder) -> SiteStatus:
 
 
 def lost_files(folder: SiteFolder) -> list[str]:
-    """Return a sentence for each file that is lost, damaged or older than another shows; none while nobody can tell."""
+    """Return a sentence for each file that is lost, damaged or older than another shows, or why nobody can tell.
+
+    A ledger that is being written to is not looked into: none then.
+    """
     try:
         return [loss.text for loss in losses(folder)]
-    except (FedwardError, sqlite3.Error):  # a busy ledger, a key that others can read: `check` says it
+    except LedgerBusyError:
         return []
+    except (FedwardError, sqlite3.Error) as error:
+        why = str(error) if isinstance(error, FedwardError) else "a database failed"
+        return [f"nobody can tell whether a file is: {why}"]
 
 
 def worse_models(folder: SiteFolder, plans: Iterable[str]) -> dict[str, str]:

@@ -23,7 +23,8 @@ from client.private_gradients.vectorised import vmap_gradients
 from client.private_gradients.verdict import RememberedVerdicts
 from client.trainer import fence
 from common.networks.parameters import layout
-from simulation.benchmarks.gpu_subjects import TINY, Subject, cross_entropy
+from simulation.benchmarks.gpu_subjects import TINY, Subject
+from simulation.benchmarks.training_subjects import cross_entropy
 
 CLIP: Final = 0.5
 STEP: Final = 2.0**-24

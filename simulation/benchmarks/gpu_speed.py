@@ -24,7 +24,8 @@ from client.private_gradients.settings import SpeedSettings
 from client.private_gradients.stacks import PatientRows, rows_together
 from client.private_gradients.verdict import RememberedVerdicts
 from common.networks.parameters import layout
-from simulation.benchmarks.gpu_subjects import SUBJECTS, TINY, Subject, cross_entropy
+from simulation.benchmarks.gpu_subjects import SUBJECTS, TINY, Subject
+from simulation.benchmarks.training_subjects import cross_entropy
 
 TURNS: Final = 7
 FORMATS: Final = {2: torch.channels_last, 3: torch.channels_last_3d}

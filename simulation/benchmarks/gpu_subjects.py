@@ -1,11 +1,10 @@
-"""Networks, scans and the loss of the GPU check: public random numbers, the same in every run."""
+"""Networks and scans of the GPU check: public random numbers, the same in every run."""
 
 from dataclasses import dataclass
 from typing import Final
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from client.private_gradients.stacks import PatientRows
 from common.networks.registry import build_network
@@ -46,9 +45,3 @@ SUBJECTS: Final = (
     Subject("unet 96³", "unet", dimensions=3, width=8, size=96, patients=4),
 )
 TINY: Final = (Subject("small_cnn 8²", "small_cnn", dimensions=2, width=4, size=8, patients=4),)
-
-
-def cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:
-    """Return one loss for each row; each pixel of a segmentation has the scan's label."""
-    labels = labels.view(-1, *[1] * (outputs.dim() - 2)).expand(outputs.shape[0], *outputs.shape[2:])
-    return functional.cross_entropy(outputs, labels, reduction="none").reshape(len(outputs), -1).mean(1)

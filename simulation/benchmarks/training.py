@@ -107,7 +107,7 @@ def training(
     small: Annotated[bool, typer.Option("--small", help="Tiny inputs: shows that it runs, measures nothing.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure the cost of patient-level privacy on eleven networks (about a quarter of an hour)."""
+    """Measure the cost of patient-level privacy on eleven networks; the large ones take minutes each (--only)."""
     torch.set_num_threads(1)
     subjects = [each for each in (*IMAGES_OF_28, *HOSPITAL_SIZE) if each.model.startswith(only)]
     if not subjects:

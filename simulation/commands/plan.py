@@ -9,7 +9,7 @@ from common.encoders.card import read_card
 from common.files import replace_atomically
 from common.plan.reading import read_plan
 from common.plan.signing import signature_path
-from common.terminal import JsonOption, output, print_json
+from common.terminal import JsonOption, errors, output, print_json
 from simulation.errors import ScenarioInvalidError
 from simulation.study.deployed_plan import deployed_plan
 from simulation.study.plan_building import plan_toml
@@ -37,6 +37,8 @@ def plan(
     if signature_path(draft).exists():
         raise ScenarioInvalidError(f"{draft} is signed; make another study with `fedward-server study new`")
     file = find_scenario(scenario)
+    if not as_json:
+        errors.print("computing noise, layouts and range; a few seconds", markup=False)
     made = deployed_plan(read_scenario(file), read_plan(draft), read_card(card) if card else None)
     before = draft.with_name(f"{draft.name}.before")
     replace_atomically(before, draft.read_bytes(), MODE)

@@ -87,7 +87,7 @@ class PublicTestSet:
             return bootstrap_estimate(lambda rows: float(np.nanmean(values[rows])), len(values))
 
         by_class = {name: mean_of(dice[:, row]) for row, name in enumerate(self.classes[1:]) if _any(dice[:, row])}
-        return PublicScore("Dice", mean_of(np.nanmean(dice, 1)), len(dice), dice=by_class)
+        return PublicScore("Dice", mean_of(torch.from_numpy(dice).nanmean(1).numpy()), len(dice), dice=by_class)
 
     def _shares(self, answered: NDArray[np.intp], labels: NDArray[np.int64]) -> dict[str, Estimate]:
         """Return each class's share of images answered right; classes without images are left out."""

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sqlite3
 
 import pytest
 from typer.testing import CliRunner
@@ -68,6 +69,15 @@ def test_status_names_a_lost_file_and_an_orderly_site_has_none(east):
     said = json.loads(command("status", "--json", "--site-folder", east.path))["lost"]
     assert said == [loss.text for loss in losses(east)] != []
     assert f"LOST: {said[0]}" in command("status", "--site-folder", east.path).replace("\n", " ")
+
+
+def test_status_says_when_nobody_can_tell_whether_a_file_is_lost(east, monkeypatch):
+    def failing(_folder):
+        raise sqlite3.DatabaseError("a text that may hold anything")
+
+    monkeypatch.setattr("client.agent.site_status.losses", failing)
+    said = json.loads(command("status", "--json", "--site-folder", east.path))["lost"]
+    assert said == ["nobody can tell whether a file is: a database failed"]
 
 
 def test_a_lost_list_of_opt_outs_stops_training_and_ingest_until_all_are_named_again(east):
