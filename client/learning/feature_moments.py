@@ -28,7 +28,9 @@ class FeatureMoments(nn.Module):
         super().__init__()
         features, norm = getattr(network, "features", None), getattr(network, "feature_norm", None)
         if not callable(features) or not isinstance(norm, nn.GroupNorm):
-            raise NetworkUnsuitableError(f"{type(network).__name__} has no feature norm to standardise; use small_cnn")
+            raise NetworkUnsuitableError(
+                f"{type(network).__name__} has no feature norm to standardise; use residual_levels"
+            )
         self.network = network
         self._features: Callable[[Tensor], Tensor] = features
         self._root = math.sqrt(norm.num_channels)

@@ -9,7 +9,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from common.networks.shapes import AUTOENCODER, ENCODER, LEVEL_HEAD, RESIDUAL, SMALL_CNN, UNET, check_network
+from common.networks.shapes import (
+    AUTOENCODER,
+    ENCODER,
+    LEVEL_HEAD,
+    RESIDUAL,
+    RESIDUAL_LEVELS,
+    SMALL_CNN,
+    UNET,
+    check_network,
+)
 
 LOSS_MAPS: Final = 4  # of the classes at each voxel: probabilities, their logarithms, chosen ones, products
 
@@ -141,6 +150,14 @@ def _residual(scan: _Scan) -> Kept:
     yield inputs, inputs * scan.classes
 
 
+def _residual_levels(scan: _Scan) -> Kept:
+    """The stages' sums pass a ReLU of their own; the norm keeps the means, the head what the norm makes of them."""
+    yield from list(_residual(scan))[:-1]
+    for stage in range(2):
+        yield (scan.width << stage) * scan.places(stage, up=True), 0
+    yield 14 * scan.width, 7 * scan.width * scan.classes
+
+
 def _feature_head(scan: _Scan) -> Kept:
     """The norm's input is the scan's own row; the head keeps the norm's output, SiLU what goes into it and out."""
     yield scan.features, 0
@@ -155,5 +172,6 @@ _NETWORKS: Final[dict[str, Callable[[_Scan], Kept]]] = {
     UNET: _unet,
     LEVEL_HEAD: _level_head,
     RESIDUAL: _residual,
+    RESIDUAL_LEVELS: _residual_levels,
     ENCODER: _feature_head,
 }

@@ -8,7 +8,7 @@ from torch import nn
 from common.networks.autoencoder import Autoencoder
 from common.networks.feature_head import FeatureHead
 from common.networks.level_head import LevelHead
-from common.networks.residual import ResidualNetwork
+from common.networks.residual import ResidualLevels, ResidualNetwork
 from common.networks.shapes import (
     AUTOENCODER,
     ENCODER,
@@ -16,6 +16,7 @@ from common.networks.shapes import (
     LEVEL_HEAD,
     NETWORK_NAMES,
     RESIDUAL,
+    RESIDUAL_LEVELS,
     SMALL_CNN,
     UNET,
     check_network,
@@ -33,6 +34,7 @@ __all__ = [
     "LEVEL_HEAD",
     "NETWORK_NAMES",
     "RESIDUAL",
+    "RESIDUAL_LEVELS",
     "SMALL_CNN",
     "UNET",
     "build_network",
@@ -56,10 +58,10 @@ def build_network(
 ) -> nn.Module:
     """Build the network ``name`` with deterministic start weights.
 
-    Shapes: images (batch, channels, *size), ``len(size) == dimensions`` -> logits (batch, classes) for ``small_cnn``
-    and ``residual``, (batch, classes, *size) for ``unet`` and ``level_head``, a reconstruction of the images for
-    ``autoencoder`` (which ignores ``classes`` and never starts with a zero head: no gradient would reach its encoder).
-    ``width``: channels of the first level, a multiple of 4; ``blocks``: residual blocks a stage (``residual`` only);
+    Shapes: images (batch, channels, *size), ``len(size) == dimensions`` -> logits (batch, classes) for ``small_cnn``,
+    ``residual`` and ``residual_levels``, (batch, classes, *size) for ``unet`` and ``level_head``, a reconstruction of
+    the images for ``autoencoder`` (which ignores ``classes`` and never starts with a zero head: no gradient would reach
+    its encoder). ``width``: channels of the first level, a multiple of 4; ``blocks``: residual blocks a stage;
     ``channels``: of an image, 1 (grey) or 3 (colour). ``features``, ``hidden_units``: of ``encoder``, whose input is
     (batch, features) instead of images. ``prior_size``: of ``unet``: images of this size, with a prior.
     Guarantee: equal arguments give bit-identical weights on every machine; the network passes ``refuse_unsuitable``.
@@ -105,6 +107,9 @@ def network_shape(
     builders: dict[str, Callable[[], nn.Module]] = {
         SMALL_CNN: lambda: SmallCnn(dimensions=dimensions, classes=classes, width=width, channels=channels),
         RESIDUAL: lambda: ResidualNetwork(
+            dimensions=dimensions, classes=classes, width=width, blocks=blocks, channels=channels
+        ),
+        RESIDUAL_LEVELS: lambda: ResidualLevels(
             dimensions=dimensions, classes=classes, width=width, blocks=blocks, channels=channels
         ),
         UNET: lambda: UNet(

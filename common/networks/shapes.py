@@ -15,11 +15,12 @@ from common.networks.prior import PRIOR
 
 SMALL_CNN: Final = "small_cnn"
 RESIDUAL: Final = "residual"
+RESIDUAL_LEVELS: Final = "residual_levels"  # the residual encoder, a head on the means of all its stages
 UNET: Final = "unet"
 AUTOENCODER: Final = "autoencoder"
 LEVEL_HEAD: Final = "level_head"  # a head at each voxel on a frozen encoder's levels
 ENCODER: Final = "encoder"  # a head on the features of a public encoder (``feature_head``)
-IMAGE_NETWORKS: Final = (SMALL_CNN, RESIDUAL, UNET, LEVEL_HEAD, AUTOENCODER)
+IMAGE_NETWORKS: Final = (SMALL_CNN, RESIDUAL, RESIDUAL_LEVELS, UNET, LEVEL_HEAD, AUTOENCODER)
 WITH_PRIOR: Final = (UNET, LEVEL_HEAD)
 NETWORK_NAMES: Final = (*IMAGE_NETWORKS, ENCODER)
 CHANNELS_PER_GROUP: Final = 4  # of a norm
@@ -163,6 +164,18 @@ def _level_head(request: _Request) -> Parameters:
 
 
 def _residual(request: _Request) -> Parameters:
+    yield from _residual_encoder(request)
+    yield from _linear("head", 4 * request.width, request.classes)
+
+
+def _residual_levels(request: _Request) -> Parameters:
+    features = 7 * request.width
+    yield from _residual_encoder(request)
+    yield from _scale_and_shift("feature_norm", features)
+    yield from _linear("head", features, request.classes)
+
+
+def _residual_encoder(request: _Request) -> Parameters:
     yield from request.convolution("encoder.0", request.channels, request.width)
     inputs, place = request.width, 1
     for stage in range(3):
@@ -171,7 +184,6 @@ def _residual(request: _Request) -> Parameters:
             yield from _residual_block(request, f"encoder.{place}", inputs, outputs, strided=stage > 0 and block == 0)
             inputs, place = outputs, place + 1
     yield from _scale_and_shift(f"encoder.{place}", inputs)
-    yield from _linear("head", inputs, request.classes)
 
 
 def _residual_block(request: _Request, name: str, inputs: int, outputs: int, *, strided: bool) -> Parameters:
@@ -210,6 +222,7 @@ def _nearest(name: str) -> str:
 _NETWORKS: Final[dict[str, Callable[[_Request], Parameters]]] = {
     SMALL_CNN: _small_cnn,
     RESIDUAL: _residual,
+    RESIDUAL_LEVELS: _residual_levels,
     UNET: _unet,
     LEVEL_HEAD: _level_head,
     AUTOENCODER: _autoencoder,

@@ -3,16 +3,17 @@
 A plan that passes here can be trained; one that could only fail at the hospitals is refused before anybody signs it.
 
     task             networks that answer it        methods                                         loss of a scan
-    classification   small_cnn, residual, encoder   supervised, teacher_student, fixmatch           cross-entropy
-    multi_label      small_cnn, residual, encoder   supervised, teacher_student, fixmatch           binary cross-entropy
+    classification   small_cnn, encoder, residual*  supervised, teacher_student, fixmatch           cross-entropy
+    multi_label      small_cnn, encoder, residual*  supervised, teacher_student, fixmatch           binary cross-entropy
     segmentation     unet                           supervised, mean_teacher                        Dice + cross-entropy
     segmentation     unet, level_head               prior, trainable = prior (first phase)          label maps
     segmentation     level_head                     supervised, mean_teacher, trainable = head      Dice + cross-entropy
     any              autoencoder                    reconstruction (answers nothing: no scores)     squared error
-    any              small_cnn, level_head, encoder standardise, trainable = feature_norm           feature moments
-    classification   small_cnn, encoder             ridge, trainable = head                         second moments
-    multi_label      small_cnn, encoder             ridge, trainable = head                         second moments
+    any              with feature norm**            standardise, trainable = feature_norm           feature moments
+    classification   with feature norm**            ridge, trainable = head                         second moments
+    multi_label      with feature norm**            ridge, trainable = head                         second moments
 
+* residual and residual_levels. ** small_cnn, residual_levels, encoder; level_head has one too, but for ridge.
 ``class_weights`` and the gate on public images belong to classification. Which other settings a plan's methods read:
 ``common.plan.settings_read``.
 """
@@ -21,7 +22,16 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from common.networks.shapes import AUTOENCODER, ENCODER, LEVEL_HEAD, RESIDUAL, SMALL_CNN, UNET, WITH_PRIOR
+from common.networks.shapes import (
+    AUTOENCODER,
+    ENCODER,
+    LEVEL_HEAD,
+    RESIDUAL,
+    RESIDUAL_LEVELS,
+    SMALL_CNN,
+    UNET,
+    WITH_PRIOR,
+)
 from common.plan.aggregation import LEAST_GROUPS, LEAST_HOSPITALS_IN_GROUPS
 from common.plan.errors import PlanInvalidError
 from common.plan.phases import Method, Phase, Trainable
@@ -34,12 +44,13 @@ MOST_VOXELS: Final = 100_000_000  # of a volume: reading scans takes no larger o
 ANSWERS: Final[dict[str, frozenset[TaskKind]]] = {
     SMALL_CNN: frozenset({TaskKind.CLASSIFICATION, TaskKind.MULTI_LABEL}),
     RESIDUAL: frozenset({TaskKind.CLASSIFICATION, TaskKind.MULTI_LABEL}),
+    RESIDUAL_LEVELS: frozenset({TaskKind.CLASSIFICATION, TaskKind.MULTI_LABEL}),
     UNET: frozenset({TaskKind.SEGMENTATION}),
     LEVEL_HEAD: frozenset({TaskKind.SEGMENTATION}),
     AUTOENCODER: frozenset(),
     ENCODER: frozenset({TaskKind.CLASSIFICATION, TaskKind.MULTI_LABEL}),
 }
-WITH_FEATURES: Final = (SMALL_CNN, ENCODER)  # a feature norm, and a linear head on it
+WITH_FEATURES: Final = (SMALL_CNN, RESIDUAL_LEVELS, ENCODER)  # a feature norm, and a linear head on it
 # Methods whose network need not answer the task, and the networks that each takes.
 WITHOUT_ANSWER: Final = {Method.RECONSTRUCTION: (AUTOENCODER,), Method.STANDARDISE: (*WITH_FEATURES, LEVEL_HEAD)}
 IMAGE_METHODS: Final = frozenset({Method.SUPERVISED, Method.TEACHER_STUDENT, Method.FIXMATCH, Method.RIDGE})

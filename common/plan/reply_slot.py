@@ -21,7 +21,7 @@ from common.plan.shape import plan_parameters, sum_length
 START_S: Final = 2.0  # first scans, a process that must be started
 # Seconds of one forward and backward pass of one scan, for each pixel and unit of width; measured 1e-7, 2.8e-7,
 # 1.2e-7 (forward, its encoder learns nothing), of others 4.4e-7.
-COST_S: Final = {"small_cnn": 2.5e-7, "residual": 6e-7, "level_head": 3e-7}
+COST_S: Final = {"small_cnn": 2.5e-7, "residual": 6e-7, "residual_levels": 6e-7, "level_head": 3e-7}
 COST_OF_OTHERS_S: Final = 1e-6
 # A row of features: to open its file, and for each product of the head; measured 1.2e-4 and 3e-9.
 READING_S: Final = 1e-3
