@@ -2,12 +2,10 @@
 
 import difflib
 import tomllib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 
 from common.errors import FedwardError, NotTomlError
 from common.files import read_text
@@ -38,14 +36,15 @@ def parse_plan(document: dict[str, Any], source: str) -> StudyPlan:
     try:
         plan = StudyPlan.model_validate(document)
     except ValidationError as error:
-        raise _sentence(error.errors(include_url=False), source) from None
+        raise complaint(error, source) from None
     check_thresholds(plan, source)
     return plan
 
 
-def _sentence(problems: Sequence[ErrorDetails], source: str) -> FedwardError:
-    """The most helpful problem first (an unknown key explains a missing one), and how many there are."""
-    ordered = sorted(problems, key=lambda problem: problem["type"] != "extra_forbidden")
+def complaint(error: ValidationError, source: str) -> FedwardError:
+    """Return the error of words that are no plan: the most helpful problem, and how many more there are."""
+    # an unknown key explains a missing one
+    ordered = sorted(error.errors(include_url=False), key=lambda problem: problem["type"] != "extra_forbidden")
     problem = ordered[0]
     more = f" ({len(ordered) - 1} more problems after this one)" if len(ordered) > 1 else ""
     place = _place(problem["loc"])

@@ -11,7 +11,7 @@ from common.encoders.card import EncoderCard, read_card
 from common.encoders.shelf import EncoderShelf
 from common.encoders.showing import card_rows, encoder_facts
 from common.errors import FedwardError
-from common.files import write_new
+from common.files import replace_atomically, write_new
 from common.plan.combinations import check_combinations
 from common.plan.encoder_fit import check_encoder_fits
 from common.plan.errors import PlanInvalidError
@@ -24,13 +24,39 @@ from common.plan.reply_slot import check_reply_slot
 from common.plan.selection import check_selection
 from common.plan.settings_read import check_settings_are_read
 from common.plan.shape import phase_layouts
-from common.plan.signing import PlanSignature, sign_plan, verify_plan
+from common.plan.signing import PlanSignature, sign_plan, signature_path, verify_plan
 from common.plan.summary import summarise
+from common.plan.task import TaskKind
 from common.terminal import JsonOption, output, print_json
 from common.trust.identity import read_public_key, read_signing_key
 from common.trust.roster import read_roster
+from server.commands.question_options import (
+    DEFAULT_CLASSES,
+    DEFAULT_MODALITY,
+    Asked,
+    ChannelsOption,
+    ClassesOption,
+    EncoderOption,
+    MaskShareOption,
+    ModalityOption,
+    RecipeOption,
+    RoundsOption,
+    SizeOption,
+    SpacingOption,
+    TaskOption,
+    WindowOption,
+    recipe_facts,
+    tell_recipe,
+    wanted,
+)
+from server.drafting.fixing import changes, fixed
+from server.drafting.plan_text import plan_toml
+from server.drafting.recipes import Recipe
 from server.federation.folder import FederationFolder
-from server.study.plan_template import new_plan_text
+from server.study.new_plan import COMMENTS, new_plan
+
+MODE = 0o644  # a plan is read by everybody
+FIXED_HEAD = "# Written by `fedward-server plan fix`; after another change of yours, run it again.\n"
 
 plan_app = typer.Typer(name="plan", help="Make, check and sign a study plan.", no_args_is_help=True)
 PlanFile = Annotated[Path, typer.Argument(help="The study plan (TOML).")]
@@ -99,22 +125,71 @@ def new(
     roster: Annotated[Path, typer.Option(help="The signed roster: the plan names its sites.")],
     patients: Annotated[list[str], typer.Option(help="Declared counts, SITE=LABELLED,UNLABELLED; once for each site.")],
     order_key: Annotated[Path, typer.Option(help="Public key that will sign the rounds (an online key).")],
+    recipe: RecipeOption = Recipe.AUTO,
+    task: TaskOption = TaskKind.CLASSIFICATION,
+    classes: ClassesOption = DEFAULT_CLASSES,
+    modality: ModalityOption = DEFAULT_MODALITY,
+    size: SizeOption = "",
+    spacing: SpacingOption = "",
+    window: WindowOption = "",
+    channels: ChannelsOption = 1,
+    mask_share: MaskShareOption = 0.03,
+    encoder: EncoderOption = "",
     epsilon: Annotated[float, typer.Option(help="Privacy a patient is promised.")] = 8.0,
-    rounds: Annotated[int, typer.Option(help="Rounds of the one phase the plan starts with.")] = 100,
+    rounds: RoundsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a commented plan with safe defaults: noise computed for the promise, thresholds for the number of sites.
+    """Write a plan by the recipe that measured best for its task, with every number that follows computed.
+
+    An encoder is looked for in the federation folder here or above the file.
 
     Example: `fedward-server plan new study.toml --roster roster.json --order-key orders.pub --patients north=100,900 …`
     """
     key = read_public_key(order_key)
-    text = new_plan_text(file.stem, read_roster(roster), patients, order_key=key, epsilon=epsilon, rounds=rounds)
-    write_new(file, text.encode())
+    words = (classes, modality, size, spacing, window)
+    asked = Asked(recipe, task, *words, channels, mask_share, encoder, epsilon, rounds)
+    made = new_plan(file.stem, read_roster(roster), patients, order_key=key, wanted=wanted(asked, _shelf_near(file)))
+    write_new(file, made.text.encode())
     plan = read_plan(file)
     if as_json:
-        print_json({"file": str(file), "digest": plan.digest()})
+        print_json({"file": str(file), "digest": plan.digest(), **recipe_facts(made)})
     else:
+        tell_recipe(made)
         output.print(f"wrote {file}: read it, change it, then `fedward-server plan check {file} --draft`", markup=False)
+
+
+@plan_app.command("fix")
+def fix(file: PlanFile, *, as_json: JsonOption = False) -> None:
+    """Compute anew what follows from what you changed in a plan: noise, layouts, range, reply slot; say each change.
+
+    The file as it was stays beside it (.before). A signed plan is left alone.
+
+    Example: `fedward-server plan fix study.toml`
+    """
+    if signature_path(file).exists():
+        raise PlanInvalidError(f"{file} is signed, so it stays as it is; make another study for another plan")
+    plan = read_plan(file)
+    new = fixed(plan, str(file))
+    found = changes(plan, new)
+    before = file.with_name(f"{file.name}.before")
+    if found:
+        replace_atomically(before, file.read_bytes(), MODE)
+        replace_atomically(file, (FIXED_HEAD + plan_toml(new, COMMENTS)).encode(), MODE)
+    if as_json:
+        changed = [{"place": place, "before": old, "after": value} for place, old, value in found]
+        print_json({"file": str(file), "changes": changed, "digest": new.digest()})
+        return
+    for place, old, value in found:
+        output.print(f"{place}: {_short(old)} -> {_short(value)}", markup=False)
+    told = f"wrote {file} (before: {before.name})" if found else f"{file}: nothing to change"
+    output.print(f"{told}; check it with `fedward-server plan check {file} --draft`", markup=False)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    text = str(value)
+    return f"{text[:12]}…" if len(text) > 40 else text
 
 
 def checked_summary(plan: StudyPlan, source: str) -> dict[str, Any]:
@@ -148,6 +223,12 @@ def show_encoder(summary: dict[str, Any], plan: StudyPlan, file: Path, card_file
         return
     check_encoder_fits(plan, card, str(file))
     summary["encoder"] = encoder_facts(card)
+
+
+def _shelf_near(file: Path) -> EncoderShelf:
+    """Return the encoders of the federation folder that is here, or that the file lies in; an empty shelf without."""
+    shelves = [EncoderShelf(FederationFolder(place).encoders) for place in (Path(), *file.resolve().parents[:4])]
+    return next((shelf for shelf in shelves if shelf.folder.is_dir()), shelves[0])
 
 
 def _card_near(file: Path, *, card: str, digest: str) -> EncoderCard | None:

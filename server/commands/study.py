@@ -4,11 +4,33 @@ from typing import Annotated
 
 import typer
 
+from common.encoders.shelf import EncoderShelf
 from common.plan.reading import read_plan
 from common.plan.signing import signature_path
+from common.plan.task import TaskKind
 from common.terminal import JsonOption, output, print_json
 from server.commands.federation_options import HERE, FolderOption, StudyArgument, federation_at, study_at
 from server.commands.plan import checked_summary, print_summary, show_encoder
+from server.commands.question_options import (
+    DEFAULT_CLASSES,
+    DEFAULT_MODALITY,
+    Asked,
+    ChannelsOption,
+    ClassesOption,
+    EncoderOption,
+    MaskShareOption,
+    ModalityOption,
+    RecipeOption,
+    RoundsOption,
+    SizeOption,
+    SpacingOption,
+    TaskOption,
+    WindowOption,
+    recipe_facts,
+    tell_recipe,
+    wanted,
+)
+from server.drafting.recipes import Recipe
 from server.study.folder import StudyFolder, open_study
 from server.study.making import new_study, sign_study
 
@@ -20,17 +42,30 @@ def new(
     study: StudyArgument,
     *,
     patients: Annotated[list[str], typer.Option(help="Declared counts, SITE=LABELLED,UNLABELLED; once for each site.")],
+    recipe: RecipeOption = Recipe.AUTO,
+    task: TaskOption = TaskKind.CLASSIFICATION,
+    classes: ClassesOption = DEFAULT_CLASSES,
+    modality: ModalityOption = DEFAULT_MODALITY,
+    size: SizeOption = "",
+    spacing: SpacingOption = "",
+    window: WindowOption = "",
+    channels: ChannelsOption = 1,
+    mask_share: MaskShareOption = 0.03,
+    encoder: EncoderOption = "",
     epsilon: Annotated[float, typer.Option(help="Privacy a patient is promised.")] = 8.0,
-    rounds: Annotated[int, typer.Option(help="Rounds of the one phase the plan starts with.")] = 100,
+    rounds: RoundsOption = None,
     folder: FolderOption = HERE,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a study for the current roster: an order key, and a commented plan with safe defaults to be changed.
+    """Make a study for the current roster: an order key, and a plan by the recipe that measured best for its task.
 
-    Example: `fedward-server study new lungs-2026 --patients north=100,900 --patients south=50,500 …`
+    Example: `fedward-server study new lungs-2026 --classes normal,pneumonia --modality CR,DX --size 64
+    --patients north=100,900 --patients south=50,500 …`
     """
     federation, _ = federation_at(folder)
-    made = new_study(federation, study, patients, epsilon=epsilon, rounds=rounds)
+    words = (classes, modality, size, spacing, window)
+    asked = Asked(recipe, task, *words, channels, mask_share, encoder, epsilon, rounds)
+    made, new = new_study(federation, study, patients, wanted(asked, EncoderShelf(federation.encoders)))
     plan = read_plan(made.plan)
     if as_json:
         print_json(
@@ -39,9 +74,11 @@ def new(
                 "plan": str(made.plan),
                 "order_key": plan.study.order_key,
                 "roster_digest": plan.study.roster_digest,
+                **recipe_facts(new),
             }
         )
         return
+    tell_recipe(new)
     output.print(f"wrote {made.plan}: read it, change it, check it with", markup=False)
     output.print(
         f"`fedward-server plan check {made.plan} --draft`, then `fedward-server study sign {study}`", markup=False

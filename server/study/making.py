@@ -25,10 +25,10 @@ from server.federation.admission import audit, current_roster
 from server.federation.errors import FederationInvalidError
 from server.federation.folder import FederationFolder
 from server.study.folder import StudyFolder, open_papers
-from server.study.plan_template import new_plan_text
+from server.study.new_plan import NewPlan, Wanted, new_plan
 
 
-def new_study(folder: FederationFolder, name: str, patients: list[str], *, epsilon: float, rounds: int) -> StudyFolder:
+def new_study(folder: FederationFolder, name: str, patients: list[str], wanted: Wanted) -> tuple[StudyFolder, NewPlan]:
     """Make a study's folder with its order key and a commented draft of the plan.
 
     ``patients``: SITE=LABELLED,UNLABELLED for each site of the roster (``server.study.plan_template``).
@@ -45,10 +45,10 @@ def new_study(folder: FederationFolder, name: str, patients: list[str], *, epsil
     growing.path.mkdir(mode=0o700, parents=True)
     order_key = create_signing_key(growing.order_key).public_key()
     write_new(growing.roster, read_bounded(folder.roster, MAX_ROSTER_BYTES))
-    text = new_plan_text(name, roster, patients, order_key=order_key, epsilon=epsilon, rounds=rounds)
-    write_new(growing.plan, text.encode())
+    made = new_plan(name, roster, patients, order_key=order_key, wanted=wanted)
+    write_new(growing.plan, made.text.encode())
     growing.path.rename(study.path)
-    return study
+    return study, made
 
 
 def sign_study(folder: FederationFolder, name: str) -> StudyPlan:

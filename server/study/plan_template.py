@@ -99,7 +99,7 @@ def new_plan_text(
     Raises: PlanInvalidError for counts that do not parse or do not cover the roster; AccountingError when no noise
     buys ``epsilon``.
     """
-    counts = _declared(patients, roster)
+    counts = declared_counts(patients, roster)
     n = len(counts)
     c = 1  # what a site's policy asks for unless its staff change it
     total = sum(labelled + unlabelled for labelled, unlabelled in counts.values())
@@ -137,7 +137,8 @@ def _is_count(text: str) -> bool:
     return text.isascii() and text.isdecimal() and len(text) <= MOST_DIGITS and int(text) <= LARGEST_COUNT
 
 
-def _declared(patients: list[str], roster: Roster) -> dict[str, tuple[int, int]]:
+def declared_counts(patients: list[str], roster: Roster) -> dict[str, tuple[int, int]]:
+    """Return labelled and unlabelled patients by site, of SITE=LABELLED,UNLABELLED. Raises: PlanInvalidError."""
     counts = {}
     for entry in patients:
         site, _, numbers = entry.partition("=")

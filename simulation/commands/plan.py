@@ -10,9 +10,9 @@ from common.files import replace_atomically
 from common.plan.reading import read_plan
 from common.plan.signing import signature_path
 from common.terminal import JsonOption, errors, output, print_json
+from server.drafting.plan_text import plan_toml
 from simulation.errors import ScenarioInvalidError
 from simulation.study.deployed_plan import deployed_plan
-from simulation.study.plan_building import plan_toml
 from simulation.study.scenario_reading import find_scenario, read_scenario
 
 MODE = 0o644  # a plan is read by everybody

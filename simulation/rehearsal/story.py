@@ -119,7 +119,18 @@ class Story:
         counts = f"{PATIENTS // 2},{PATIENTS // 2}"
         declared = [word for name in self.cast.sites for word in ("--patients", f"{name}={counts}")]
         attempts = self.rounds + (SPARE_ATTEMPTS if self.kills else 0)
-        type_in("fedward-server", "study", "new", STUDY, *declared, "--rounds", attempts, *self._federation)
+        type_in(
+            "fedward-server",
+            "study",
+            "new",
+            STUDY,
+            *declared,
+            "--recipe",
+            "plain",
+            "--rounds",
+            attempts,
+            *self._federation,
+        )
         changes = {"size_px": [SIZE_PX, SIZE_PX], "every_rounds": 1, "classes": ["normal", "consolidation"]}
         change(self.cast.plan, changes | {"rounds": self.rounds})
         if self.width:

@@ -46,8 +46,9 @@ from common.trust.identity import (
     write_public_key,
 )
 from common.trust.roster import Roster, read_roster, signed_roster
+from server.drafting.plan_text import plan_toml
 from simulation.study.hospital_data import make_hospitals, planned_files
-from simulation.study.plan_building import build_plan, declared, plan_toml
+from simulation.study.plan_building import build_plan, declared
 from simulation.study.run_folder import RunFolder, write_json
 from simulation.study.scenario import Scenario
 from simulation.study.test_features import compute_test_features

@@ -23,6 +23,7 @@ from common.trust.identity import fingerprint, read_signing_key
 from server.deployment.federation_status import process_of
 from server.deployment.loopback_tls import loopback_authority
 from server.deployment.superlink_client import AwayError, SuperLinkClient
+from server.drafting.recipes import Recipe
 from server.federation.admission import admit, sign_next_roster
 from server.federation.config import coordinator_config_text, read_coordinator_config
 from server.federation.folder import FederationFolder
@@ -30,6 +31,7 @@ from server.federation.kit_making import make_kit
 from server.federation.setup import create_federation
 from server.study.folder import open_study
 from server.study.making import new_study, sign_study
+from server.study.new_plan import Wanted
 from server.study.status import read_journal, study_status
 
 SITES = ("hospital-1", "hospital-2", "hospital-3")
@@ -136,7 +138,8 @@ class Deployment:
 
     def sign_study(self, name, rounds, *, approved=True):
         counts = [f"{site}=100,100" for site in self.sites]
-        study = new_study(self.folder, name, counts, epsilon=8.0, rounds=2 * rounds)  # noise for attempts that are lost
+        wanted = Wanted(Recipe.PLAIN, None, epsilon=8.0, rounds=2 * rounds)  # noise for attempts that are lost
+        study, _ = new_study(self.folder, name, counts, wanted)
         text = study.plan.read_text().replace(f"\nrounds = {2 * rounds}\n", f"\nrounds = {rounds}\n")
         study.plan.write_text(text.replace(*WAITING))
         sign_study(self.folder, name)

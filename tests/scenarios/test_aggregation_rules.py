@@ -25,12 +25,12 @@ from common.plan.signing import sign_plan, signature_path
 from common.trust.identity import read_secret_file, read_signing_key
 from server.attempts.run_options import RunOptions
 from server.attempts.study_run import RunSettings
+from server.drafting.plan_text import plan_toml
 from server.model.checkpoint import same_state
 from server.model.sums import sum_name
 from server.study.events import RunState
 from server.study.folder import open_study
 from server.study.progress import current_state, open_journal, replay
-from simulation.study.plan_building import plan_toml
 from simulation.study.run_folder import RunFolder
 from simulation.study.running import run_rounds_over_loopback
 from simulation.study.scenario_reading import parse_scenario

@@ -15,10 +15,10 @@ from typer.testing import CliRunner
 from common.errors import ExitCode
 from common.plan.reading import read_plan
 from common.terminal import new_application
+from server.drafting.plan_text import plan_toml
 from server.study.journal import Journal
 from simulation.commands.run import summary
 from simulation.errors import ScenarioInvalidError
-from simulation.study.plan_building import plan_toml
 from simulation.study.run_folder import RunFolder
 from simulation.study.scenario_reading import parse_scenario
 

@@ -48,10 +48,10 @@ from server.app import run_study
 from server.attempts.retries import RetryRules
 from server.attempts.run_options import RunOptions
 from server.attempts.study_run import RunSettings
+from server.drafting.plan_text import plan_toml
 from server.study.events import LoggedEvents, RunEnd
 from simulation.runtime.faults import Fault
 from simulation.runtime.loopback import LoopbackGrid
-from simulation.study.plan_building import plan_toml
 
 LARGEST_MODEL = 1 << 20
 QUICK = RunSettings(

@@ -20,7 +20,7 @@ from common.plan.shape import phase_layouts
 from common.plan.signing import sign_plan
 from common.plan.task import TaskKind
 from server.commands.plan import checked_summary
-from simulation.study.plan_building import plan_toml
+from server.drafting.plan_text import plan_toml
 
 UNLABELLED = {"unlabelled_sampling_rate": 0.2}
 RIDGE = {"method": "ridge", "trainable": "head", "rounds": 1, "maximum_attempts": 3} | UNLABELLED

@@ -281,7 +281,7 @@ def test_a_kit_before_the_first_roster_has_none_and_says_so(folder, tmp_path):
 
 @pytest.fixture
 def drafted(signed):
-    call("study", "new", "lungs-2026", *PATIENTS, "--rounds", 3, "--folder", signed.path)
+    call("study", "new", "lungs-2026", *PATIENTS, "--recipe", "plain", "--rounds", 3, "--folder", signed.path)
     return signed
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from common.encoders.card import read_card
 from common.errors import FileUnreadableError, NotTomlError
+from common.plan.errors import PlanInvalidError
 from common.plan.fitting import check_fit, derived_range
 from common.plan.guarantee import guarantee
 from common.plan.head_steps import steps_for
@@ -16,11 +17,13 @@ from common.plan.privacy import NoisePlacement
 from common.plan.reading import parse_plan
 from common.plan.shapes_here import shapes_here
 from common.plan.summary import warnings
+from server.drafting.building import default_thresholds
+from server.drafting.draft import MOST_ATTEMPTS
+from server.drafting.plan_text import plan_toml
 from simulation.errors import ScenarioInvalidError
 from simulation.runtime.faults import Trouble
 from simulation.study.hospital_data import make_hospitals, planned_files
-from simulation.study.plan_building import build_plan, declared, default_thresholds, plan_toml
-from simulation.study.scenario import MOST_ATTEMPTS
+from simulation.study.plan_building import build_plan, declared
 from simulation.study.scenario_reading import SHIPPED, find_scenario, parse_scenario, read_scenario
 
 DEMO = tomllib.loads((SHIPPED / "demo.toml").read_text())
@@ -160,9 +163,9 @@ def test_rounds_that_a_phase_does_not_name_follow_from_public_numbers():
 
 
 def test_rounds_without_a_rule_are_asked_for():
-    with pytest.raises(ScenarioInvalidError, match=r"phase head has no rounds; they follow .* set rounds"):
+    with pytest.raises(PlanInvalidError, match=r"phase head has no rounds; they follow .* set rounds"):
         planned(without_rounds(trainable="all"))
-    with pytest.raises(ScenarioInvalidError, match="no rounds, but maximum_attempts = 9: set both, or neither"):
+    with pytest.raises(PlanInvalidError, match="no rounds, but maximum_attempts = 9: set both, or neither"):
         planned(without_rounds(maximum_attempts=9))
 
 
