@@ -40,7 +40,7 @@ SITES = ("north", "south", "west", "east")
 MODULES = {"fedward-site": "client", "fedward-server": "server", "fedward-sim": "simulation"}
 FENCE = re.compile(r"(?:<!-- ([^>]*) -->\n)?```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 COMMAND_TIMEOUT_S = 600.0
-SMALL = {"size_px": [32, 32], "rounds": 1, "every_rounds": 1}  # what the test changes so that it takes minutes
+SMALL = {"size_px": [32, 32]}  # what the test changes so that it takes minutes
 
 
 @dataclass(frozen=True)
@@ -211,8 +211,7 @@ class Story:
             self._confirm_everybody()
         elif block.number in {105, 285}:
             study = "lungs-2026" if block.number == 105 else "lungs-2027"
-            classes = {} if block.number == 105 else {"classes": ["normal", "consolidation"]}
-            change(self.federation / f"studies/{study}/study.toml", SMALL | classes)
+            change(self.federation / f"studies/{study}/study.toml", SMALL)
         elif block.number == 70:
             wait_until(lambda: answers(self.ports["gateway"]), "the gateway answers")
         elif block.number == 160:

@@ -80,14 +80,22 @@ def derived_norm(plan: StudyPlan, phase: Phase) -> float:
 
 
 def largest_sum(plan: StudyPlan, phase: Phase) -> float:
-    """Return what the patients of the largest hospital can add up to in one coordinate, all of them sampled.
+    """Return what the patients of the largest hospital can add up to in one coordinate, all that may be sampled.
 
+    That is all of them at a rate of 1, and below it six standard deviations more than the expected number.
     Gradients of many patients point in many directions and never come near it; sums of moments point in one and do.
     """
     labelled, unlabelled = (norm * share for norm, share in zip(_norms(phase), _shares(plan, phase), strict=True))
-    labelled *= phase.labelled_sampling_rate > 0
-    unlabelled *= phase.unlabelled_sampling_rate > 0
-    return max(site.labelled_patients * labelled + site.unlabelled_patients * unlabelled for site in plan.sites)
+    rates = phase.labelled_sampling_rate, phase.unlabelled_sampling_rate
+    return max(
+        labelled * _most_sampled(site.labelled_patients, rates[0])
+        + unlabelled * _most_sampled(site.unlabelled_patients, rates[1])
+        for site in plan.sites
+    )
+
+
+def _most_sampled(patients: int, rate: float) -> float:
+    return min(float(patients), rate * patients + 6 * math.sqrt(rate * (1 - rate) * patients))
 
 
 def _range_of(plan: StudyPlan, phase: Phase) -> float:

@@ -27,7 +27,7 @@ from common.plan.shape import phase_layouts
 from common.plan.signing import PlanSignature, sign_plan, signature_path, verify_plan
 from common.plan.summary import summarise
 from common.plan.task import TaskKind
-from common.terminal import JsonOption, output, print_json
+from common.terminal import JsonOption, errors, output, print_json
 from common.trust.identity import read_public_key, read_signing_key
 from common.trust.roster import read_roster
 from server.commands.question_options import (
@@ -146,6 +146,8 @@ def new(
     Example: `fedward-server plan new study.toml --roster roster.json --order-key orders.pub --patients north=100,900 …`
     """
     key = read_public_key(order_key)
+    if not as_json:
+        errors.print("computing noise, rounds and range; up to half a minute", markup=False)
     words = (classes, modality, size, spacing, window)
     asked = Asked(recipe, task, *words, channels, mask_share, encoder, epsilon, rounds)
     made = new_plan(file.stem, read_roster(roster), patients, order_key=key, wanted=wanted(asked, _shelf_near(file)))

@@ -8,7 +8,7 @@ from common.encoders.shelf import EncoderShelf
 from common.plan.reading import read_plan
 from common.plan.signing import signature_path
 from common.plan.task import TaskKind
-from common.terminal import JsonOption, output, print_json
+from common.terminal import JsonOption, errors, output, print_json
 from server.commands.federation_options import HERE, FolderOption, StudyArgument, federation_at, study_at
 from server.commands.plan import checked_summary, print_summary, show_encoder
 from server.commands.question_options import (
@@ -63,6 +63,8 @@ def new(
     --patients north=100,900 --patients south=50,500 …`
     """
     federation, _ = federation_at(folder)
+    if not as_json:
+        errors.print("computing noise, rounds and range; up to half a minute", markup=False)
     words = (classes, modality, size, spacing, window)
     asked = Asked(recipe, task, *words, channels, mask_share, encoder, epsilon, rounds)
     made, new = new_study(federation, study, patients, wanted(asked, EncoderShelf(federation.encoders)))

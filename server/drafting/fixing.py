@@ -1,15 +1,18 @@
 """A plan that a person changed, with what follows from the change computed anew."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from common.plan.aggregation import SecureAggregation, Timing
 from common.plan.combinations import check_combinations
+from common.plan.guarantee import guarantee
 from common.plan.phases import Method, Phase
 from common.plan.plan import StudyPlan
 from common.plan.privacy import NoisePlacement
 from server.drafting.completing import completed
 from server.drafting.draft import NOT_SET, DraftPhase
+
+PROMISED_SHARE: Final = 0.995  # of epsilon: noise that buys less than this is computed anew
 
 
 def fixed(plan: StudyPlan, source: str) -> StudyPlan:
@@ -20,8 +23,9 @@ def fixed(plan: StudyPlan, source: str) -> StudyPlan:
     """
     check_combinations(plan, source)
     private = plan.privacy.noise is not NoisePlacement.NONE
+    kept = private and _buys_the_promise(plan)
     least = min((phase.noise_multiplier for phase in plan.phases if phase.noise_multiplier > 0), default=1.0)
-    drafts = [_draft(phase, least=least, private=private) for phase in plan.phases]
+    drafts = [_draft(phase, least=least, private=private, keeps_noise=kept or not private) for phase in plan.phases]
     rules = plan.secure_aggregation.model_dump(mode="json", exclude={"coordinate_range"})
     timing = plan.timing.model_dump(mode="json") | {"reply_slot_s": 0.0}
     opened = plan.model_copy(
@@ -39,8 +43,15 @@ def changes(before: StudyPlan, after: StudyPlan) -> list[tuple[str, Any, Any]]:
     return list(_differences("", before.model_dump(mode="json"), after.model_dump(mode="json")))
 
 
-def _draft(phase: Phase, *, least: float, private: bool) -> DraftPhase:
-    open_keys = {"layout_hash", "noise_multiplier"} if private else {"layout_hash"}
+def _buys_the_promise(plan: StudyPlan) -> bool:
+    """Tell whether the noise as it is costs the promise, neither more nor noticeably less."""
+    bought = guarantee(plan)
+    promised = plan.privacy.epsilon or 0.0
+    return bought is not None and PROMISED_SHARE * promised <= bought.epsilon <= promised
+
+
+def _draft(phase: Phase, *, least: float, private: bool, keeps_noise: bool) -> DraftPhase:
+    open_keys = {"layout_hash"} if keeps_noise else {"layout_hash", "noise_multiplier"}
     if phase.method is Method.RIDGE and private:
         open_keys.add("clipping_norm")
     said = {key: value for key, value in phase.model_dump(mode="json").items() if value is not None}

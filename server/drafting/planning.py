@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from common.plan.errors import PlanWeakPrivacyError
 from common.plan.plan import StudyPlan
 from common.plan.privacy import Evaluation
 from common.plan.schedule import total_rounds
@@ -16,6 +17,7 @@ from server.drafting.recipes import Counts, Question, Recipe, choose, draft_of
 SOURCE: Final = "the drafted plan"
 MOST_STANDARD_ERROR: Final = 0.05  # of a score: one that says less is not made
 SCORE_BINS: Final = 8
+LEAST_UNLABELLED: Final = 500  # expected in a sum of all hospitals, where fewer than all take part
 MOST_ROUNDS_APART: Final = 1000  # ``Evaluation.every_rounds``
 
 
@@ -38,23 +40,41 @@ def plan_for(recipe: Recipe, question: Question, counts: Counts, study: Mapping[
     Raises: PlanInvalidError, and what building and checking a plan raises.
     """
     chosen = choose(recipe, question, counts)
-    draft = draft_of(chosen, question, counts)
-    plan = build_plan(draft, study, counts, card=question.card, source=SOURCE)
+    try:
+        draft, plan = _that_fits(chosen, question, counts, study)
+    except PlanWeakPrivacyError:
+        if recipe is not Recipe.AUTO or chosen is not Recipe.RIDGE:
+            raise
+        chosen = Recipe.HEAD  # moments of very many labelled patients have no room in a masked word; gradients have
+        draft, plan = _that_fits(chosen, question, counts, study)
     scored = _with_one_score(plan, question)
     error = expected_standard_error(plan.model_copy(update={"evaluation": scored}))
     if not math.isfinite(error) or error > MOST_STANDARD_ERROR:
         return Planned(plan, chosen, None)
-    return Planned(_built_with(draft, scored, question, counts, study), chosen, error)
+    whole = draft.model_copy(update={"evaluation": scored})
+    return Planned(build_plan(whole, study, counts, card=question.card, source=SOURCE), chosen, error)
+
+
+def _that_fits(
+    recipe: Recipe, question: Question, counts: Counts, study: Mapping[str, str]
+) -> tuple[StudyDraft, StudyPlan]:
+    """Return draft and plan with as many unlabelled patients in each sum as the masked words have room for.
+
+    Half as many, and half again: thousands teach all that moments of features can. Raises: as ``build_plan``.
+    """
+    unlabelled = sum(count for _, count in counts.values())
+    rate = 1.0 if unlabelled else 0.0
+    while True:
+        draft = draft_of(recipe, question, counts, rate=rate)
+        try:
+            return draft, build_plan(draft, study, counts, card=question.card, source=SOURCE)
+        except PlanWeakPrivacyError:
+            rate /= 2
+            if rate * unlabelled < LEAST_UNLABELLED:
+                raise
 
 
 def _with_one_score(plan: StudyPlan, question: Question) -> Evaluation:
     """Return an evaluation of the last model alone; its patients never train, so their whole budget is for it."""
     apart = min(MOST_ROUNDS_APART, total_rounds(plan))
     return Evaluation(every_rounds=apart, epsilon=question.epsilon, held_out=True, score_bins=SCORE_BINS)
-
-
-def _built_with(
-    draft: StudyDraft, scored: Evaluation, question: Question, counts: Counts, study: Mapping[str, str]
-) -> StudyPlan:
-    whole = draft.model_copy(update={"evaluation": scored})
-    return build_plan(whole, study, counts, card=question.card, source=SOURCE)

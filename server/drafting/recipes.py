@@ -20,8 +20,10 @@ from pydantic import ValidationError
 from common.encoders.card import EncoderCard
 from common.networks.ridge import MOST_FEATURES
 from common.plan.errors import PlanInvalidError
+from common.plan.head_steps import head_steps
 from common.plan.reading import complaint
 from common.plan.task import Modality, TaskKind
+from common.privacy.accounting import noise_multiplier_for
 from server.drafting.draft import StudyDraft
 
 Counts = Mapping[str, tuple[int, int]]  # site -> labelled, unlabelled patients
@@ -31,6 +33,7 @@ SPARE: Final = 1  # attempts more than a phase of one round needs: one lost roun
 STANDARDISE_ROUNDS: Final = 3
 OF_STANDARDISING: Final = 0.3  # of the unlabelled patients' budget, in a ridge's study
 OF_CENTRING: Final = 0.25  # of the labelled patients' budget, where nobody is unlabelled
+LEVELS: Final = 7  # widths of features that small_cnn has
 VOXEL_ROUNDS: Final = 60
 OF_PRIOR, OF_FEATURES = 0.2, 0.05  # of the labelled patients' budget, in a segmentation
 
@@ -90,8 +93,11 @@ def choose(recipe: Recipe, question: Question, counts: Counts) -> Recipe:
     return recipe
 
 
-def draft_of(recipe: Recipe, question: Question, counts: Counts) -> StudyDraft:
-    """Return the draft of a chosen recipe (not ``auto``). Raises: PlanInvalidError for words that no plan takes."""
+def draft_of(recipe: Recipe, question: Question, counts: Counts, *, rate: float) -> StudyDraft:
+    """Return the draft of a chosen recipe (not ``auto``); ``rate``: share of the unlabelled patients in each sum.
+
+    Raises: PlanInvalidError for words that no plan takes.
+    """
     document: Part = {
         "task": {
             "kind": question.kind.value,
@@ -105,8 +111,7 @@ def draft_of(recipe: Recipe, question: Question, counts: Counts) -> StudyDraft:
         "secure_aggregation": thresholds(len(counts)),
         "evaluation": {"held_out": False},
         "timing": {},
-        "aggregation": {"rule": "mean", "learning_rate": 12.0, "average_decay": 0.95},
-        **_PHASES[recipe](question, counts),
+        **_PHASES[recipe](question, counts, rate),
     }
     try:
         return StudyDraft.model_validate(document)
@@ -134,14 +139,24 @@ def _image(question: Question) -> Part:
 def _network(recipe: Recipe, question: Question) -> Part:
     if question.card is not None:
         return {"name": "encoder", "encoder": {}}
-    flat, grey = len(question.size_px) == 2, question.channels == 1
     if recipe is Recipe.PRIOR_HEAD:
         return {"name": "level_head", "width": 32, "initialisation": "seeded", "prior": True}
-    return {"name": "small_cnn", "width": 16 if flat else 8, "initialisation": "public" if grey else "seeded"}
+    return {
+        "name": "small_cnn",
+        "width": _width(question),
+        "initialisation": "public" if question.channels == 1 else "seeded",
+    }
 
 
-def _standardise(*, share: float, unlabelled: bool) -> Part:
-    """Return the phase that centres and scales features; its noise takes ``share`` of its patients' budget."""
+def _width(question: Question) -> int:
+    return 16 if len(question.size_px) == 2 else 8  # of the public start weights
+
+
+def _standardise(rate: float, *, share: float) -> Part:
+    """Return the phase that centres and scales features; its noise takes ``share`` of its patients' budget.
+
+    ``rate``: which share of the unlabelled patients takes part; 0: the labelled ones do it.
+    """
     attempts = STANDARDISE_ROUNDS + SPARE
     return {
         "name": "standardise",
@@ -149,15 +164,15 @@ def _standardise(*, share: float, unlabelled: bool) -> Part:
         "maximum_attempts": attempts,
         "method": "standardise",
         "trainable": "feature_norm",
-        "labelled_sampling_rate": 0.0 if unlabelled else 1.0,
-        "unlabelled_sampling_rate": 1.0 if unlabelled else 0.0,
+        "labelled_sampling_rate": 0.0 if rate else 1.0,
+        "unlabelled_sampling_rate": rate,
         "clipping_norm": 2.0,
         "noise_ratio": round(math.sqrt(attempts / share), 2),
-        **({"unlabelled_clip_ratio": 1.0} if unlabelled else {}),
+        **({"unlabelled_clip_ratio": 1.0} if rate else {}),
     }
 
 
-def _ridge(_: Question, __: Counts) -> Part:
+def _ridge(_: Question, __: Counts, rate: float) -> Part:
     released = 1 + SPARE
     ridge = {
         "name": "ridge",
@@ -166,15 +181,14 @@ def _ridge(_: Question, __: Counts) -> Part:
         "method": "ridge",
         "trainable": "head",
         "labelled_sampling_rate": 1.0,
-        "unlabelled_sampling_rate": 1.0,
+        "unlabelled_sampling_rate": rate,
         "unlabelled_clip_ratio": round(math.sqrt(1 - OF_STANDARDISING), 3),
         "noise_ratio": round(math.sqrt(released), 2),
     }
-    return {"phases": [_standardise(share=OF_STANDARDISING, unlabelled=True), ridge], "aggregation": {}}
+    return {"phases": [_standardise(rate, share=OF_STANDARDISING), ridge], "aggregation": {}}
 
 
-def _head(_: Question, counts: Counts) -> Part:
-    unlabelled = any(count for _, count in counts.values())
+def _head(question: Question, counts: Counts, rate: float) -> Part:
     head = {
         "name": "head",
         "method": "supervised",
@@ -182,10 +196,20 @@ def _head(_: Question, counts: Counts) -> Part:
         "labelled_sampling_rate": 1.0,
         "clipping_norm": 0.5,
     }
-    return {"phases": [_standardise(share=1.0 if unlabelled else OF_CENTRING, unlabelled=unlabelled), head]}
+    rule: Part = {"rule": "mean", "learning_rate": 12.0}
+    if _head_rounds(question, counts) > 1:
+        rule["average_decay"] = 0.95
+    return {"phases": [_standardise(rate, share=1.0 if rate else OF_CENTRING), head], "aggregation": rule}
 
 
-def _prior_head(question: Question, _: Counts) -> Part:
+def _head_rounds(question: Question, counts: Counts) -> int:
+    once = noise_multiplier_for(epsilon=question.epsilon, delta=question.delta, sampling_rate=1.0, steps=1)
+    features = _features(question.card) if question.card else LEVELS * _width(question)
+    labelled = sum(labelled for labelled, _ in counts.values())
+    return head_steps(labelled=labelled, noise_multiplier=once, features=features, classes=len(question.classes))
+
+
+def _prior_head(question: Question, _: Counts, __: float) -> Part:
     """Return the phases of a segmentation under privacy (docs/decisions/0044); shares of the labelled budget."""
     voxels = math.prod(question.size_px) * question.mask_share
     one = {"rounds": 1, "maximum_attempts": 1 + SPARE, "labelled_sampling_rate": 1.0}
@@ -226,7 +250,7 @@ def _features(card: EncoderCard) -> int:
     return card.features_of([output.name for output in card.outputs if output.kind == "vector"])
 
 
-_PHASES: Final[dict[Recipe, Callable[[Question, Counts], Part]]] = {
+_PHASES: Final[dict[Recipe, Callable[[Question, Counts, float], Part]]] = {
     Recipe.RIDGE: _ridge,
     Recipe.HEAD: _head,
     Recipe.PRIOR_HEAD: _prior_head,

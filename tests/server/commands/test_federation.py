@@ -11,7 +11,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from typer.testing import CliRunner
 
-from common.errors import OutputExistsError
+from common.encoders.shelf import EncoderShelf
+from common.errors import FedwardError, OutputExistsError
 from common.flower.pointer import pointer_digest
 from common.plan.errors import PlanInvalidError
 from common.plan.reading import read_plan
@@ -32,6 +33,7 @@ from server.federation.errors import FederationInvalidError, NobodyToAskError
 from server.federation.folder import FederationFolder
 from server.study.events import RunState
 from server.study.folder import open_study, read_order_key
+from simulation.drawing.made_up_encoder import made_up_encoder
 
 NAMES = ("east", "north", "west")
 PATIENTS = [word for name in NAMES for word in ("--patients", f"{name}=100,100")]
@@ -386,3 +388,79 @@ def test_the_status_of_a_federation_names_processes_sites_and_studies(drafted):
     assert facts["studies"]["lungs-2026"]["state"] == "not signed or damaged"
     call("study", "sign", "lungs-2026", "--folder", drafted.path)
     assert "not started" in call("status", "--folder", drafted.path)
+
+
+NEW = ("study", "new", "lungs-2026", *PATIENTS)
+REFUSED_OPTIONS = {
+    "rounds of a recipe that computes them": (("--rounds", 9), "--rounds belongs to --recipe plain"),
+    "a task of the plain recipe": (("--recipe", "plain", "--task", "multi_label"), "--task has no effect"),
+    "a size in words": (("--size", "large"), "write numbers with commas"),
+    "four sides": (("--size", "8,8,8,8"), "write 64, or 64,64"),
+    "half a pixel": (("--size", "64.5"), "write 64, or 64,64"),
+    "a modality that does not exist": (("--modality", "CR,XY"), "--modality has 'XY'; choose from"),
+    "an encoder that is not here": (("--encoder", "0123456789"), "0 encoders in"),
+    "a recipe of another task": (("--recipe", "prior-head"), "choose ridge or head, or auto"),
+    "no epsilon that noise could buy": (("--epsilon", 0), "privacy.epsilon"),
+}
+
+
+@pytest.mark.parametrize(("options", "sentence"), REFUSED_OPTIONS.values(), ids=REFUSED_OPTIONS)
+def test_options_that_make_no_plan_are_refused_and_leave_nothing_behind(options, sentence, signed):
+    with pytest.raises(FedwardError, match=sentence):
+        call(*NEW, *options, "--folder", signed.path)
+    assert signed.study_names() == []
+
+
+def test_a_new_study_has_the_recipe_of_its_task_whole_and_can_be_signed_as_it_is(signed):
+    facts = json.loads(call(*NEW, "--classes", "normal, nodule", "--modality", "DX", "--folder", signed.path, "--json"))
+    assert facts["recipe"] == "ridge"
+    assert facts["rounds"] == {"standardise": 3, "ridge": 1}
+    assert facts["standard_error_of_a_score"] is None
+    plan = read_plan(signed.study("lungs-2026") / "study.toml")
+    assert plan.task.classes == ("normal", "nodule")
+    assert [phase.method.value for phase in plan.phases] == ["standardise", "ridge"]
+    call("study", "sign", "lungs-2026", "--folder", signed.path)
+    with pytest.raises(PlanInvalidError, match="is signed, so it stays as it is"):
+        call("plan", "fix", signed.study("lungs-2026") / "study.toml")
+
+
+def test_a_changed_plan_is_fixed_each_change_is_told_and_the_file_before_stays(signed):
+    call(*NEW, "--folder", signed.path)
+    file = signed.study("lungs-2026") / "study.toml"
+    assert "nothing to change" in call("plan", "fix", file)
+    written = file.read_text()
+    file.write_text(written.replace("epsilon = 8.0", "epsilon = 2.0", 1))
+    told = call("plan", "fix", file)
+    assert "phases[1].noise_multiplier: " in told
+    assert "epsilon = 2.0" in file.with_name("study.toml.before").read_text()
+    assert "wrote" in told
+    assert call("plan", "check", file, "--draft")
+    assert json.loads(call("plan", "fix", file, "--json"))["changes"] == []
+
+
+@pytest.fixture
+def with_encoder(signed, tmp_path):
+    """A federation that took in one encoder for grey images of 32 x 32."""
+    made = made_up_encoder(tmp_path, size_px=(32, 32), channels=1)
+    EncoderShelf(signed.encoders).add(made.file, made.card, limit_bytes=1 << 30)
+    return signed
+
+
+def test_the_only_encoder_that_takes_such_images_is_built_on(with_encoder):
+    said = call(*NEW, "--folder", with_encoder.path)
+    assert "recipe ridge on a public encoder" in said
+    plan = read_plan(with_encoder.study("lungs-2026") / "study.toml")
+    assert plan.network.encoder is not None
+    assert plan.image.size_px == (32, 32)
+
+
+@pytest.mark.parametrize("options", [("--encoder", "none"), ("--size", "64"), ("--modality", "OP", "--channels", "3")])
+def test_without_one_that_takes_them_our_own_network_is(with_encoder, options):
+    call(*NEW, *options, "--folder", with_encoder.path)
+    assert read_plan(with_encoder.study("lungs-2026") / "study.toml").network.name == "small_cnn"
+
+
+def test_a_size_that_the_named_encoder_does_not_take_is_refused(with_encoder):
+    (card,), _ = EncoderShelf(with_encoder.encoders).cards()
+    with pytest.raises(PlanInvalidError, match=r"takes 32,32; leave --size out"):
+        call(*NEW, "--encoder", card.file[:12], "--size", "64", "--folder", with_encoder.path)
