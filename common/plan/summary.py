@@ -4,6 +4,7 @@ import math
 from dataclasses import asdict
 from typing import Any
 
+from common.networks.shapes import RESIDUAL, RESIDUAL_LEVELS, SMALL_CNN, UNET
 from common.plan.fitting import SUMS_OF_MOMENTS, PhaseFit, derived_range, largest_sum, says_range
 from common.plan.guarantee import Guarantee, evaluations, noise_to_signal, seen_by
 from common.plan.head_steps import steps_for
@@ -12,7 +13,9 @@ from common.plan.phases import Phase
 from common.plan.plan import StudyPlan
 from common.plan.privacy import NoisePlacement
 from common.plan.selection import MOST_STANDARD_ERROR, expected_standard_error
+from common.plan.task import SEEDED
 
+WITH_START_WEIGHTS = (SMALL_CNN, RESIDUAL, RESIDUAL_LEVELS, UNET)  # of which some are shipped
 NOISE_WARNING_LEVEL = 1.0
 FAR_FROM_RULE = 2.5  # times more or fewer rounds than the rule: within, no draw tells them apart
 
@@ -41,6 +44,7 @@ def summarise(plan: StudyPlan, bought: Guarantee | None, fits: list[PhaseFit]) -
         "task": {
             "kind": plan.task.kind.value,
             "classes": list(plan.task.classes),
+            "normal_class": plan.task.classes[plan.task.normal_index],
             "modalities": [modality.value for modality in plan.task.modalities],
             "input_px": list(plan.image.size_px),
             "channels": plan.image.channels,
@@ -96,6 +100,18 @@ def _range_warnings(plan: StudyPlan, phase: Phase) -> list[str]:
     warning = (
         f"phase {phase.name}: a hospital's sum may reach {largest:g} in a coordinate, coordinate_range is "
         f"{limit:g}; what lies beyond is cut, unseen: raise it"
+    )
+    return [warning]
+
+
+def _class_warnings(plan: StudyPlan) -> list[str]:
+    """Return whether a class that sounds normal is not taken for the normal one."""
+    sounding, taken = plan.task.misplaced_normal, plan.task.classes[plan.task.normal_index]
+    if sounding is None:
+        return []
+    warning = (
+        f"task.classes has {sounding!r}, but {taken!r} is taken for the normal class: put the normal one first, or set "
+        f"task.normal_class = {sounding!r}"
     )
     return [warning]
 
@@ -166,7 +182,8 @@ def warnings(plan: StudyPlan, fits: list[PhaseFit]) -> list[str]:
     if rules.cohort_size == max(rules.threshold, rules.minimum_survivors):
         lost = "spoils its group" if plan.aggregation.takes_median else "aborts the round"
         found.append(f"no dropout is tolerated: one missing site of {rules.cohort_size} {lost}")
-    if plan.network.initialisation == "seeded":
+    found += _class_warnings(plan)
+    if plan.network.initialisation == SEEDED and plan.network.name in WITH_START_WEIGHTS:
         found.append("network.initialisation = seeded: public pre-trained weights are the largest gain under privacy")
     if not says_range(plan):
         found.append(

@@ -14,11 +14,19 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 OutputName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_./:-]{0,119}$")]  # as ``common.encoders.card``
 ClassName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_ -]{0,39}$")]
 
+SOUNDS_NORMAL: Final = frozenset({"normal", "healthy", "negative", "background", "none"})
+NEGATIONS: Final = ("no ", "no-", "no_", "not ", "without ")
+
 Pixels = Annotated[int, Field(ge=8, le=1024)]
 Spacing = Annotated[float, Field(gt=0, le=50)]
 Hounsfield = Annotated[float, Field(ge=-5000, le=10000)]
 Uptake = Annotated[float, Field(ge=0, le=1000)]
 Percentile = Annotated[float, Field(ge=0, le=100)]
+
+
+def sounds_normal(name: str) -> bool:
+    """Tell whether a class's name says that nothing was found."""
+    return name in SOUNDS_NORMAL or name.startswith(NEGATIONS)
 
 
 class TaskKind(StrEnum):
@@ -71,7 +79,13 @@ class Part(StrEnum):
 
 
 class Task(PlanPart):
-    """The question: kind, classes (the first is the normal or background class), modalities."""
+    """The question: kind, classes, modalities.
+
+    ``normal_class``: which of the classes means that nothing was found, where it is not the first; of a segmentation
+    the first is the background.
+    """
+
+    LATER_KEYS = ("normal_class",)
 
     kind: Annotated[TaskKind, Field(strict=False)]
     classes: Annotated[tuple[ClassName, ...], Field(strict=False, min_length=2, max_length=64)]
@@ -79,6 +93,26 @@ class Task(PlanPart):
         tuple[Annotated[Modality, Field(strict=False)], ...], Field(strict=False, min_length=1, max_length=12)
     ]
     dimensions: Annotated[int, Field(ge=2, le=3)]
+    normal_class: Annotated[str, Field(pattern=r"^([a-z][a-z0-9_ -]{0,39})?$")] = ""
+
+    @property
+    def normal_index(self) -> int:
+        """Place of the normal (or background) class."""
+        return self.classes.index(self.normal_class) if self.normal_class else 0
+
+    @property
+    def misplaced_normal(self) -> str | None:
+        """A class that sounds normal, where the plan takes another one for it; None where all is as it sounds."""
+        sounds = [name for name in self.classes if sounds_normal(name)]
+        return sounds[0] if sounds and self.classes[self.normal_index] not in sounds else None
+
+    @model_validator(mode="after")
+    def _normal_is_one_of_them(self) -> Self:
+        if self.normal_class and self.normal_class not in self.classes:
+            raise ValueError(f"normal_class is {self.normal_class!r}, which is none of classes; name one of them")
+        if self.normal_class and self.kind is TaskKind.SEGMENTATION:
+            raise ValueError("normal_class has no meaning for a segmentation, whose first class is the background")
+        return self
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:

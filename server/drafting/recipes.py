@@ -22,7 +22,7 @@ from common.networks.ridge import MOST_FEATURES
 from common.plan.errors import PlanInvalidError
 from common.plan.head_steps import head_steps
 from common.plan.reading import complaint
-from common.plan.task import Modality, TaskKind
+from common.plan.task import Modality, TaskKind, sounds_normal
 from common.privacy.accounting import noise_multiplier_for
 from server.drafting.draft import StudyDraft
 
@@ -103,6 +103,7 @@ def draft_of(recipe: Recipe, question: Question, counts: Counts, *, rate: float)
             "kind": question.kind.value,
             "classes": question.classes,
             "modalities": question.modalities,
+            "normal_class": _normal_class(question),
             "dimensions": len(question.size_px),
         },
         "image": _image(question),
@@ -117,6 +118,12 @@ def draft_of(recipe: Recipe, question: Question, counts: Counts, *, rate: float)
         return StudyDraft.model_validate(document)
     except ValidationError as error:
         raise complaint(error, "what was asked for") from None
+
+
+def _normal_class(question: Question) -> str:
+    """Return the class that sounds normal, where it is not the first; the first of a segmentation is the background."""
+    sounding = next((name for name in question.classes if sounds_normal(name)), question.classes[0])
+    return "" if question.kind is TaskKind.SEGMENTATION or sounding == question.classes[0] else sounding
 
 
 def thresholds(sites: int) -> dict[str, int]:

@@ -41,7 +41,7 @@ class Evaluation:
         score: what models are compared by: mean AUC of the classes (classification, multi-label), mean Dice
             (segmentation); NaN where too few patients are there. standard_error: of the score, noise included.
         interval: 95 % interval of the score, within [0, 1]. auc, dice: by class name.
-        sensitivity: by class; for two classes also ``specificity``, the sensitivity of the first class.
+        sensitivity: by class; for two classes also ``specificity``, the sensitivity of the normal class.
         calibration_error: expected calibration error. patients: noised number of validation patients.
         noise_stddev: of one count, in patients. tables: the noised counts, for curves. void: why these cannot be the
             counts of the declared patients (``server.model.score_bounds``); every figure is NaN then. Empty: they can.
@@ -96,7 +96,7 @@ def evaluate(plan: StudyPlan, meta_sum: NDArray[np.uint64], participants: int) -
         found_auc,
         patients=float(tables["confusion"].sum()),
         sensitivity=dict(zip(plan.task.classes, map(_share, shares), strict=True)),
-        specificity=_share(shares[0]) if len(plan.task.classes) == 2 else math.nan,
+        specificity=_share(shares[plan.task.normal_index]) if len(plan.task.classes) == 2 else math.nan,
         balanced_accuracy=balanced_accuracy(tables["confusion"]),
         calibration_error=calibration_error(tables["confidence"]),
     )

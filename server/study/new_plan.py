@@ -78,7 +78,7 @@ COMMENTS = {
     "study.title": "one line for the staff of the hospitals",
     "study.contact": "whom they may ask",
     "study.order_key": "signs the rounds; an online key, not the coordinator's",
-    "task.classes": "the first is the normal (or background) class",
+    "task.classes": "the first is the normal (or background) class, unless normal_class names it",
     "image.size_px": "height, width; of volumes depth, height, width",
     "image.intensity": "percentiles of the image, ct_window (window_hu), suv_range (range_suv), voi_lut or luminance",
     "network.initialisation": "digest of public start weights (images that belong to nobody), or seeded",

@@ -231,7 +231,8 @@ def _final_rows(facts: RunFacts, numbers: Figures, *, held_out: bool) -> list[tu
 
 
 def _recognised(facts: RunFacts, name: str) -> str:
-    is_normal = len(facts.plan.task.classes) == 2 and name == facts.plan.task.classes[0]
+    task = facts.plan.task
+    is_normal = len(task.classes) == 2 and name == task.classes[task.normal_index]
     return f"{'Specificity' if is_normal else 'Sensitivity'} ({name} recognised)"
 
 

@@ -41,7 +41,7 @@ def _medical(facts: RunFacts, numbers: Figures) -> Points:
 def _found(facts: RunFacts, numbers: Figures, name: str) -> str:
     key, form = f"test.sensitivity.{name}", "{:.0%}"
     between = f"{figure(numbers, key + '.low', form)} to {figure(numbers, key + '.high', form)}"
-    verb = "Leaves in peace" if name == facts.plan.task.classes[0] else "Recognises"
+    verb = "Leaves in peace" if name == facts.plan.task.classes[facts.plan.task.normal_index] else "Recognises"
     return f"{verb} {figure(numbers, key, form)} of the images of class <i>{escape(name)}</i> ({between})."
 
 

@@ -124,7 +124,7 @@ OTHERS: dict[str, list[Any]] = {
     "study.name": ["other-study"], "study.title": ["Another title"], "study.contact": ["Dr A. Meyer"],
     "study.roster_digest": ["f" * 64], "study.order_key": ["A" * 43 + "="],
     "task.kind": ["classification", "multi_label", "segmentation"], "task.classes": [["normal", "other", "third"]],
-    "task.modalities": [["MR"]], "task.dimensions": [2, 3],
+    "task.normal_class": ["abnormal"], "task.modalities": [["MR"]], "task.dimensions": [2, 3],
     "image.size_px": [[16, 16], [8, 8, 12]], "image.intensity": ["luminance", "percentiles"],
     "image.spacing_mm": [[1.0, 1.0], [1.0, 1.0, 1.0]], "image.window_hu": [[0.0, 100.0]],
     "image.percentiles": [[0.0, 100.0]], "image.maximum_scans_per_patient": [1], "image.public_images": ["a" * 64],
@@ -208,6 +208,7 @@ def planned(document, *, keep_hashes=False) -> StudyPlan:
 def behaviour(plan, roster) -> Iterator[tuple[str, Any]]:
     """What sites and server do with a plan, cheap things first."""
     yield "what people are told", (plan.study, [site.name for site in plan.sites], [p.name for p in plan.phases])
+    yield "whose recognition is called specificity", plan.task.normal_index
     yield "records of a scan", settings_for(plan.task, plan.image).digest()
     prepared = preparation_of(plan)
     yield "features of a scan", prepared and prepared.digest()

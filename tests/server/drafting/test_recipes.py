@@ -16,6 +16,7 @@ from common.plan.reading import parse_plan
 from common.plan.selection import expected_standard_error
 from common.plan.settings_read import check_settings_are_read
 from common.plan.shape import phase_layouts
+from common.plan.summary import warnings
 from common.plan.task import Modality, TaskKind
 from server.drafting.plan_text import plan_toml
 from server.drafting.planning import plan_for
@@ -91,6 +92,23 @@ def test_a_study_on_a_public_encoder_names_its_card(made_up_card, counts):
     assert plan.network.encoder is not None
     assert plan.network.encoder.card == made_up_card.digest()
     assert plan.phases[1].method == "ridge"
+
+
+ORDERS = {
+    "normal first": (("normal", "nodule"), 0, ""),
+    "normal last": (("glioma", "no tumour"), 1, "no tumour"),
+    "none sounds normal": (("mild", "severe"), 0, ""),
+}
+
+
+@pytest.mark.parametrize(("classes", "index", "said"), ORDERS.values(), ids=ORDERS)
+def test_the_normal_class_is_named_where_it_is_not_the_first(classes, index, said):
+    plan = plan_for(Recipe.AUTO, replace(CHEST, classes=classes), FEW, STUDY).plan
+    assert (plan.task.normal_index, plan.task.normal_class, plan.task.misplaced_normal) == (index, said, None)
+    wrong = plan.model_copy(update={"task": plan.task.model_copy(update={"normal_class": ""})})
+    fits = check_fit(wrong, phase_layouts(wrong), "plan")
+    warned = any("set task.normal_class" in warning for warning in warnings(wrong, fits))
+    assert warned == bool(said)
 
 
 WRONG = {

@@ -70,6 +70,13 @@ def test_two_classes_give_the_figures_of_the_pooled_patients(planned):
     assert found.interval[0] < found.score < found.interval[1]
 
 
+def test_specificity_is_that_of_the_class_named_normal(planned):
+    plan = planned(patients=MANY, task={"normal_class": "yes"})
+    counts, *_ = pooled(plan)
+    found = evaluate(plan, summed(plan, counts), 4)
+    assert found.specificity == found.sensitivity["yes"]
+
+
 def test_counts_below_zero_come_through_the_unsigned_words(planned):
     plan = planned()
     counts, *_ = pooled(plan)
