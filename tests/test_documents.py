@@ -3,12 +3,15 @@
 import re
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
 from client.__main__ import COMMANDS as SITE_COMMANDS
 from common.commands import load
 from common.errors import ExitCode, FedwardError
+from common.plan.phases import Phase
+from common.plan.task import Image, Network
 from server.__main__ import COMMANDS as SERVER_COMMANDS
 from simulation.__main__ import COMMANDS as SIMULATION_COMMANDS
 
@@ -53,6 +56,24 @@ def test_the_readme_names_only_commands_that_exist(repository):
     known = {"sim": SIMULATION_COMMANDS, "server": SERVER_COMMANDS, "site": SITE_COMMANDS}
     for program, command in set(re.findall(r"fedward-(sim|server|site) ([a-z-]+)", text)):
         assert load(command, known[program][command][0]).name == command
+
+
+def test_the_page_on_segmentation_names_every_key_of_it_with_its_default_and_no_other(repository):
+    text = (repository / "docs" / "segmentation.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([a-z_.]+)` \| ([^|]*) \|", text, flags=re.MULTILINE)
+    parts = {"image.": Image, "network.": Network}
+    for key, default in rows:
+        part = next((part for place, part in parts.items() if key.startswith(place)), Phase)
+        found = part.model_fields[key.rpartition(".")[2]].default
+        if isinstance(found, str | int | float) and not isinstance(found, bool):
+            assert str(found).removesuffix(".0") in default, key
+    new = {"loss", "class_weights", "view_range", "mirrored_axes", "warm_up_rounds", "schedule", "ramp_up_rounds"}
+    new |= {"network.levels", "image.patch_px", "image.patches_per_patient", "image.foreground_share"}
+    assert new <= {key for key, _ in rows}
+    plan = tomllib.loads(text.split("```toml\n")[1].split("```")[0])
+    assert plan["image"].keys() <= Image.model_fields.keys()
+    assert plan["network"].keys() <= Network.model_fields.keys()
+    assert all(phase.keys() <= Phase.model_fields.keys() for phase in plan["phases"])
 
 
 def test_every_file_a_document_links_to_exists(repository):

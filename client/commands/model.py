@@ -70,7 +70,8 @@ def score_model(
     patients = _patients(folder, opened)
     keys = track(patients.held_out(), "scoring", console=errors, transient=True, disable=not errors.is_terminal)
     device = _device(folder)
-    found = score(opened.network.to(device), opened.plan.task, map(patients.read, keys))
+    window = opened.plan.image.patch_px
+    found = score(opened.network.to(device), opened.plan.task, map(patients.read, keys), window=window)
     if as_json:
         print_json({"model": opened.digest, "plan": opened.plan.digest(), **asdict(found), "left_the_site": "nothing"})
     else:

@@ -135,6 +135,8 @@ def _sections(facts: dict[str, Any]) -> dict[str, list[tuple[str, str]]]:
 def _asked(facts: dict[str, Any]) -> list[tuple[str, str]]:
     task, rules = facts["task"], facts["secure_aggregation"]
     size, in_colour = " x ".join(map(str, task["input_px"])), ", in colour" if task["channels"] == 3 else ""
+    if task["patch_px"]:
+        in_colour += f", in patches of {' x '.join(map(str, task['patch_px']))}"
     here = ", ".join(f"{_count(count)} {name}" for name, count in facts["patients_here"].items())
     rows = [
         ("task", f"{task['kind']}: {', '.join(task['classes'])}"),

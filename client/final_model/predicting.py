@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -23,6 +24,7 @@ from client.dicom.cache import Cache
 from client.dicom.cache_folder import open_folder
 from client.dicom.index import FileEntry, Index
 from client.dicom.ingest import ingest
+from client.dicom.intensity import FULL_SCALE
 from client.dicom.opt_outs import OptOuts
 from client.dicom.record import RecordInfo
 from client.dicom.reject import RejectCode
@@ -32,6 +34,8 @@ from client.dicom.settings import FileKind, IngestSettings, settings_for
 from client.dicom.store import Store
 from client.dicom.walk import FoundFile, walk
 from client.final_model.scoring import SCANS_AT_ONCE, predicted
+from client.learning.sliding_window import answered_label_map
+from client.learning.whole_scan import WholeScan
 from common.errors import FileUnreadableError
 from common.plan.plan import StudyPlan
 from common.plan.task import TaskKind
@@ -190,6 +194,14 @@ def _figures(
     """Return a study's figures; of however many images, a few are in memory at a time."""
     kind, classes = plan.task.kind, len(plan.task.classes)
     totals, seen = torch.zeros(classes, dtype=torch.float64), 0
+    if plan.image.patch_px:
+        network = network.to(device)
+        for record in records:  # one at a time: they are large, or they had no patches
+            scan = WholeScan(cache.read_levels(record.record_id).reshape(plan.image.input_shape), None, FULL_SCALE)
+            found, is_finite = answered_label_map(network, scan, plan.image.patch_px)
+            counts = np.bincount(found.reshape(-1), minlength=classes)
+            totals += torch.from_numpy(counts) if is_finite else torch.nan
+        return tuple(float(count) * _voxel_ml(plan) for count in totals[1:])
     for start in range(0, len(records), SCANS_AT_ONCE):
         images = features(_images(cache, plan, records[start : start + SCANS_AT_ONCE]))
         if len(images) == 0:

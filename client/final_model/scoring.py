@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from client.dicom.census import SMALL_CELL
 from client.learning.patient_answers import mean_answers, mean_dice
 from client.learning.patients import UNKNOWN, Scans
+from client.learning.whole_scan import Place
 from common.plan.task import Task, TaskKind
 from common.privacy.intervals import NORMAL_95, wilson_bounds
 from common.privacy.metrics import auc_standard_error, calibration_error
@@ -74,10 +75,13 @@ def predicted(network: nn.Module, images: Tensor, kind: TaskKind, device: torch.
     return torch.cat(parts)
 
 
-def score(network: nn.Module, task: Task, patients: Iterable[Scans]) -> Score:
-    """Score a network, where it lives, on patients, a few scans at a time; who has no labelled scan is left out."""
+def score(network: nn.Module, task: Task, patients: Iterable[Scans], *, window: Place = ()) -> Score:
+    """Score a network, where it lives, on patients, a few scans at a time; who has no labelled scan is left out.
+
+    ``window``: of a segmentation by patches, their size.
+    """
     if task.kind is TaskKind.SEGMENTATION:
-        return _score_segmentation(network, task, patients)
+        return _score_segmentation(network, task, patients, window)
     rows = [row for row in (_row(network, task, patient) for patient in patients) if row is not None]
     if not rows:
         return Score(0, (), None)
@@ -164,12 +168,12 @@ def _calibration(scores: Floats, truth: Floats) -> float:
     return calibration_error(counts)
 
 
-def _score_segmentation(network: nn.Module, task: Task, patients: Iterable[Scans]) -> Score:
+def _score_segmentation(network: nn.Module, task: Task, patients: Iterable[Scans], window: Place) -> Score:
     """Mean over patients of 2 |A and B| / (|A| + |B|), for each foreground class that expert or network found."""
     dice: list[list[float]] = [[] for _ in task.classes[1:]]
     count = 0
     for patient in patients:
-        found = mean_dice(network, patient, classes=len(task.classes), most=SCANS_AT_ONCE)
+        found = mean_dice(network, patient, classes=len(task.classes), most=SCANS_AT_ONCE, window=window)
         if found is None:
             continue
         count += 1

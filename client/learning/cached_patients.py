@@ -13,12 +13,14 @@ from torch import Tensor
 
 from client.dicom.cache import Cache
 from client.dicom.errors import CacheInvalidError
+from client.dicom.intensity import FULL_SCALE
 from client.dicom.record import RecordInfo, Split, Stratum
 from client.dicom.settings import require_made_for
 from client.features.preparation import preparation_of
 from client.features.store import FeatureStore
 from client.installation.folder import SiteFolder
 from client.learning.patients import UNKNOWN, PatientScans
+from client.learning.whole_scan import WholeScan
 from common.plan.plan import StudyPlan
 from common.plan.task import TaskKind
 from common.trust.identity import read_secret_file
@@ -116,6 +118,16 @@ class CachedScans:
         """Yield all scans, at most ``most`` at a time."""
         for start in range(0, len(self._records), most):
             yield self._read(self._records[start : start + most])
+
+    def as_it_lies(self, index: int) -> WholeScan | None:
+        """Return one scan, still as levels, and its class numbers, for whoever cuts parts of it."""
+        record = self._records[index]
+        try:
+            levels = self._cache.read_levels(record.record_id).reshape(self._plan.image.input_shape)
+            labels = self._cache.read_label_map(record.record_id) if record.has_label_map else None
+        except CacheInvalidError:
+            return None
+        return WholeScan(levels, labels, full_scale=FULL_SCALE)
 
     def _read(self, records: Sequence[RecordInfo]) -> PatientScans:
         scans = [scan for scan in map(self._read_scan, records) if scan is not None]

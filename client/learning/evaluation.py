@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from client.learning.patient_answers import Answers, mean_answers, mean_dice
 from client.learning.patients import UNKNOWN, Scans
+from client.learning.whole_scan import Place
 from common.faults import fault_without_text
 from common.privacy.metrics import UNITS_PER_PATIENT, CountKind, CountLayout, Counts
 
@@ -24,11 +25,17 @@ _log = logging.getLogger("fedward.trainer")
 
 
 def count_patients(
-    network: nn.Module, patients: Iterable[Scans], counts: CountLayout, *, scans_at_once: int = SCANS_AT_ONCE
+    network: nn.Module,
+    patients: Iterable[Scans],
+    counts: CountLayout,
+    *,
+    scans_at_once: int = SCANS_AT_ONCE,
+    window: Place = (),
 ) -> NDArray[np.int64]:
     """Return the sum of the patients' vectors in units of 1 / 1024 patient: (counts.length,) int64.
 
-    ``scans_at_once``: how many scans of a patient are in memory beside one another.
+    ``scans_at_once``: how many scans of a patient are in memory beside one another. ``window``: of a segmentation by
+    patches, their size (``client.learning.sliding_window``).
     Edge cases: a patient without a labelled scan, whose prediction is not finite, or whose record raises, adds nothing.
     Guarantee: each patient moves the sum by a vector of norm at most 1024 ``counts.patient_norm`` and sqrt(length) / 2
     for the rounding, and what the others add is the same integers with and without that patient.
@@ -36,7 +43,7 @@ def count_patients(
     total = np.zeros(counts.length, np.int64)
     for patient in patients:
         try:
-            vector = _patient_vector(network, patient, counts, scans_at_once)
+            vector = _patient_vector(network, patient, counts, scans_at_once, window)
         except Exception as error:  # noqa: BLE001 (whatever it is, it is this record's, and must not be seen)
             _log.warning("a held-out record that scoring cannot work with adds nothing: %s", fault_without_text(error))
             continue
@@ -45,11 +52,11 @@ def count_patients(
     return total
 
 
-def _patient_vector(network: nn.Module, patient: Scans, counts: CountLayout, most: int) -> Counts | None:
+def _patient_vector(network: nn.Module, patient: Scans, counts: CountLayout, most: int, window: Place) -> Counts | None:
     vector = np.zeros(counts.length)
     tables = counts.tables(vector)
     if counts.kind is CountKind.SEGMENTATION:
-        return vector if _add_dice(tables, network, patient, most) else None
+        return vector if _add_dice(tables, network, patient, most, window) else None
     several = counts.kind is CountKind.MULTI_LABEL
     answers = mean_answers(network, patient, several_labels=several, most=most)
     if answers is None or not answers.is_finite:
@@ -81,12 +88,12 @@ def _add_labels(tables: dict[str, Counts], answers: Answers) -> None:
             histograms[index, int(label), _bin(answers.scores[index], histograms.shape[2])] += 1
 
 
-def _add_dice(tables: dict[str, Counts], network: nn.Module, patient: Scans, most: int) -> bool:
+def _add_dice(tables: dict[str, Counts], network: nn.Module, patient: Scans, most: int, window: Place) -> bool:
     """Add the patient's mean Dice for each foreground class that an expert or the network found in a scan.
 
     Returns whether there is anything to count.
     """
-    found = mean_dice(network, patient, classes=len(tables["dice"]) + 1, most=most)
+    found = mean_dice(network, patient, classes=len(tables["dice"]) + 1, most=most, window=window)
     if found is None or not found[1]:
         return False
     for row, dice in enumerate(found[0]):

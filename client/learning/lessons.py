@@ -7,7 +7,7 @@ for it turns a bit into a clipping norm (decision 0022). The neighbour replay te
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from client.learning.training_settings import Method, Placement, Task, TrainingS
 from client.learning.views import (
     STRONG,
     WEAK,
+    WIDE,
     ViewDraws,
     ViewRange,
     apply_geometry,
@@ -31,6 +32,7 @@ from client.learning.views import (
     hide_patches,
     view,
 )
+from client.learning.voxel_losses import voxel_loss
 from client.private_gradients.stacks import PatientRows
 
 Rows = Callable[[PatientScans, PatientRandomness], PatientRows]
@@ -53,7 +55,7 @@ def lesson_for(stratum: Stratum, settings: TrainingSettings, teacher: Teacher | 
         return Lesson(learner.whole_label_maps, losses.chosen_voxels)
     if settings.task is Task.SEGMENTATION:
         if labelled:
-            return Lesson(learner.label_maps, losses.dice_and_cross_entropy)
+            return Lesson(learner.label_maps, voxel_loss(settings.loss, settings.class_weights))
         return Lesson(learner.voxel_consistency, losses.consistency(settings.confidence_threshold))
     loss = losses.several_labels if settings.task is Task.MULTI_LABEL else losses.cross_entropy
     return Lesson(learner.labels_and_pseudo_labels, loss)
@@ -99,8 +101,8 @@ class Learner:
         """Segmentation with an expert's label map: geometry moves image and map alike, intensity the image only."""
         views, targets = [], []
         for draws in self._all_draws(patient, randomness):
-            views.append(view(patient.images, draws, WEAK))
-            moved = apply_geometry(patient.labels.unsqueeze(1).float(), draws, WEAK, mode="nearest")
+            views.append(view(patient.images, draws, self._weak))
+            moved = apply_geometry(patient.labels.unsqueeze(1).float(), draws, self._weak, mode="nearest")
             targets.append(moved.squeeze(1).round().long())
         return _rows(views, targets, _shares(patient.labelled))
 
@@ -115,9 +117,9 @@ class Learner:
         """
         views, targets = [], []
         for draws in self._all_draws(patient, randomness):
-            moved = apply_geometry(patient.images, draws, WEAK)
-            targets.append(self._ask(apply_intensity(moved, draws, WEAK)))
-            views.append(apply_intensity(moved, draws, STRONG))
+            moved = apply_geometry(patient.images, draws, self._weak)
+            targets.append(self._ask(apply_intensity(moved, draws, self._weak)))
+            views.append(apply_intensity(moved, draws, replace(STRONG, bias=self._weak.bias)))
         return _rows(views, targets, _equal_shares(patient) * self._other_weight(patient.labelled))
 
     def reconstruction(self, patient: PatientScans, randomness: PatientRandomness) -> PatientRows:
@@ -145,6 +147,11 @@ class Learner:
         targets = torch.zeros(count, settings.classes, device=patient.images.device)
         weights = settings.clipping_norm * settings.unlabelled_clip_ratio * _equal_shares(patient)
         return _rows([patient.unchanged], [targets], weights)
+
+    @property
+    def _weak(self) -> ViewRange:
+        """How far the weak views of a segmentation go, as the plan chose."""
+        return replace(WIDE if self.settings.wide_views else WEAK, mirrored=self.settings.mirrored)
 
     def _answers(self, weak_view: Tensor) -> pseudo_labels.PseudoLabels:
         several = self.settings.task is Task.MULTI_LABEL

@@ -44,11 +44,18 @@ def dice_and_cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:
     target = torch.where(classes == UNKNOWN, 0, classes)
     entropy = functional.cross_entropy(logits.float(), target, reduction="none").flatten(1)
     mean_entropy = (entropy * known).sum(1) / known.sum(1).clamp(min=1)
+    return mean_entropy + dice_losses(logits, classes).mean(1)
+
+
+def dice_losses(logits: Tensor, classes: Tensor) -> Tensor:
+    """Return 1 - soft Dice of each foreground class: shapes as above -> (scans, classes - 1)."""
+    known = (classes != UNKNOWN).float().flatten(1)
+    target = torch.where(classes == UNKNOWN, 0, classes)
     numbers = torch.arange(logits.shape[1], device=logits.device)
     chosen = (target.flatten(1).unsqueeze(1) == numbers[None, :, None]).float() * known.unsqueeze(1)
     shares = torch.softmax(logits.float(), 1).flatten(2) * known.unsqueeze(1)
     overlap = (2 * (shares * chosen).sum(2) + _SMOOTH) / (shares.sum(2) + chosen.sum(2) + _SMOOTH)
-    return mean_entropy + (1 - overlap[:, 1:]).mean(1)
+    return 1 - overlap[:, 1:]
 
 
 def chosen_voxels(masks: Tensor, classes: Tensor) -> Tensor:

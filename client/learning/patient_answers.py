@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from client.learning.patients import UNKNOWN, PatientScans, Scans
+from client.learning.sliding_window import answered_label_map
+from client.learning.whole_scan import Place
 
 
 @dataclass(frozen=True)
@@ -41,25 +43,45 @@ def mean_answers(network: nn.Module, patient: Scans, *, several_labels: bool, mo
     return Answers(total / count, labels, is_finite) if count else None
 
 
-def mean_dice(network: nn.Module, patient: Scans, *, classes: int, most: int) -> tuple[list[float | None], bool] | None:
+def mean_dice(
+    network: nn.Module, patient: Scans, *, classes: int, most: int, window: Place = ()
+) -> tuple[list[float | None], bool] | None:
     """Return the mean Dice of each foreground class over a patient's scans, and whether every answer was a number.
 
     Dice = 2 |A and B| / (|A| + |B|) over known voxels, of scans in which expert or network found the class; None where
-    none has it. None in all without a labelled scan.
+    none has it. None in all without a labelled scan. ``window``: of a network that sees patches, their size
+    (``sliding_window``): then one scan is in memory at a time.
     """
     totals, counts, seen, is_finite = [0.0] * (classes - 1), [0] * (classes - 1), 0, True
-    for part, logits in _answered(network, patient, most):
-        answered, known = logits.argmax(1), part.labels != UNKNOWN
+    maps = _label_maps_by_windows(network, patient, window) if window else _label_maps(network, patient, most)
+    for answered, labels, numbers in maps:
+        known = labels != UNKNOWN
         for row in range(classes - 1):
-            ours, theirs = (answered == row + 1) & known, part.labels == row + 1
+            ours, theirs = (answered == row + 1) & known, labels == row + 1
             sizes = (ours.flatten(1).sum(1) + theirs.flatten(1).sum(1)).double()
             overlap, found = (ours & theirs).flatten(1).sum(1).double(), sizes > 0
             totals[row] += float((2 * overlap[found] / sizes[found]).sum())
             counts[row] += int(found.sum())
-        seen += len(part)
-        is_finite = is_finite and bool(torch.isfinite(logits).all())
+        seen += len(labels)
+        is_finite = is_finite and numbers
     means = [total / count if count else None for total, count in zip(totals, counts, strict=True)]
     return (means, is_finite) if seen else None
+
+
+def _label_maps(network: nn.Module, patient: Scans, most: int) -> Iterator[tuple[Tensor, Tensor, bool]]:
+    """Yield the answered and the experts' classes of some scans, and whether every answer was a number."""
+    for part, logits in _answered(network, patient, most):
+        yield logits.argmax(1), part.labels, bool(torch.isfinite(logits).all())
+
+
+def _label_maps_by_windows(network: nn.Module, patient: Scans, window: Place) -> Iterator[tuple[Tensor, Tensor, bool]]:
+    """Yield the same of one labelled scan after the other; classes stay in as few bits as they have."""
+    for index in range(len(patient)):
+        scan = patient.as_it_lies(index)
+        if scan is not None and scan.labels is not None and scan.labelled:
+            answered, is_finite = answered_label_map(network, scan, window)
+            yield torch.from_numpy(answered).unsqueeze(0), torch.from_numpy(scan.labels).unsqueeze(0), is_finite
+        scan = None  # before the next is read
 
 
 def _answered(network: nn.Module, patient: Scans, most: int) -> Iterator[tuple[PatientScans, Tensor]]:

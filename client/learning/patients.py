@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from client.dicom.record import Stratum
+from client.learning.whole_scan import UNKNOWN, WholeScan
 
-UNKNOWN: Final = -1  # a scan, or a voxel, that nobody has labelled
+__all__ = ["ROW_AXES", "UNKNOWN", "ArrayPatients", "NoPatients", "PatientScans", "Patients", "Scans", "labelled_scans"]
+
 ROW_AXES: Final = 2  # of one scan's features: rows, features; an image has channels and two or three axes more
 
 
@@ -36,6 +38,9 @@ class Scans(Protocol):
 
     def whole(self) -> "PatientScans":
         """Return all scans in memory, however many there are."""
+
+    def as_it_lies(self, index: int) -> WholeScan | None:
+        """Return one scan for whoever cuts parts of it; None where it cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,10 @@ class PatientScans:
     def whole(self) -> "PatientScans":
         """Return these scans."""
         return self
+
+    def as_it_lies(self, index: int) -> WholeScan:
+        """Return one scan for whoever cuts parts of it."""
+        return WholeScan(self.images[index].numpy(), self.labels[index].numpy())
 
     def to(self, device: torch.device) -> "PatientScans":
         """Return the scans on ``device``."""

@@ -14,7 +14,7 @@ Source: Abadi et al. 2016 (clip), Sohn et al. 2020 (pseudo-labels on views).
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import torch
@@ -27,6 +27,7 @@ from client.learning.feature_moments import FeatureMoments
 from client.learning.lessons import Lesson, lesson_for
 from client.learning.made_up_patient import made_up_scans
 from client.learning.mean_label_map import MeanLabelMap
+from client.learning.patches import taken_of
 from client.learning.patients import ROW_AXES, Patients
 from client.learning.record_form import has_form
 from client.learning.round_randomness import KEY_BYTES, PatientRandomness, RoundRandomness
@@ -109,7 +110,7 @@ class PhaseTraining:
         self._together = min(self.patients_at_once, limit)
         self.lessons = {stratum: lesson_for(stratum, settings, self.teacher) for stratum in Stratum}
         self._strata: list[Stratum] = []
-        self._start, self._step = torch.empty(0), 0
+        self._start, self._step, self._ramp = torch.empty(0), 0, 1.0
         self._randomness = RoundRandomness()
 
     def begin_round(
@@ -129,7 +130,7 @@ class PhaseTraining:
             load(self.network, self.order, released)
         if self.teacher and round_number != self.followed_round:
             self.teacher.follow(self.order, self.network)
-        self.followed_round = round_number
+        self.followed_round, self._ramp = round_number, self.settings.ramp(round_number)
         if self.settings.placement is Placement.LOCAL:
             self._start = flatten(self.network, self.order)
         self._strata = self._taking_part(round_number)
@@ -262,35 +263,29 @@ class PhaseTraining:
         if settings.both_strata:
             return strata
         late_enough = settings.pseudo_labels and round_number >= settings.unlabelled_from_round
-        if (
-            late_enough
-            and self.teacher
-            and good_enough(
-                self.teacher,
-                self.public.images,
-                self.public.classes,
-                least_balanced_accuracy=settings.gate_balanced_accuracy,
-            )
-        ):
+        gate, images, classes = settings.gate_balanced_accuracy, self.public.images, self.public.classes
+        if late_enough and self.teacher and good_enough(self.teacher, images, classes, least_balanced_accuracy=gate):
             return strata
         return [stratum for stratum in strata if stratum is Stratum.LABELLED]
 
     def _rows(self, patient_key: str, lesson: Lesson, randomness: PatientRandomness) -> PatientRows | None:
-        """Prepare one patient, alone: at most k scans, chosen at random before any is read.
+        """Prepare one patient, alone: at most k scans, or patches of them, chosen at random before any is read.
 
         None for an empty or malformed record.
         """
         scans = self.patients.read(patient_key)
         order = torch.randperm(len(scans), generator=randomness.generator("choice of scans"))
-        taken = scans.chosen(order[: self.settings.most_scans])
-        if len(taken) == 0 or not has_form(taken, self.settings, self._input_shape):
+        chosen, rule = order[: self.settings.most_scans], self.settings.patches
+        taken = taken_of(scans, chosen, rule, randomness, classes=self.settings.classes)
+        if taken is None or len(taken) == 0 or not has_form(taken, self.settings, self._input_shape):
             return None
-        return lesson.rows(taken.to(self._device), randomness)
+        rows = lesson.rows(taken.to(self._device), randomness)
+        return rows if lesson is self.lessons[Stratum.LABELLED] else replace(rows, weights=self._ramp * rows.weights)
 
     @property
     def _most_rows(self) -> int:
         """Rows of one patient at most."""
-        return self.settings.most_scans * self.settings.views_per_scan
+        return self.settings.most_rows
 
     @property
     def _device(self) -> torch.device:

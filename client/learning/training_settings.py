@@ -5,11 +5,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from client.dicom.record import Stratum
+from client.learning.patches import PatchRule
 from common.plan.combinations import METHODS
 from common.plan.errors import PlanInvalidError
+from common.plan.phases import Loss
 from common.plan.phases import Method as PlanMethod
 from common.plan.task import TaskKind
 
+RAMP = 5.0  # of the ramp-up: it begins at exp(-5)
 NO_CLIP = 1e6  # where nothing is promised, gradients are summed as they are
 
 
@@ -57,10 +60,13 @@ class TrainingSettings:
     of the noise on the whole sum over C. honest_survivors h: the site adds variance 1 / h of it (``distributed``).
     expected_batch: patients expected in this site's step, the public divisor of local steps.
     views_per_scan: strong views whose losses are averaged before clipping. most_scans: k, scans used of one patient.
+    patches: what is taken of them instead of the whole (``client.learning.patches``).
+    ramp_up_rounds: in which the weight of unlabelled patients rises (``ramp``).
+    wide_views, mirrored: how far weak views of a segmentation go, and axes (``views.ViewRange``).
     unlabelled_weight: loss weight of scans with a teacher's answer where no clip decides (``none``; other scans of a
     labelled patient). teacher_decay: 1 keeps the phase's first model as teacher, 0 takes the last released one.
     gate_balanced_accuracy: least balanced accuracy of the teacher on public images; below it unlabelled patients
-    contribute zero (0 = no gate). hidden_share: share of patches hidden for reconstruction.
+    contribute zero (0 = no gate). loss: of label maps. hidden_share: share of patches hidden for reconstruction.
     Raises: PlanInvalidError for values out of bounds or against one another.
     """
 
@@ -78,11 +84,16 @@ class TrainingSettings:
     honest_survivors: int = 1
     expected_batch: float = 1.0
     most_scans: int = 4
+    patches: PatchRule | None = None
     views_per_scan: int = 1
+    wide_views: bool = False
+    mirrored: tuple[int, ...] = ()
     class_weights: tuple[float, ...] = ()
+    loss: Loss = Loss.DICE_CE
     confidence_threshold: float = 0.95
     unlabelled_weight: float = 0.5
     unlabelled_from_round: int = 1
+    ramp_up_rounds: int = 0
     teacher_decay: float = 1.0
     gate_balanced_accuracy: float = 0.0
     hidden_share: float = 0.5
@@ -110,6 +121,19 @@ class TrainingSettings:
             raise PlanInvalidError("method ridge trains 'head' and nothing else, from the sum over all sites")
         if PlanMethod(self.method.value) not in METHODS[TaskKind(self.task.value)]:
             raise PlanInvalidError(f"method {self.method} does not fit task {self.task}")
+
+    @property
+    def most_rows(self) -> int:
+        """Rows of one patient at most: views of scans, or of patches of them."""
+        return self.views_per_scan * (self.patches.count if self.patches else self.most_scans)
+
+    def ramp(self, round_number: int) -> float:
+        """Return what a round's unlabelled patients weigh of their weight, above 0, 1 after the ramp-up.
+
+        exp(-5 (1 - t / R)^2), t from 0 at ``unlabelled_from_round``. Source: Laine & Aila 2017.
+        """
+        left = 1 - (round_number - self.unlabelled_from_round) / max(1, self.ramp_up_rounds)
+        return math.exp(-RAMP * left * left) if self.ramp_up_rounds and left > 0 else 1.0
 
     @property
     def pseudo_labels(self) -> bool:

@@ -1,9 +1,9 @@
 """Weak and strong views of one patient's medical images: mild, made on the device, laterality kept.
 
-No flips: left and right mean something in a patient. Each scan has its own draw; nothing is mixed between scans, so a
-view is free under patient-level privacy. Two and three dimensions, any floating type, any device. Where a scan is moved
-to is computed for that scan alone, in plain numbers: a batched kernel (``torch.linalg.matrix_exp``, for one) may give
-other bits for one matrix than for several.
+No flips but where the plan allows mirrored anatomy: left and right mean something in a patient. Each scan has its own
+draw; nothing is mixed between scans, so a view is free under patient-level privacy. Two and three dimensions, any
+floating type, any device. Where a scan is moved to is computed for that scan alone, in plain numbers: a batched kernel
+(``torch.linalg.matrix_exp``, for one) may give other bits for one matrix than for several.
 """
 
 import math
@@ -21,6 +21,8 @@ class ViewRange:
 
     gain: contrast about the mean, 1 ± gain; offset: brightness ± offset; gamma: exponent exp(± gamma);
     noise: largest standard deviation of added noise; cutout: side of the erased box as share of the image's side.
+    elastic: largest bend of a smooth field, as shift; bias: largest exponent of a smooth field that the image is
+    multiplied by, as coils leave it on MR. mirrored: axes that may be turned over, 0 = width, 1 = height, 2 = depth.
     """
 
     shift: float
@@ -31,10 +33,20 @@ class ViewRange:
     gamma: float
     noise: float
     cutout: float
+    elastic: float = 0.0
+    bias: float = 0.0
+    mirrored: tuple[int, ...] = ()
 
 
 WEAK = ViewRange(shift=0.06, scale=0.04, angle=0.05, gain=0.05, offset=0.02, gamma=0.0, noise=0.0, cutout=0.0)
+WIDE = ViewRange(
+    shift=0.1, scale=0.2, angle=0.35, gain=0.15, offset=0.05, gamma=0.2, noise=0.0, cutout=0.0, elastic=0.08, bias=0.3
+)
 STRONG = ViewRange(shift=0.12, scale=0.12, angle=0.2, gain=0.3, offset=0.1, gamma=0.3, noise=0.05, cutout=0.25)
+
+
+FIELD_POINTS = 4  # along each side, of a smooth field
+_MIRRORS, _ELASTIC, _BIAS = 1, 2, 3  # added to the seed: each purpose has numbers of its own
 
 
 @dataclass(frozen=True)
@@ -63,12 +75,18 @@ def draw_views(scans: int, *, dimensions: int, generator: torch.Generator) -> Vi
 
 
 def apply_geometry(images: Tensor, draws: ViewDraws, limits: ViewRange, *, mode: str = "bilinear") -> Tensor:
-    """Shift, scale and turn each scan: (scans, channels, *size) -> the same shape.
+    """Shift, scale, turn, bend and mirror each scan: (scans, channels, *size) -> the same shape.
 
-    Outside of the picture its border is repeated. ``mode``: "nearest" for label maps (as float).
+    Equal draws move an image and its label map alike. Outside of the picture its border is repeated. ``mode``:
+    "nearest" for label maps (as float).
     """
     matrices = inverse_affine(draws.geometry, limits, dimensions=images.ndim - 2).to(images)
+    if limits.mirrored:
+        matrices = matrices * _mirrors(draws, limits.mirrored).to(images)
     grid = functional.affine_grid(matrices, list(images.shape), align_corners=False)
+    if limits.elastic:
+        bend = smooth_fields(draws.noise_seed + _ELASTIC, len(images), images.ndim - 2, size=images.shape[2:])
+        grid = grid + limits.elastic * bend.to(images).movedim(1, -1)
     return functional.grid_sample(images, grid, mode=mode, padding_mode="border", align_corners=False)
 
 
@@ -77,6 +95,9 @@ def apply_intensity(images: Tensor, draws: ViewDraws, limits: ViewRange) -> Tens
     column = (-1, *(1,) * (images.ndim - 1))
     gain, offset, gamma, noise = (value.view(column) for value in draws.intensity.to(images).unbind(1))
     mean = images.flatten(1).mean(1).view(column)
+    if limits.bias:
+        field = smooth_fields(draws.noise_seed + _BIAS, len(images), 1, size=images.shape[2:]).to(images)
+        images = images * torch.exp(limits.bias * field)
     changed = mean + (images - mean) * (1 + limits.gain * gain) + limits.offset * offset
     if limits.gamma:
         changed = changed.clamp(0, 1) ** torch.exp(limits.gamma * gamma)
@@ -127,6 +148,26 @@ def inverse_affine(geometry: Tensor, limits: ViewRange, *, dimensions: int) -> T
     """
     matrices = [_matrix(row, limits, dimensions) for row in geometry.tolist()]
     return torch.tensor(matrices, dtype=torch.float64).view(-1, dimensions, dimensions + 1)
+
+
+def smooth_fields(seed: int, scans: int, channels: int, *, size: Sequence[int]) -> Tensor:
+    """Return smooth random fields, (scans, channels, *size) float32 in [-1, 1], one scan's from its own numbers.
+
+    Uniform at ``FIELD_POINTS`` points along each side, linear between them. Source: Simard et al. 2003 (bending).
+    """
+    generator = torch.Generator(device="cpu").manual_seed(seed)
+    coarse = 2 * torch.rand(scans, channels, *(FIELD_POINTS for _ in size), generator=generator) - 1
+    mode = "bilinear" if len(size) == 2 else "trilinear"
+    return functional.interpolate(coarse, size=tuple(size), mode=mode, align_corners=True)
+
+
+def _mirrors(draws: ViewDraws, axes: Sequence[int]) -> Tensor:
+    """Return -1 for each row of a scan's matrix that is turned over, else 1: (scans, dimensions, 1)."""
+    scans, dimensions = draws.cutout.shape
+    generator = torch.Generator(device="cpu").manual_seed(draws.noise_seed + _MIRRORS)
+    turned = torch.rand(scans, dimensions, generator=generator) < 0.5
+    allowed = torch.tensor([axis in axes for axis in range(dimensions)])
+    return torch.where(turned & allowed, -1.0, 1.0).unsqueeze(-1)
 
 
 def _white_noise(seed: int, images: Tensor) -> Tensor:

@@ -87,7 +87,7 @@ def _measure_memory(plan: StudyPlan, site: Site, speed: Speed, engines: Path, bu
     peak = peak_of(training.one_made_up_row, speed.device)
     budget.spent_s += time.process_time() - began_s
     if peak is not None:
-        rows = plan.image.maximum_scans_per_patient * max(phase.views_per_scan for phase in plan.phases)
+        rows = plan.image.taken_of_a_patient * max(phase.views_per_scan for phase in plan.phases)
         keep_measured(engines, plan, device=speed.device, patient_bytes=rows * peak)
 
 

@@ -117,8 +117,9 @@ class StudyTraining:
     def _score(self, network: nn.Module, assignment: Assignment) -> NDArray[np.int64]:
         """Return counts of the received model on the held-out patients, in 1 / 1024 patient; zeros if not scored."""
         scored = self._patients.held_out() if assignment.scored else []
-        at_once = self._plan.image.maximum_scans_per_patient
-        counts = count_patients(network, map(self._patients.read, scored), self._counts, scans_at_once=at_once)
+        at_once, window = self._plan.image.maximum_scans_per_patient, self._plan.image.patch_px
+        held_out = map(self._patients.read, scored)
+        counts = count_patients(network, held_out, self._counts, scans_at_once=at_once, window=window)
         if self._own_scores and assignment.scored:
             where = {"phase": assignment.phase, "round_number": assignment.round_number}
             note_own_score(self._own_scores, self._counts, counts, **where)

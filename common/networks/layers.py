@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from common.networks.shapes import CHANNELS_PER_GROUP
+from common.networks.settings import CHANNELS_PER_GROUP
 
 _CONVOLUTIONS: dict[int, type[nn.Conv2d | nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
 _HALVINGS: dict[int, type[nn.AvgPool2d | nn.AvgPool3d]] = {2: nn.AvgPool2d, 3: nn.AvgPool3d}

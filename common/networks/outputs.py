@@ -7,9 +7,9 @@ keep nothing. A test holds the sum against what PyTorch keeps, for every network
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
-from common.networks.shapes import (
+from common.networks.settings import (
     AUTOENCODER,
     ENCODER,
     LEVEL_HEAD,
@@ -17,7 +17,7 @@ from common.networks.shapes import (
     RESIDUAL_LEVELS,
     SMALL_CNN,
     UNET,
-    check_network,
+    NetworkSettings,
 )
 
 LOSS_MAPS: Final = 4  # of the classes at each voxel: probabilities, their logarithms, chosen ones, products
@@ -36,15 +36,11 @@ class Outputs:
     products: int
 
 
-@dataclass(frozen=True)
-class _Scan:
+@dataclass(frozen=True, kw_only=True)
+class _Scan(NetworkSettings):
+    """The settings, and one scan of ``size`` pixels."""
+
     size: tuple[int, ...]
-    classes: int
-    width: int
-    blocks: int
-    channels: int
-    features: int
-    hidden_units: int
 
     @property
     def inputs(self) -> int:
@@ -63,28 +59,20 @@ class _Scan:
 Kept = Iterator[tuple[int, int]]  # values that are kept, products that made them
 
 
-def outputs_of(
-    name: str,
-    *,
-    size: tuple[int, ...],
-    classes: int,
-    width: int,
-    blocks: int = 1,
-    channels: int = 1,
-    features: int = 0,
-    hidden_units: int = 0,
-    voxelwise: bool = False,
-) -> Outputs:
+def outputs_of(name: str, *, size: tuple[int, ...], voxelwise: bool = False, **settings: Any) -> Outputs:
     """Return the outputs of the network ``name`` for one scan of ``size`` pixels. ``voxelwise``: a loss at each voxel.
 
-    Raises: NetworkUnsuitableError for an unknown name or a value out of bounds.
+    ``settings``, errors: as ``NetworkSettings``, whose dimensions are those of ``size``.
     """
-    sizes = {"classes": classes, "width": width, "blocks": blocks, "channels": channels}
-    heads = {"features": features, "hidden_units": hidden_units}
-    check_network(name, dimensions=len(size), **sizes, **heads)
-    scan = _Scan(size, **sizes, **heads)
-    layers = list(_NETWORKS[name](scan))
-    kept = sum(values for values, _ in layers) + LOSS_MAPS * classes * scan.places(0) * voxelwise
+    wanted = NetworkSettings(name, **{**settings, "dimensions": len(size)})
+    return layer_outputs(wanted, size=size, voxelwise=voxelwise)
+
+
+def layer_outputs(settings: NetworkSettings, *, size: tuple[int, ...], voxelwise: bool = False) -> Outputs:
+    """Return the outputs of a network for one scan of ``size`` pixels; it may be smaller than a prior's images."""
+    scan = _Scan(**vars(settings), size=size)
+    layers = list(_NETWORKS[scan.name](scan))
+    kept = sum(values for values, _ in layers) + LOSS_MAPS * scan.classes * scan.places(0) * voxelwise
     return Outputs(kept + scan.inputs, max(values for values, _ in layers), sum(made for _, made in layers))
 
 
@@ -95,7 +83,7 @@ def _normalised(scan: _Scan, inputs: int, outputs: int, places: int) -> Kept:
 
 
 def _encoder(scan: _Scan, *, convolutions: int, levels: int = 3) -> Kept:
-    """Three levels, or fewer, of one or two normalised convolutions, halved in between."""
+    """Three levels, or as many as asked for, of one or two normalised convolutions, halved in between."""
     inputs = scan.channels
     for level in range(levels):
         outputs, places = scan.width << level, scan.places(level)
@@ -118,8 +106,9 @@ def _autoencoder(scan: _Scan) -> Kept:
 
 
 def _unet(scan: _Scan) -> Kept:
-    yield from _encoder(scan, convolutions=2)
-    for level, inputs in ((1, 6 * scan.width), (0, 3 * scan.width)):
+    yield from _encoder(scan, convolutions=2, levels=scan.levels)
+    for level in reversed(range(scan.levels - 1)):
+        inputs = 3 * scan.width << level
         outputs, places = scan.width << level, scan.places(level)
         yield inputs * places, 0  # both levels side by side
         yield from _normalised(scan, inputs, outputs, places)

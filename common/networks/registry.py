@@ -1,6 +1,7 @@
 """From the names in a study plan to a network with start weights that every site shares bit for bit."""
 
 from collections.abc import Callable
+from typing import Any, Final
 
 import torch
 from torch import nn
@@ -9,7 +10,7 @@ from common.networks.autoencoder import Autoencoder
 from common.networks.feature_head import FeatureHead
 from common.networks.level_head import LevelHead
 from common.networks.residual import ResidualLevels, ResidualNetwork
-from common.networks.shapes import (
+from common.networks.settings import (
     AUTOENCODER,
     ENCODER,
     IMAGE_NETWORKS,
@@ -19,8 +20,7 @@ from common.networks.shapes import (
     RESIDUAL_LEVELS,
     SMALL_CNN,
     UNET,
-    check_network,
-    check_prior,
+    NetworkSettings,
 )
 from common.networks.small_cnn import SmallCnn
 from common.networks.start_weights import set_start_weights
@@ -38,91 +38,43 @@ __all__ = [
     "SMALL_CNN",
     "UNET",
     "build_network",
+    "network_of",
     "network_shape",
+    "shape_of",
 ]
 
 
-def build_network(
-    name: str,
-    *,
-    dimensions: int,
-    classes: int,
-    width: int,
-    blocks: int = 1,
-    channels: int = 1,
-    features: int = 0,
-    hidden_units: int = 0,
-    prior_size: tuple[int, ...] = (),
-    seed: int = 0,
-    zero_head: bool = True,
-) -> nn.Module:
-    """Build the network ``name`` with deterministic start weights.
+def build_network(name: str, *, seed: int = 0, zero_head: bool = True, **settings: Any) -> nn.Module:
+    """Build the network ``name`` with deterministic start weights. ``settings``, errors: as ``NetworkSettings``."""
+    return network_of(NetworkSettings(name, **settings), seed=seed, zero_head=zero_head)
+
+
+def network_shape(name: str, **settings: Any) -> nn.Module:
+    """Build the network ``name`` without weights (``shape_of``). ``settings``, errors: as ``NetworkSettings``."""
+    return shape_of(NetworkSettings(name, **settings))
+
+
+def network_of(settings: NetworkSettings, *, seed: int = 0, zero_head: bool = True) -> nn.Module:
+    """Build a network with deterministic start weights.
 
     Shapes: images (batch, channels, *size), ``len(size) == dimensions`` -> logits (batch, classes) for ``small_cnn``,
     ``residual`` and ``residual_levels``, (batch, classes, *size) for ``unet`` and ``level_head``, a reconstruction of
     the images for ``autoencoder`` (which ignores ``classes`` and never starts with a zero head: no gradient would reach
-    its encoder). ``width``: channels of the first level, a multiple of 4; ``blocks``: residual blocks a stage;
-    ``channels``: of an image, 1 (grey) or 3 (colour). ``features``, ``hidden_units``: of ``encoder``, whose input is
-    (batch, features) instead of images. ``prior_size``: of ``unet``: images of this size, with a prior.
+    its encoder).
     Guarantee: equal arguments give bit-identical weights on every machine; the network passes ``refuse_unsuitable``.
-    Raises: NetworkUnsuitableError for an unknown name or a value out of bounds.
     """
-    network = network_shape(
-        name,
-        dimensions=dimensions,
-        classes=classes,
-        width=width,
-        blocks=blocks,
-        channels=channels,
-        features=features,
-        hidden_units=hidden_units,
-        prior_size=prior_size,
-    )
+    network = shape_of(settings)
     for layer in network.modules():
         for own, parameter in layer.named_parameters(recurse=False):
             setattr(layer, own, nn.Parameter(torch.empty(parameter.shape)))
-    set_first_weights(network, name, seed=seed, zero_head=zero_head)
+    set_first_weights(network, settings.name, seed=seed, zero_head=zero_head)
     return network
 
 
-def network_shape(
-    name: str,
-    *,
-    dimensions: int,
-    classes: int,
-    width: int,
-    blocks: int = 1,
-    channels: int = 1,
-    features: int = 0,
-    hidden_units: int = 0,
-    prior_size: tuple[int, ...] = (),
-) -> nn.Module:
-    """Build the network ``name`` without weights, on torch's meta device: names and shapes of everything, no memory.
-
-    Arguments and errors as for ``build_network``.
-    """
-    sizes = {"classes": classes, "width": width, "blocks": blocks, "channels": channels}
-    check_network(name, dimensions=dimensions, **sizes, features=features, hidden_units=hidden_units)
-    check_prior(name, dimensions, prior_size)
-    builders: dict[str, Callable[[], nn.Module]] = {
-        SMALL_CNN: lambda: SmallCnn(dimensions=dimensions, classes=classes, width=width, channels=channels),
-        RESIDUAL: lambda: ResidualNetwork(
-            dimensions=dimensions, classes=classes, width=width, blocks=blocks, channels=channels
-        ),
-        RESIDUAL_LEVELS: lambda: ResidualLevels(
-            dimensions=dimensions, classes=classes, width=width, blocks=blocks, channels=channels
-        ),
-        UNET: lambda: UNet(
-            dimensions=dimensions, classes=classes, width=width, channels=channels, prior_size=prior_size
-        ),
-        LEVEL_HEAD: lambda: LevelHead(
-            dimensions=dimensions, classes=classes, width=width, channels=channels, prior_size=prior_size
-        ),
-        AUTOENCODER: lambda: Autoencoder(dimensions=dimensions, width=width, channels=channels),
-        ENCODER: lambda: FeatureHead(features=features, classes=classes, hidden_units=hidden_units),
-    }
+def shape_of(settings: NetworkSettings) -> nn.Module:
+    """Build a network without weights, on torch's meta device: names and shapes of everything, no memory."""
     with torch.device("meta"):  # torch's own start values would cost a second and be overwritten
-        network = builders[name]()
+        network = _BUILDERS[settings.name](settings)
     refuse_unsuitable(network)  # so there are no buffers: parameters are all that has a value
     return network
 
@@ -130,3 +82,21 @@ def network_shape(
 def set_first_weights(network: nn.Module, name: str, *, seed: int, zero_head: bool = True) -> None:
     """Write the start weights of the network ``name`` into ``network``, which must be on the processor."""
     set_start_weights(network, seed=seed, zero_head=zero_head and name != AUTOENCODER)
+
+
+def _sizes(settings: NetworkSettings, *names: str) -> dict[str, Any]:
+    """Return the settings that a class takes: those that all image networks have, and those of ``names``."""
+    return {name: getattr(settings, name) for name in ("dimensions", "width", "channels", *names)}
+
+
+_BUILDERS: Final[dict[str, Callable[[NetworkSettings], nn.Module]]] = {
+    SMALL_CNN: lambda wanted: SmallCnn(**_sizes(wanted, "classes")),
+    RESIDUAL: lambda wanted: ResidualNetwork(**_sizes(wanted, "classes", "blocks")),
+    RESIDUAL_LEVELS: lambda wanted: ResidualLevels(**_sizes(wanted, "classes", "blocks")),
+    UNET: lambda wanted: UNet(**_sizes(wanted, "classes", "levels", "prior_size")),
+    LEVEL_HEAD: lambda wanted: LevelHead(**_sizes(wanted, "classes", "prior_size")),
+    AUTOENCODER: lambda wanted: Autoencoder(**_sizes(wanted)),
+    ENCODER: lambda wanted: FeatureHead(
+        features=wanted.features, classes=wanted.classes, hidden_units=wanted.hidden_units
+    ),
+}

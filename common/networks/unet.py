@@ -9,15 +9,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from common.networks.layers import convolution, halving, normalised_convolution
+from common.networks.settings import LEAST_LEVELS
 
 
 class UNetEncoder(nn.Module):
-    """Three levels, or fewer, of two normalised convolutions, halved in between.
+    """Levels of two normalised convolutions, halved in between.
 
-    Shapes: (batch, channels, *size) -> features at size, size // 2, size // 4 with width, 2 width, 4 width channels.
+    Shapes: (batch, channels, *size) -> features at size, size // 2, size // 4, ... with width, 2 width, 4 width, ...
+    channels.
     """
 
-    def __init__(self, dimensions: int, width: int, channels: int, *, levels: int = 3) -> None:
+    def __init__(self, dimensions: int, width: int, channels: int, *, levels: int = LEAST_LEVELS) -> None:
         super().__init__()
         outputs = [width << level for level in range(levels)]
         self.levels = nn.ModuleList(
@@ -50,33 +52,38 @@ class Prior(nn.Module):
 
 
 class UNet(nn.Module):
-    """A three-level U-Net.
+    """A U-Net of three levels, or more.
 
-    Shapes: images (batch, channels, *size) float32, each side at least 4 (any size: enlargement goes to the finer
-    level's size) -> logits (batch, classes, *size) float32. ``prior_size``: size of the images where log-odds of each
-    structure at each voxel are added to the logits (``prior``); other sizes do not fit then.
+    Shapes: images (batch, channels, *size) float32, each side at least 2^(levels - 1) (any size: enlargement goes to
+    the finer level's size) -> logits (batch, classes, *size) float32. ``prior_size``: size of the images where log-odds
+    of each structure at each voxel are added to the logits (``prior``); other sizes do not fit then.
     Parameters: width 8: about 30 k in two dimensions, 88 k in three.
     """
 
     def __init__(
-        self, *, dimensions: int, classes: int, width: int, channels: int = 1, prior_size: tuple[int, ...] = ()
+        self,
+        *,
+        dimensions: int,
+        classes: int,
+        width: int,
+        channels: int = 1,
+        levels: int = LEAST_LEVELS,
+        prior_size: tuple[int, ...] = (),
     ) -> None:
         super().__init__()
         self.prior = Prior(classes - 1, prior_size) if prior_size else None
-        self.encoder = UNetEncoder(dimensions, width, channels)
+        self.encoder = UNetEncoder(dimensions, width, channels, levels=levels)
         self.decoder = nn.ModuleList(
-            (
-                _double_convolution(dimensions, 6 * width, 2 * width),
-                _double_convolution(dimensions, 3 * width, width),
-            )
+            _double_convolution(dimensions, 3 * width << level, width << level) for level in reversed(range(levels - 1))
         )
         self.head = convolution(dimensions, width, classes, kernel=1)
 
     def features(self, images: Tensor) -> Tensor:
         """Return what the head sees: (batch, channels, *size) -> (batch, width, *size)."""
-        fine, middle, coarse = self.encoder(images)
-        features = self.decoder[0](_enlarged_beside(coarse, middle))
-        finest: Tensor = self.decoder[1](_enlarged_beside(features, fine))
+        *finer, features = self.encoder(images)
+        for layers, beside in zip(self.decoder, reversed(finer), strict=True):
+            features = layers(_enlarged_beside(features, beside))
+        finest: Tensor = features
         return finest
 
     def forward(self, images: Tensor) -> Tensor:

@@ -14,17 +14,18 @@ A plan that passes here can be trained; one that could only fail at the hospital
     multi_label      with feature norm**            ridge, trainable = head                         second moments
 
 * residual and residual_levels. ** small_cnn, residual_levels, encoder; level_head has one too, but for ridge.
-``class_weights`` and the gate on public images belong to classification. Which other settings a plan's methods read:
-``common.plan.settings_read``.
+The gate on public images belongs to classification; Dice + cross-entropy is what ``loss`` stands at. Which other
+settings a plan's methods read: ``common.plan.settings_read``.
 """
 
 import math
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from common.networks.shapes import (
+from common.networks.settings import (
     AUTOENCODER,
     ENCODER,
+    LEAST_LEVELS,
     LEVEL_HEAD,
     RESIDUAL,
     RESIDUAL_LEVELS,
@@ -34,13 +35,13 @@ from common.networks.shapes import (
 )
 from common.plan.aggregation import LEAST_GROUPS, LEAST_HOSPITALS_IN_GROUPS
 from common.plan.errors import PlanInvalidError
-from common.plan.phases import Method, Phase, Trainable
+from common.plan.phases import Axis, Method, Phase, Trainable
 from common.plan.plan import StudyPlan
 from common.plan.privacy import NoisePlacement
 from common.plan.protocol import expected_patients
 from common.plan.task import Intensity, Modality, TaskKind
 
-MOST_VOXELS: Final = 100_000_000  # of a volume: reading scans takes no larger one
+MOST_VOXELS: Final = 1 << 27  # of a volume: reading scans takes no larger one; a CT of 400 x 512 x 512 has 105 million
 ANSWERS: Final[dict[str, frozenset[TaskKind]]] = {
     SMALL_CNN: frozenset({TaskKind.CLASSIFICATION, TaskKind.MULTI_LABEL}),
     RESIDUAL: frozenset({TaskKind.CLASSIFICATION, TaskKind.MULTI_LABEL}),
@@ -106,6 +107,36 @@ def _volumes_fit(plan: StudyPlan) -> Iterator[str]:
             f"task.modalities has {', '.join(flat)}, whose pictures never make a volume (they do not say where in the "
             f"patient they lie); {_choose(MODALITIES_IN_SPACE)}, or set task.dimensions = 2"
         )
+
+
+def _sides_halve(plan: StudyPlan) -> Iterator[str]:
+    """Three levels take any side, as they always did: with more, what a side loses by rounding is worth a sentence."""
+    parts = 2 ** (plan.network.levels - 1)
+    odd = [side for side in plan.image.seen_px if side % parts]
+    key = "patch_px" if plan.image.patch_px else "size_px"
+    if plan.network.name == UNET and plan.network.levels > LEAST_LEVELS and odd:
+        yield (
+            f"image.{key} has {', '.join(map(str, odd))}, which {plan.network.levels} levels (network.levels) do not "
+            f"divide: each side must be a multiple of {parts}; change {key}, or lower levels"
+        )
+
+
+def _patches_fit(plan: StudyPlan) -> Iterator[str]:
+    patch, size = plan.image.patch_px, plan.image.size_px
+    if not patch:
+        return
+    if plan.task.kind is not TaskKind.SEGMENTATION or plan.network.name == AUTOENCODER:
+        yield (
+            f"image.patch_px is for a network that answers task.kind = segmentation, here {plan.network.name} has "
+            f"{plan.task.kind}; remove it"
+        )
+    if len(patch) != len(size) or any(side > whole for side, whole in zip(patch, size, strict=False)):
+        yield (
+            f"image.patch_px is {list(patch)}, image.size_px {list(size)}: as many numbers, and none larger; "
+            "lower patch_px, or remove it"
+        )
+    if plan.network.prior:
+        yield "network.prior is true, but a prior lies on the whole image's grid, image.patch_px is a part; remove one"
 
 
 def _spacing_has_every_side(plan: StudyPlan) -> Iterator[str]:
@@ -209,6 +240,14 @@ def _gate_can_judge(plan: StudyPlan, phase: Phase) -> Iterator[str]:
         )
 
 
+def _axes_are_there(plan: StudyPlan, phase: Phase) -> Iterator[str]:
+    axes = phase.mirrored_axes
+    if Axis.DEPTH in axes and plan.task.dimensions == 2:
+        yield "mirrored_axes has depth, task.dimensions is 2; choose from: height, width"
+    if len(set(axes)) != len(axes):
+        yield "mirrored_axes has an axis twice; each may appear once"
+
+
 def _unlabelled_come_in_time(_: StudyPlan, phase: Phase) -> Iterator[str]:
     if phase.unlabelled_from_round > phase.rounds:
         yield (
@@ -228,6 +267,8 @@ def _choose(names: frozenset[Method] | frozenset[Modality] | list[str]) -> str:
 RULES: Final[tuple[Callable[[StudyPlan], Iterator[str]], ...]] = (
     _network_answers,
     _volumes_fit,
+    _sides_halve,
+    _patches_fit,
     _spacing_has_every_side,
     _window_is_of_ct,
     _uptake_is_of_pet,
@@ -239,4 +280,5 @@ PHASE_RULES: Final[tuple[Callable[[StudyPlan, Phase], Iterator[str]], ...]] = (
     _steps_travel,
     _gate_can_judge,
     _unlabelled_come_in_time,
+    _axes_are_there,
 )

@@ -3,18 +3,19 @@
     one patient   = 4 bytes x rows x (outputs that layers keep + WORKING x the largest layer's)  + one gradient
     the process   = PyTorch itself + network, teacher and received model + the sum
 
-Outputs are those of the plan's network at the plan's size (``common.networks.outputs``). A hospital that has measured
-knows better (``client.trainer.measuring``); this is for whoever has no machine at hand yet, and errs upwards.
+Outputs are those of the plan's network at the plan's size, or a patch's (``common.networks.outputs``); beside patches
+the process has one whole scan. A hospital that has measured knows better (``client.trainer.measuring``); this is for
+whoever has no machine at hand yet, and errs upwards.
 """
 
 import math
 from dataclasses import dataclass
 from typing import Any, Final
 
-from common.networks.outputs import outputs_of
+from common.networks.outputs import layer_outputs
 from common.plan.phases import Method, Phase
 from common.plan.plan import StudyPlan
-from common.plan.shape import longest_sum
+from common.plan.shape import longest_sum, network_settings
 from common.plan.task import TaskKind
 
 WORKING: Final = 4  # a layer's gradient in and out, a kernel's reordered copies of both
@@ -24,6 +25,8 @@ VALUE_BYTES: Final = 4
 PASSES: Final = 3  # forward once; backward to the inputs and to the weights, as much again each
 USUAL_AT_ONCE: Final = 16  # ``patients_at_once`` of site.toml
 ASK_A_TEACHER: Final = (Method.TEACHER_STUDENT, Method.FIXMATCH, Method.MEAN_TEACHER)
+LYING_BYTES: Final = 3  # of a voxel in the cache: 16 bits of level, 8 of class
+SCORED_BYTES: Final = 5  # of a voxel that is scored: the answered class, and four comparisons of it with the experts'
 SHARE: Final = 0.8  # of a machine's memory: the rest is the agent's, the SuperNode's and the system's
 
 
@@ -62,27 +65,33 @@ class Need:
 
 def need_of(plan: StudyPlan) -> Need:
     """Return what the most demanding phase needs. Raises: NetworkUnsuitableError."""
-    outputs = outputs_of(
-        plan.network.name,
-        size=plan.image.size_px,
-        classes=len(plan.task.classes),
-        width=plan.network.width,
-        channels=plan.image.channels,
-        features=plan.network.features,
-        hidden_units=plan.network.hidden_units,
-        voxelwise=plan.task.kind is TaskKind.SEGMENTATION,
-    )
+    voxelwise = plan.task.kind is TaskKind.SEGMENTATION
+    outputs = layer_outputs(network_settings(plan), size=plan.image.seen_px, voxelwise=voxelwise)
     parameters = longest_sum(plan)
-    rows = max(plan.image.maximum_scans_per_patient * phase.views_per_scan for phase in plan.phases)
+    rows = max(plan.image.taken_of_a_patient * phase.views_per_scan for phase in plan.phases)
     values = rows * (outputs.kept + WORKING * outputs.largest)
     if any(phase.method is Method.RIDGE for phase in plan.phases):
         values += MOMENTS * (rows + 1) * parameters
     vectors = 4 + any(phase.method in ASK_A_TEACHER for phase in plan.phases)  # network, received, sum of 64 bits
     return Need(
         patient_bytes=VALUE_BYTES * (values + 2 * parameters),
-        process_bytes=PROCESS_BYTES + VALUE_BYTES * vectors * parameters,
+        process_bytes=PROCESS_BYTES + VALUE_BYTES * vectors * parameters + whole_scan_bytes(plan),
         products=max(_scans_a_round(plan, phase) for phase in plan.phases) * PASSES * outputs.products,
     )
+
+
+def whole_scan_bytes(plan: StudyPlan) -> float:
+    """Return what one whole scan takes beside the patches of patients; 0 without patches, where a row is the scan.
+
+    The larger of: levels and classes that patches are cut of, and with the answer and comparisons for scoring, beside
+    one window's thickness of logits (``client.learning.sliding_window``: its buffer, what is added, what is given out).
+    """
+    if not plan.image.patch_px:
+        return 0.0
+    voxels = math.prod(plan.image.size_px)
+    slab = voxels * plan.image.patch_px[0] / plan.image.size_px[0]
+    answering = plan.evaluation.held_out * (SCORED_BYTES * voxels + 3 * VALUE_BYTES * len(plan.task.classes) * slab)
+    return LYING_BYTES * voxels + answering
 
 
 def stated_machines(plan: StudyPlan) -> list[dict[str, Any]]:
@@ -108,4 +117,4 @@ def _scans_a_round(plan: StudyPlan, phase: Phase) -> float:
         + phase.unlabelled_sampling_rate * site.unlabelled_patients
         for site in plan.sites
     )
-    return patients * plan.image.maximum_scans_per_patient * phase.views_per_scan * phase.local_steps
+    return patients * plan.image.taken_of_a_patient * phase.views_per_scan * phase.local_steps

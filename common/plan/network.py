@@ -3,9 +3,10 @@
 from torch import nn
 
 from common.networks.parameters import Layout, layout
-from common.networks.registry import build_network, network_shape
+from common.networks.registry import network_of, shape_of
 from common.plan.phases import Phase
 from common.plan.plan import StudyPlan
+from common.plan.shape import network_settings
 
 
 def plan_network(plan: StudyPlan) -> nn.Module:
@@ -13,18 +14,7 @@ def plan_network(plan: StudyPlan) -> nn.Module:
 
     Raises: NetworkUnsuitableError.
     """
-    return build_network(
-        plan.network.name,
-        dimensions=plan.task.dimensions,
-        classes=len(plan.task.classes),
-        width=plan.network.width,
-        channels=plan.image.channels,
-        features=plan.network.features,
-        hidden_units=plan.network.hidden_units,
-        prior_size=plan.prior_size,
-        seed=plan.network.seed,
-        zero_head=plan.starts_with_zero_head,
-    )
+    return network_of(network_settings(plan), seed=plan.network.seed, zero_head=plan.starts_with_zero_head)
 
 
 def plan_shape(plan: StudyPlan) -> nn.Module:
@@ -32,16 +22,7 @@ def plan_shape(plan: StudyPlan) -> nn.Module:
 
     Raises: NetworkUnsuitableError.
     """
-    return network_shape(
-        plan.network.name,
-        dimensions=plan.task.dimensions,
-        classes=len(plan.task.classes),
-        width=plan.network.width,
-        channels=plan.image.channels,
-        features=plan.network.features,
-        hidden_units=plan.network.hidden_units,
-        prior_size=plan.prior_size,
-    )
+    return shape_of(network_settings(plan))
 
 
 def phase_layout(network: nn.Module, phase: Phase) -> Layout:

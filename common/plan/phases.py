@@ -30,6 +30,39 @@ class Method(StrEnum):
     PRIOR = "prior"
 
 
+class Loss(StrEnum):
+    """What a label map teaches at each voxel: soft Dice and cross-entropy, either alone, or Dice and focal loss.
+
+    Sources: Milletari et al. 2016 (Dice), Lin et al. 2017 (focal), Zhu et al. 2019 (both together).
+    """
+
+    DICE_CE = "dice_ce"
+    CE = "ce"
+    DICE_FOCAL = "dice_focal"
+
+
+class Schedule(StrEnum):
+    """How the server's learning rate goes on after the warm-up of a phase (``common.plan.learning_rate``)."""
+
+    CONSTANT = "constant"
+    COSINE = "cosine"
+
+
+class ViewRange(StrEnum):
+    """How far the weak views of a segmentation go: as other tasks' do, or bent, with bias fields and larger turns."""
+
+    MILD = "mild"
+    WIDE = "wide"
+
+
+class Axis(StrEnum):
+    """A side of an image, towards: depth the head, height the back, width the patient's left (volumes)."""
+
+    DEPTH = "depth"
+    HEIGHT = "height"
+    WIDTH = "width"
+
+
 CLOSED_FORMS: Final = frozenset({Method.STANDARDISE, Method.RIDGE, Method.PRIOR})  # no step of the server's rule
 
 
@@ -55,9 +88,16 @@ class Phase(PlanPart):
     (0: no gate).
     ``teacher_decay``: 1 keeps the phase's first model as teacher, 0 takes the last released one. ``hidden_share``: of
     the patches that reconstruction hides. ``prior_smoothing_px``: of the mean label map (standard deviation).
+    ``loss``: of label maps. ``class_weights``: of the classes, in the order of ``task.classes``. ``warm_up_rounds``: in
+    which the learning rate rises; ``schedule``: how it goes on from there. ``view_range``: of a segmentation's
+    weak views; ``mirrored_axes``: along which half of them are turned over, where mirrored anatomy means the same.
+    ``ramp_up_rounds``: in which the mean teacher's weight rises, from ``unlabelled_from_round`` on.
     """
 
-    LATER_KEYS = ("prior_smoothing_px",)
+    LATER_KEYS = (
+        "prior_smoothing_px", "loss", "warm_up_rounds", "schedule", "view_range", "mirrored_axes",
+        "ramp_up_rounds",
+    )  # fmt: skip
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
     rounds: Annotated[int, Field(ge=1, le=100_000)]
@@ -84,6 +124,12 @@ class Phase(PlanPart):
     hidden_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
     class_weights: Annotated[tuple[ClassWeight, ...], Field(strict=False, max_length=64)] = ()
     prior_smoothing_px: Annotated[float, Field(ge=0, le=16)] = 0.5
+    loss: Annotated[Loss, Field(strict=False)] = Loss.DICE_CE
+    warm_up_rounds: Annotated[int, Field(ge=0, le=100_000)] = 0
+    ramp_up_rounds: Annotated[int, Field(ge=0, le=100_000)] = 0
+    schedule: Annotated[Schedule, Field(strict=False)] = Schedule.CONSTANT
+    view_range: Annotated[ViewRange, Field(strict=False)] = ViewRange.MILD
+    mirrored_axes: Annotated[tuple[Annotated[Axis, Field(strict=False)], ...], Field(strict=False, max_length=3)] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -91,6 +137,7 @@ class Phase(PlanPart):
             raise ValueError(f"maximum_attempts is {self.maximum_attempts}, it must be at least rounds ({self.rounds})")
         if self.labelled_sampling_rate == 0 and self.unlabelled_sampling_rate == 0:
             raise ValueError("both sampling rates are 0, so nobody would be trained on; set one above 0")
+        self._check_schedule()
         labelled_only = self.method in {Method.SUPERVISED, Method.PRIOR}
         if labelled_only and self.unlabelled_sampling_rate > 0:
             raise ValueError(
@@ -108,6 +155,15 @@ class Phase(PlanPart):
         if self.method is Method.RIDGE:
             self._check_ridge()
         return self
+
+    def _check_schedule(self) -> None:
+        if self.rounds <= self.warm_up_rounds:
+            raise ValueError(
+                f"warm_up_rounds is {self.warm_up_rounds}, it must be below rounds ({self.rounds}): the learning rate "
+                "would never be reached"
+            )
+        if self.schedule is Schedule.COSINE and self.rounds - self.warm_up_rounds < 2:
+            raise ValueError("schedule = cosine needs two rounds after warm_up_rounds to fall in; set constant")
 
     def _check_ridge(self) -> None:
         if self.trainable is not Trainable.HEAD:

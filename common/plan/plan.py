@@ -71,14 +71,14 @@ class StudyPlan(PlanPart):
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of what the network takes of one scan: (channels, *size_px), or (features,) of a public encoder."""
-        return (self.network.features,) if self.network.encoder else self.image.input_shape
+        """Shape of what the network takes at a time: (channels, *seen_px), or (features,) of a public encoder."""
+        return (self.network.features,) if self.network.encoder else (self.image.channels, *self.image.seen_px)
 
     @property
     def scan_shape(self) -> tuple[int, ...]:
-        """Shape of one scan in training: ``input_shape``; of a public encoder the kept rows, (1 + views, features)."""
+        """Shape of one row in training: ``input_shape``; of a public encoder the kept rows, (1 + views, features)."""
         encoder = self.network.encoder
-        return (encoder.rows, encoder.features) if encoder else self.image.input_shape
+        return (encoder.rows, encoder.features) if encoder else self.input_shape
 
     @property
     def prior_size(self) -> tuple[int, ...]:

@@ -26,6 +26,7 @@ COST_OF_OTHERS_S: Final = 1e-6
 # A row of features: to open its file, and for each product of the head; measured 1.2e-4 and 3e-9.
 READING_S: Final = 1e-3
 HEAD_COST_S: Final = 1e-8
+OPENING_S: Final = 5e-9  # of a voxel of a whole scan: to decrypt it, and to look where experts drew
 MOMENT_COST_S: Final = 6e-8  # of a number of a ridge phase's sum, for each scan; measured 3.7e-8
 FASTEST: Final = 10.0  # times faster than that: a shorter slot than a fast machine needs is no slot
 LONGEST_S: Final = 3600.0  # ``Timing.reply_slot_s``
@@ -76,6 +77,8 @@ def _training_s(plan: StudyPlan, phase: Phase, site: Site) -> float:
     sampled = largest_sample(site.labelled_patients, phase.labelled_sampling_rate)
     sampled += largest_sample(site.unlabelled_patients, phase.unlabelled_sampling_rate)
     scored = HELD_OUT_SHARE * site.labelled_patients if plan.evaluation.held_out else 0.0
+    if plan.image.patch_px:
+        return _patches_s(plan, phase, sampled, scored)
     passes = plan.image.maximum_scans_per_patient * (sampled * phase.views_per_scan * phase.local_steps + scored)
     if phase.method is Method.RIDGE:
         of_moments = sampled * plan.image.maximum_scans_per_patient * sum_length(plan_parameters(plan), phase)
@@ -83,9 +86,23 @@ def _training_s(plan: StudyPlan, phase: Phase, site: Site) -> float:
     return passes * _cost_s(plan)
 
 
+def _patches_s(plan: StudyPlan, phase: Phase, sampled: int, scored: float) -> float:
+    """Return the seconds where patches are cut of whole scans, and whole scans are answered by windows."""
+    scans, steps = plan.image.maximum_scans_per_patient, sampled * phase.local_steps
+    passes = plan.image.patches_per_patient * steps * phase.views_per_scan + scans * scored * _windows(plan)
+    opened = min(scans, plan.image.patches_per_patient) * steps + scans * scored
+    return passes * _cost_s(plan) + OPENING_S * math.prod(plan.image.size_px) * opened
+
+
+def _windows(plan: StudyPlan) -> int:
+    """Return the windows that a scan is answered by, half over one another; 1 where the network sees all of it."""
+    sides = zip(plan.image.size_px, plan.image.seen_px, strict=True)
+    return math.prod(math.ceil((side - seen) / max(1, seen // 2)) + 1 for side, seen in sides)
+
+
 def _cost_s(plan: StudyPlan) -> float:
-    """Return the seconds of one pass of one scan."""
+    """Return the seconds of one pass of one scan, or patch."""
     network = plan.network
     if network.encoder:  # its features are computed beforehand: what is left reads a row and multiplies
         return READING_S + HEAD_COST_S * network.features * (network.hidden_units + len(plan.task.classes))
-    return COST_S.get(network.name, COST_OF_OTHERS_S) * network.width * math.prod(plan.image.size_px)
+    return COST_S.get(network.name, COST_OF_OTHERS_S) * network.width * math.prod(plan.image.seen_px)

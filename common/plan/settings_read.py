@@ -8,7 +8,8 @@ that was changed, in a plan where nothing reads it, is refused: whoever wrote it
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
-from common.networks.shapes import AUTOENCODER, ENCODER, starts_at_zero
+from common.networks.settings import AUTOENCODER, ENCODER, UNET
+from common.networks.shapes import starts_at_zero
 from common.networks.shipped_weights import check_initialisation
 from common.plan.aggregation import ServerRule
 from common.plan.combinations import WITH_TEACHER
@@ -103,6 +104,17 @@ def _has_mixed_patients(plan: StudyPlan, phase: Phase) -> bool:
     return phase.labelled_sampling_rate > 0 and plan.image.maximum_scans_per_patient > 1
 
 
+def _has_voxel_loss(plan: StudyPlan, phase: Phase) -> bool:
+    """Whether label maps teach the network: the prior's are added up, and only labelled patients have any."""
+    teaches = phase.method in {Method.SUPERVISED, Method.MEAN_TEACHER} and phase.labelled_sampling_rate > 0
+    return teaches and plan.task.kind is TaskKind.SEGMENTATION
+
+
+def _moves_label_maps(plan: StudyPlan, phase: Phase) -> bool:
+    """Whether weak views move images and label maps, or the teacher's answers, alike."""
+    return plan.task.kind is TaskKind.SEGMENTATION and phase.method in {Method.SUPERVISED, Method.MEAN_TEACHER}
+
+
 def _learns(phase: Phase) -> bool:
     """Whether the server's rule makes the step: standardise, ridge and prior have closed forms of their own."""
     return phase.method not in CLOSED_FORMS
@@ -144,6 +156,10 @@ PHASE_RULES: Final[dict[str, PhaseRule]] = {
         ),
         "it weighs what a teacher says without privacy, and in teacher_student and fixmatch beside labelled scans",
     ),
+    "ramp_up_rounds": (
+        lambda plan, phase: phase.method is Method.MEAN_TEACHER and not _is_private(plan),
+        "it ramps a mean teacher's weight, and with a clip of their own unlabelled patients have none",
+    ),
     "confidence_threshold": (lambda _, phase: phase.method in WITH_TEACHER, "only methods with a teacher have one"),
     "unlabelled_from_round": (lambda _, phase: phase.method in WITH_TEACHER, "only methods with a teacher wait"),
     "teacher_decay": (
@@ -153,9 +169,13 @@ PHASE_RULES: Final[dict[str, PhaseRule]] = {
     "gate_balanced_accuracy": (lambda _, phase: phase.method in WITH_TEACHER, "only a teacher is judged"),
     "hidden_share": (lambda _, phase: phase.method is Method.RECONSTRUCTION, "only reconstruction hides patches"),
     "class_weights": (
-        lambda plan, phase: plan.task.kind is TaskKind.CLASSIFICATION and phase.method in LABELS_AND_PSEUDO_LABELS,
-        "they weigh the one class of an image, in supervised, teacher_student and fixmatch",
+        lambda plan, phase: (
+            (plan.task.kind is TaskKind.CLASSIFICATION and phase.method in LABELS_AND_PSEUDO_LABELS)
+            or _has_voxel_loss(plan, phase)
+        ),
+        "they weigh the one class of an image (supervised, teacher_student, fixmatch) or of a voxel of a label map",
     ),
+    "loss": (_has_voxel_loss, "it is the loss of segmentation's label maps"),
     "prior_smoothing_px": (lambda _, phase: phase.method is Method.PRIOR, "only a prior is smoothed"),
     "views_per_scan": (
         lambda plan, phase: _learns(phase) and _has_views(plan),
@@ -167,11 +187,20 @@ PHASE_RULES: Final[dict[str, PhaseRule]] = {
     ),
     "proximal_weight": (lambda _, phase: phase.local_steps > 1, "the first local step starts where it pulls to"),
     "learning_rate": (lambda _, phase: _learns(phase), "standardise, ridge and prior have a closed form"),
+    "view_range": (_moves_label_maps, "it is of segmentation's weak views"),
+    "mirrored_axes": (_moves_label_maps, "they are of segmentation's weak views"),
+    "warm_up_rounds": (lambda _, phase: _learns(phase), "standardise, ridge and prior have a closed form"),
+    "schedule": (lambda _, phase: _learns(phase), "standardise, ridge and prior have a closed form"),
     "momentum": (_remembers, "aggregation.rule = mean, closed forms and a single round remember no step before"),
 }
 PLAN_RULES: Final[dict[str, dict[str, PlanRule]]] = {
     "image": {
         "percentiles": (lambda plan: plan.image.intensity is Intensity.PERCENTILES, "intensity is another one"),
+        "patches_per_patient": (lambda plan: bool(plan.image.patch_px), "there is no patch_px to take patches of"),
+        "foreground_share": (
+            lambda plan: bool(plan.image.patch_px) and any(phase.labelled_sampling_rate > 0 for phase in plan.phases),
+            "there is no patch_px, or nobody whose scans experts drew on is sampled",
+        ),
         "public_images": (
             lambda plan: any(phase.gate_balanced_accuracy > 0 for phase in plan.phases),
             "no phase has a gate_balanced_accuracy to judge on them",
@@ -180,6 +209,7 @@ PLAN_RULES: Final[dict[str, dict[str, PlanRule]]] = {
     "network": {
         "seed": (_draws_weights, "every start weight is in the initialisation, or zero"),
         "width": (lambda plan: plan.network.name != ENCODER, "a head on an encoder has no width"),
+        "levels": (lambda plan: plan.network.name == UNET, "only a U-Net has levels to choose"),
         "hidden_units": (lambda plan: plan.network.name == ENCODER, "only a head on an encoder has them"),
     },
     "aggregation": {

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from common.networks.errors import NetworkUnsuitableError
 from common.networks.layouts import layout_of
 from common.networks.ridge import MOST_FEATURES, moments_length
-from common.networks.shapes import network_parameters
+from common.networks.settings import NetworkSettings
+from common.networks.shapes import parameters_of
 from common.networks.shipped_weights import check_initialisation
 from common.plan.phases import Method, Phase
 from common.plan.plan import StudyPlan
@@ -87,7 +88,12 @@ def sum_length(parameters: Iterable[tuple[str, tuple[int, ...]]], phase: Phase) 
 
 def plan_parameters(plan: StudyPlan) -> tuple[tuple[str, tuple[int, ...]], ...]:
     """Return name and shape of each parameter of the plan's network. Raises: NetworkUnsuitableError."""
-    return network_parameters(
+    return parameters_of(network_settings(plan))
+
+
+def network_settings(plan: StudyPlan) -> NetworkSettings:
+    """Return what the plan's network is built from. Raises: NetworkUnsuitableError."""
+    return NetworkSettings(
         plan.network.name,
         dimensions=plan.task.dimensions,
         classes=len(plan.task.classes),
@@ -95,5 +101,6 @@ def plan_parameters(plan: StudyPlan) -> tuple[tuple[str, tuple[int, ...]], ...]:
         channels=plan.image.channels,
         features=plan.network.features,
         hidden_units=plan.network.hidden_units,
+        levels=plan.network.levels,
         prior_size=plan.prior_size,
     )

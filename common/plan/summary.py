@@ -47,6 +47,7 @@ def summarise(plan: StudyPlan, bought: Guarantee | None, fits: list[PhaseFit]) -
             "normal_class": plan.task.classes[plan.task.normal_index],
             "modalities": [modality.value for modality in plan.task.modalities],
             "input_px": list(plan.image.size_px),
+            "patch_px": list(plan.image.patch_px),
             "channels": plan.image.channels,
             "network": plan.network.name,
             "initialisation": plan.network.initialisation,

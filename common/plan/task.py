@@ -5,7 +5,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
-from common.networks.shapes import ENCODER
+from common.networks.settings import ENCODER, LEAST_LEVELS, MOST_LEVELS
 from common.plan.part import PlanPart
 
 SEEDED: Final = "seeded"  # start weights that are drawn from the plan's seed, not read
@@ -131,9 +131,14 @@ class Image(PlanPart):
     ``intensity = "voi_lut"``: the window or table of the file itself (2-D). ``presentation``: which form of DX and MG.
     ``part``: which volume of a series with several (3-D). ``range_suv``: (low, high) standardised uptake values by
     body weight, for PET. ``channels``: 1 = grey (colour becomes luminance), 3 = red, green, blue (2-D).
+    ``patch_px``: of segmentations of large volumes, what the network sees of a scan at a time (empty: all of it). A
+    patient gives ``patches_per_patient`` of them a step, each with chance ``foreground_share`` centred on a voxel that
+    experts drew. Whole scans are answered by windows of that size (``client.learning.sliding_window``).
     """
 
-    LATER_KEYS = ("presentation", "part", "channels", "range_suv")
+    LATER_KEYS = (
+        "presentation", "part", "channels", "range_suv", "patch_px", "patches_per_patient", "foreground_share",
+    )  # fmt: skip
 
     size_px: Annotated[tuple[Pixels, ...], Field(strict=False, min_length=2, max_length=3)]
     intensity: Annotated[Intensity, Field(strict=False)]
@@ -146,11 +151,24 @@ class Image(PlanPart):
     part: Annotated[Part, Field(strict=False)] = Part.FIRST
     channels: Literal[1, 3] = 1
     range_suv: Annotated[tuple[Uptake, ...], Field(strict=False, max_length=2)] = ()
+    patch_px: Annotated[tuple[Pixels, ...], Field(strict=False, max_length=3)] = ()
+    patches_per_patient: Annotated[int, Field(ge=1, le=64)] = 2
+    foreground_share: Annotated[float, Field(ge=0, le=1)] = 0.5
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of one image as the network takes it: (channels, *size_px)."""
+        """Shape of one image as it is kept: (channels, *size_px)."""
         return (self.channels, *self.size_px)
+
+    @property
+    def seen_px(self) -> tuple[int, ...]:
+        """What the network sees at a time: a patch, or the image."""
+        return self.patch_px or self.size_px
+
+    @property
+    def taken_of_a_patient(self) -> int:
+        """How many images of ``seen_px`` a patient gives a step, at most."""
+        return self.patches_per_patient if self.patch_px else self.maximum_scans_per_patient
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -203,9 +221,10 @@ class Network(PlanPart):
     ``name = "encoder"``: a head on the features of the public encoder that ``encoder`` names, linear or with a layer of
     ``hidden_units``; it has no ``width``, and no named initialisation.
     ``prior``: of ``unet``, log-odds of where structures usually lie are added to the logits (a phase ``prior``).
+    ``levels``: of ``unet``, each of half the sides of the one before; so much of the picture does a voxel's answer see.
     """
 
-    LATER_KEYS = ("encoder", "hidden_units", "prior")
+    LATER_KEYS = ("encoder", "hidden_units", "prior", "levels")
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
     width: Annotated[int, Field(ge=4, le=512)] = 16
@@ -214,6 +233,7 @@ class Network(PlanPart):
     hidden_units: Annotated[int, Field(ge=0, le=1024)] = 0
     encoder: PublicEncoder | None = None
     prior: bool = False
+    levels: Annotated[int, Field(ge=LEAST_LEVELS, le=MOST_LEVELS)] = LEAST_LEVELS
 
     @property
     def features(self) -> int:

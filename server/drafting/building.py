@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from common.encoders.card import EncoderCard
-from common.networks.shapes import RESIDUAL, RESIDUAL_LEVELS
+from common.networks.settings import RESIDUAL, RESIDUAL_LEVELS
 from common.networks.shipped_weights import available
 from common.plan.combinations import check_combinations
 from common.plan.encoder_fit import check_encoder_fits

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from common.networks.shapes import ENCODER
+from common.networks.settings import ENCODER, LEAST_LEVELS, MOST_LEVELS
 from common.plan.aggregation import Aggregation, SecureAggregation, Timing
 from common.plan.part import PlanPart
 from common.plan.phases import Phase
@@ -42,6 +42,7 @@ class DraftNetwork(PlanPart):
     initialisation: Literal["public", "seeded"] = "public"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     prior: bool = False
+    levels: Annotated[int, Field(ge=LEAST_LEVELS, le=MOST_LEVELS)] = LEAST_LEVELS
     hidden_units: Annotated[int, Field(ge=0, le=1024)] = 0
     encoder: DraftEncoder | None = None
 

@@ -8,6 +8,7 @@ import torch
 from common.networks.errors import WeightsInvalidError
 from common.networks.prior import log_odds
 from common.networks.standardisation import standardised
+from common.plan.learning_rate import share_of_learning_rate
 from common.plan.phases import Method, Phase
 from common.plan.plan import StudyPlan
 from server.model.blocks import Vector, Weights, blocks, whole
@@ -30,6 +31,9 @@ def phase_step(
         return after, moved.numpy()
     changed = {"learning_rate": phase.learning_rate, "momentum": phase.momentum}
     rule = plan.aggregation.model_copy(update={name: value for name, value in changed.items() if value is not None})
+    share = share_of_learning_rate(phase, after.steps)
+    if share != 1:
+        rule = rule.model_copy(update={"learning_rate": share * rule.learning_rate})
     return computed_step(rule, memory, weights, direction)
 
 

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from client.dicom.settings import settings_for
+from client.learning.sliding_window import answered_label_map
+from client.learning.whole_scan import WholeScan
 from common.plan.plan import StudyPlan
 from common.plan.task import TaskKind
 from simulation.errors import ScenarioInvalidError
@@ -35,7 +37,7 @@ class PublicTestSet:
     """Images that no hospital holds, as the plan's network takes them.
 
     Shapes: images (N, channels, *size) float32 in [0, 1], or features of them (N, features); labels (N,) int64;
-    label_maps (N, *size) or None.
+    label_maps (N, *size) or None. ``window``: of a network that sees patches, their size.
     """
 
     images: Tensor
@@ -43,6 +45,7 @@ class PublicTestSet:
     label_maps: Tensor | None
     kind: TaskKind
     classes: tuple[str, ...]
+    window: tuple[int, ...] = ()
 
     def predict(self, network: nn.Module) -> Tensor:
         """Return the network's logits, a few images at a time: (N, classes, ...)."""
@@ -55,6 +58,10 @@ class PublicTestSet:
 
         Two classes: DeLong's interval; otherwise the bootstrap's. ``curve``: also calibration, and ROC of two classes.
         """
+        if self.kind is TaskKind.SEGMENTATION and self.window:
+            scans = [WholeScan(image.numpy(), None) for image in self.images]
+            answers = [torch.from_numpy(answered_label_map(network, scan, self.window)[0]) for scan in scans]
+            return self.judge_label_maps(torch.stack(answers))
         logits = self.predict(network)
         if self.kind is TaskKind.SEGMENTATION:
             return self.judge_label_maps(logits.argmax(1))
@@ -153,4 +160,5 @@ def prepared_test_set(path: Path, plan: StudyPlan) -> PublicTestSet:
         torch.from_numpy(np.stack([preparation.label_map(one) for one in np.asarray(maps)])) if segmented else None,
         plan.task.kind,
         plan.task.classes,
+        plan.image.patch_px,
     )

@@ -65,6 +65,10 @@ BASES: dict[str, dict[str, Any]] = {
     "fixmatch without privacy": {
         "privacy": {"noise": "none"}, "phases": [TEACHER | {"method": "fixmatch", "noise_multiplier": 0.0}],
     },
+    "mean teacher without privacy": {
+        "task": {"kind": "segmentation"}, "network": {"name": "unet", "width": 4}, "privacy": {"noise": "none"},
+        "phases": [TEACHER | {"method": "mean_teacher", "noise_multiplier": 0.0}],
+    },
     "mean teacher": {
         "task": {"kind": "segmentation"}, "network": {"name": "unet", "width": 4},
         "phases": [TEACHER | {"method": "mean_teacher", "unlabelled_clip_ratio": 0.5}],
@@ -94,6 +98,10 @@ BASES: dict[str, dict[str, Any]] = {
             {"name": "first", "method": "prior", "trainable": "prior", "rounds": 1, "maximum_attempts": 2},
             {"name": "second"},
         ],
+    },
+    "patches": {
+        "task": {"kind": "segmentation"}, "network": {"name": "unet", "width": 4},
+        "image": {"size_px": [12, 16], "patch_px": [8, 8]},
     },
     "local steps": {
         "privacy": {"noise": "local", "epsilon": 8.0, "delta": 1e-5},
@@ -129,7 +137,8 @@ OTHERS: dict[str, list[Any]] = {
     "image.spacing_mm": [[1.0, 1.0], [1.0, 1.0, 1.0]], "image.window_hu": [[0.0, 100.0]],
     "image.percentiles": [[0.0, 100.0]], "image.maximum_scans_per_patient": [1], "image.public_images": ["a" * 64],
     "image.presentation": ["for_processing"], "image.part": ["last"], "image.channels": [1, 3],
-    "image.range_suv": [[0.0, 15.0]],
+    "image.range_suv": [[0.0, 15.0]], "image.patch_px": [[8, 12]], "image.patches_per_patient": [3],
+    "image.foreground_share": [1.0],
     "network.name": ["residual", "unet", "autoencoder", "small_cnn"], "network.width": [8],
     "network.initialisation": [SHIPPED.digest, "seeded"], "network.seed": [5],
     "network.hidden_units": [8], "network.encoder": [ENCODER],
@@ -147,7 +156,10 @@ OTHERS: dict[str, list[Any]] = {
     "phases.method": [
         "supervised", "teacher_student", "mean_teacher", "reconstruction", "standardise", "ridge", "prior",
     ],
-    "phases.prior_smoothing_px": [1.0], "network.prior": [True, False],
+    "phases.view_range": ["wide"], "phases.mirrored_axes": [["width"], ["height", "width"]],
+    "phases.ramp_up_rounds": [2], "phases.loss": ["ce", "dice_focal"], "phases.warm_up_rounds": [1],
+    "phases.schedule": ["cosine"],
+    "phases.prior_smoothing_px": [1.0], "network.prior": [True, False], "network.levels": [4],
     "phases.trainable": ["head", "all", "feature_norm"], "phases.layout_hash": ["0" * 64],
     "phases.labelled_sampling_rate": [0.4], "phases.unlabelled_sampling_rate": [0.4], "phases.clipping_norm": [0.01],
     "phases.unlabelled_clip_ratio": [0.05], "phases.noise_multiplier": [25.0], "phases.local_steps": [3],
@@ -337,10 +349,12 @@ def test_every_key_of_a_plan_has_another_value_to_be_tried_with(plan_document):
 
 
 SLOW = (
+    "patches",
     "volumes",
     "uptake",
     "colour",
     "mean teacher",
+    "mean teacher without privacy",
     "reconstruction",
     "local steps",
     "several labels",

@@ -86,6 +86,18 @@ def test_a_patient_is_read_with_all_scans_and_labels_and_a_scan_that_cannot_be_d
     assert len(patients.read(key).images) == len(records) - 1
 
 
+def test_a_part_of_a_scan_as_it_lies_has_the_bits_of_the_same_part_of_the_whole(cache, study, monkeypatch):
+    patients = CachedPatients(cache, study.plan)
+    key, records = max(cache.patients().items(), key=lambda item: len(item[1]))
+    whole = patients.read(key)
+    for index in range(len(records)):
+        scan = whole.as_it_lies(index)
+        assert scan.levels.dtype == np.uint16
+        assert torch.equal(scan.image_part((3, 7), (16, 8)), whole.images[index][:, 3:19, 7:15])
+    monkeypatch.setattr(cache, "read_levels", lambda _: (_ for _ in ()).throw(CacheInvalidError("a damaged scan")))
+    assert whole.as_it_lies(0) is None
+
+
 def changed(plan, part, **values):
     return plan.model_copy(update={part: getattr(plan, part).model_copy(update=values)})
 

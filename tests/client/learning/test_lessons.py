@@ -1,5 +1,7 @@
 """What a patient's rows weigh."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -33,3 +35,21 @@ def test_the_mean_teacher_s_answers_have_the_plan_s_weight_where_no_clip_decides
     randomness = RoundRandomness(bytes(KEY_BYTES)).of_patient("somebody", step=0)
     rows = lesson_for(Stratum.UNLABELLED, settings, teacher).rows(patient, randomness)
     assert float(rows.weights.sum()) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("number", "share"), [(1, 0.0067), (3, 0.0067), (5, 0.2865), (7, 1.0), (50, 1.0)])
+def test_the_mean_teacher_s_weight_ramps_up_from_the_round_in_which_it_begins(number, share):
+    settings = TrainingSettings(
+        task=Task.SEGMENTATION,
+        classes=2,
+        dimensions=2,
+        method=Method.MEAN_TEACHER,
+        placement=Placement.NONE,
+        labelled_sampling_rate=0.5,
+        unlabelled_sampling_rate=0.5,
+        noise_multiplier=0.0,
+        unlabelled_from_round=3,
+        ramp_up_rounds=4,
+    )
+    assert settings.ramp(max(number, 3)) == pytest.approx(share, abs=1e-3)
+    assert dataclasses.replace(settings, ramp_up_rounds=0).ramp(number) == 1

@@ -8,6 +8,8 @@ from torch.func import grad, vmap
 
 from client.learning import losses
 from client.learning.patients import UNKNOWN
+from client.learning.voxel_losses import voxel_loss
+from common.plan.phases import Loss
 
 
 def random(*shape):
@@ -26,10 +28,16 @@ CASES = {
         random(5, 3, 4, 4),
         torch.arange(80).reshape(5, 4, 4) % 4 - 1,
     ),
+    **{
+        f"{loss} weighted": (
+            voxel_loss(loss, (0.2, 1.0, 0.5)), random(5, 3, 4, 4), torch.arange(80).reshape(5, 4, 4) % 4 - 1,
+        )
+        for loss in Loss
+    },
     "consistency": (losses.consistency(0.5), random(5, 3, 4, 4), torch.softmax(3 * random(5, 3, 4, 4), 1)),
     "reconstruction": (losses.reconstruction, random(5, 1, 4, 4), random(5, 1, 4, 4) + 1),
     "as given": (losses.as_given, random(5), torch.zeros(5)),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", CASES)

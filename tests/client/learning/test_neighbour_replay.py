@@ -15,6 +15,7 @@ from torch import nn
 
 from client.dicom.record import Stratum
 from client.learning import lessons, pseudo_labels
+from client.learning.patches import PatchRule
 from client.learning.patients import UNKNOWN, ArrayPatients, PatientScans
 from client.learning.private_training import PrivateTraining
 from client.learning.round_randomness import RoundRandomness
@@ -27,6 +28,7 @@ from client.private_gradients.verdict import RememberedVerdicts
 from common.networks.errors import NetworkUnsuitableError
 from common.networks.parameters import flatten, layout
 from common.networks.registry import build_network
+from common.plan.phases import Loss
 
 SIZE = 8
 KEY = bytes(range(32))
@@ -150,6 +152,18 @@ CASES = {
     "segmentation with a mean teacher": (
         Task.SEGMENTATION,
         {"task": Task.SEGMENTATION, "method": Method.MEAN_TEACHER},
+        "unet",
+        2,
+    ),
+    "patches, with a mean teacher": (
+        Task.SEGMENTATION,
+        {
+            "task": Task.SEGMENTATION,
+            "method": Method.MEAN_TEACHER,
+            "patches": PatchRule((4, 4), 3, 0.5),
+            "loss": Loss.DICE_FOCAL,
+            "class_weights": (0.2, 1.0),
+        },
         "unet",
         2,
     ),

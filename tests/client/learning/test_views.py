@@ -1,5 +1,7 @@
 """Views: mild, batched, laterality kept, one draw a scan, nothing shared between patients."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,12 +9,14 @@ import torch
 from client.learning.views import (
     STRONG,
     WEAK,
+    WIDE,
     ViewRange,
     apply_geometry,
     draw_views,
     hide_patches,
     inverse_affine,
     rotation_3d,
+    smooth_fields,
     view,
 )
 
@@ -29,7 +33,7 @@ def images(dimensions, count=4):
 
 
 @pytest.mark.parametrize("dimensions", [2, 3])
-@pytest.mark.parametrize("limits", [WEAK, STRONG])
+@pytest.mark.parametrize("limits", [WEAK, STRONG, WIDE, replace(WIDE, mirrored=(0, 1))])
 def test_a_view_keeps_shape_and_type_changes_something_and_leaves_its_input_alone(dimensions, limits):
     scans = images(dimensions)
     copy = scans.clone()
@@ -126,3 +130,39 @@ def test_equal_generators_give_equal_views():
     scans = images(2)
     first, second = (view(scans, draw_views(4, dimensions=2, generator=generator(3)), STRONG) for _ in range(2))
     assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_an_image_and_its_label_map_are_bent_turned_and_mirrored_alike(dimensions):
+    where = torch.zeros(20, 1, *(24 for _ in range(dimensions)))
+    where[(slice(None), slice(None), *(slice(5, 14) for _ in range(dimensions)))] = 1.0
+    draws, limits = draw_views(20, dimensions=dimensions, generator=generator(2)), replace(WIDE, mirrored=(0, 1))
+    seen, labels = (apply_geometry(where, draws, limits, mode=mode) for mode in ("bilinear", "nearest"))
+    assert set(labels.unique().tolist()) == {0.0, 1.0}
+    assert float(((seen > 0.5) != (labels > 0.5)).float().mean()) < 0.02
+    assert float((labels != where).float().mean()) > 0.02
+
+
+@pytest.mark.parametrize(("axes", "turned"), [((0,), {-1}), ((1,), {-2}), ((0, 1), {-1, -2}), ((), set())])
+def test_half_of_the_views_are_turned_over_along_the_allowed_axes_and_no_other(axes, turned):
+    scans = torch.rand(60, 1, 9, 7, generator=generator(4))
+    found = apply_geometry(scans, draw_views(60, dimensions=2, generator=generator()), replace(STILL, mirrored=axes))
+    for axis in (-1, -2):
+        over = [
+            any(
+                torch.allclose(one, scan.flip((axis, *others)), atol=1e-5)
+                for others in ((), *((other,) for other in turned - {axis}))
+            )
+            for one, scan in zip(found, scans, strict=True)
+        ]
+        assert (0.25 < sum(over) / 60 < 0.75) if axis in turned else not any(over)
+
+
+def test_a_bias_field_is_smooth_and_of_the_scans_own_numbers():
+    alone, beside = smooth_fields(9, 1, 1, size=(32, 32)), smooth_fields(9, 3, 1, size=(32, 32))
+    assert torch.equal(alone[0], beside[0])
+    assert float(alone.abs().max()) <= 1
+    assert float(alone.diff(dim=-1).abs().max()) < 0.25
+    flat = torch.full((2, 1, 32, 32), 0.5)
+    seen = view(flat, draw_views(2, dimensions=2, generator=generator()), replace(STILL, bias=0.3))
+    assert 0.02 < float(seen.std()) < 0.15

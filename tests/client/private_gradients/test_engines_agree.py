@@ -216,6 +216,15 @@ def test_batched_engines_agree_with_the_loop_for_the_networks_of_the_project(nam
         assert_equal(gradients(engine, network, patients, spread), expected)
 
 
+def test_every_engine_agrees_for_a_deeper_unet(one_way):
+    network = build_network("unet", dimensions=2, classes=3, width=4, levels=4, zero_head=False).double()
+    patients = records((8, 8), [2, 1, 3], channels=1)
+    expected = gradients(EngineName.LOOP, network, patients, spread)
+    for engine in BATCHED:
+        assert_equal(gradients(engine, network, patients, spread), expected)
+    assert_equal(one_at_a_time(network, patients, spread), expected)
+
+
 @pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.parametrize("rows", [[1, 1, 1, 1], [3, 1, 2, 3]], ids=["one scan each", "ragged"])
 def test_layer_by_layer_agrees_with_the_loop_for(name, rows, one_way):

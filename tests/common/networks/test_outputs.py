@@ -36,6 +36,13 @@ def test_the_layers_outputs_are_what_pytorch_keeps_for(name, dimensions, width):
         assert outputs_of(name, size=size, classes=3, width=width).kept == pytest.approx(found, rel=0.01)
 
 
+@pytest.mark.parametrize(("levels", "size"), [(4, (16, 24)), (5, (32, 16)), (4, (8, 16, 8))])
+def test_a_deeper_unet_keeps_its_levels(levels, size):
+    network = build_network("unet", dimensions=len(size), classes=3, width=4, levels=levels)
+    found = kept_by_torch(network, torch.zeros(1, 1, *size))
+    assert outputs_of("unet", size=size, classes=3, width=4, levels=levels).kept == pytest.approx(found, rel=0.01)
+
+
 def test_colour_keeps_its_channels():
     network = build_network("small_cnn", dimensions=2, classes=2, width=8, channels=3)
     found = kept_by_torch(network, torch.zeros(1, 3, 16, 16))

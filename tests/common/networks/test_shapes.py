@@ -26,10 +26,21 @@ def test_the_layout_without_pytorch_is_that_of_the_network(name):
             assert layout_of(network_parameters(name, **request), part) == layout(network, part), (request, part)
 
 
+@pytest.mark.parametrize("levels", [3, 4, 6])
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_the_layout_of_a_deeper_unet_is_that_of_the_network(levels, dimensions):
+    request = {"dimensions": dimensions, "classes": 3, "width": 4, "levels": levels}
+    network = network_shape("unet", **request)
+    assert layout_of(network_parameters("unet", **request), "everything") == layout(network)
+    assert len(network.encoder.levels) == levels == len(network.decoder) + 1
+
+
 WRONG = {
     "an unknown network": ("small_cmm", {}, "did you mean 'small_cnn'"),
     "an odd width": ("unet", {"width": 6}, "multiple of 4"),
     "no channel": ("unet", {"channels": 0}, "network channels is 0"),
+    "seven levels": ("unet", {"levels": 7}, "whole number 3 to 6"),
+    "levels of another network": ("small_cnn", {"levels": 4}, "only 'unet' has"),
     "one dimension": ("unet", {"dimensions": 1}, "whole number 2 to 3"),
 }
 

@@ -31,6 +31,27 @@ REFUSED = {
         {"task": {"kind": "segmentation"}, "network": {"name": "unet"}, "phase": UNLABELLED | {"method": "fixmatch"}},
         "fixmatch does not fit task.kind = segmentation; choose from: mean_teacher",
     ),
+    "a side that the levels do not divide": (
+        {
+            "task": {"kind": "segmentation"}, "network": {"name": "unet", "levels": 5}, "image": {"size_px": [64, 72]},
+        },
+        "size_px has 72, which 5 levels .* do not divide: each side must be a multiple of 16",
+    ),
+    "patches of pictures with one class": ({"image": {"patch_px": [16, 16]}}, "patch_px is for a network that answers"),
+    "a patch larger than the image": (
+        {
+            "task": {"kind": "segmentation"}, "network": {"name": "unet"},
+            "image": {"size_px": [64, 64], "patch_px": [32, 96]},
+        },
+        r"patch_px is \[32, 96\], image.size_px \[64, 64\]: as many numbers, and none larger",
+    ),
+    "a patch that the levels do not divide": (
+        {
+            "task": {"kind": "segmentation"}, "network": {"name": "unet", "levels": 4},
+            "image": {"size_px": [60, 64], "patch_px": [36, 32]},
+        },
+        "patch_px has 36, which 4 levels",
+    ),
     "classification with a U-Net": (
         {"network": {"name": "unet"}},
         "unet, which does not answer task.kind = classification; choose from: encoder, residual",
@@ -146,6 +167,8 @@ IGNORED = {
     "class weights of several labels": (
         {"task": {"kind": "multi_label"}, "phase": {"class_weights": [1.0, 0.5]}}, "class_weights is .* nothing reads",
     ),
+    "a loss of label maps where there are none": ({"phase": {"loss": "ce"}}, "loss is ce, but nothing reads it"),
+    "how many patches of none": ({"image": {"patches_per_patient": 4}}, "patches_per_patient is 4"),
     "the weight of a mean teacher": (
         {
             "task": {"kind": "segmentation"}, "network": {"name": "unet"},

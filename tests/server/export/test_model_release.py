@@ -51,6 +51,7 @@ NETWORKS = {
     "a classifier of volumes": ({"name": "small_cnn"}, "classification", 3, [8, 8, 8]),
     "a residual network": ({"name": "residual", "width": 8}, "multi_label", 2, [16, 16]),
     "a segmentation network": ({"name": "unet", "width": 8}, "segmentation", 2, [32, 32]),
+    "a deeper segmentation network": ({"name": "unet", "width": 4, "levels": 5}, "segmentation", 2, [32, 32]),
     "an image classifier in colour": ({"name": "small_cnn"}, "classification", 2, [16, 16]),
     "a segmentation network in colour": ({"name": "unet", "width": 8}, "segmentation", 2, [32, 32]),
 }

@@ -30,7 +30,10 @@ DEMO = tomllib.loads((SHIPPED / "demo.toml").read_text())
 COUNTS_OF = {
     "hundred-sites": (2, 18),
     "hippocampus": (14, 55),
+    "hippocampus-semi-supervised": (14, 55),
     "hippocampus-private": (69, 0),
+    "hippocampus-private-epsilon-2": (69, 0),
+    "hippocampus-private-few": (14, 55),
     "malicious-server": (6, 54),
 }
 IMAGES_OF = {"pneumoniamnist.npz": 5232, "hippocampus260.npz": 260, "brain128.npz": 2271}  # to deal out
