@@ -132,6 +132,7 @@ def largest_move(chosen, *, make_network=None, make_patients=site, removed=SOME,
     return max(moves)
 
 
+PATCHES = "patches, with a mean teacher"
 CASES = {
     "labels only": (Task.CLASSIFICATION, {"method": Method.SUPERVISED}, "small_cnn", 2),
     "fixmatch": (Task.CLASSIFICATION, {}, "small_cnn", 2),
@@ -155,7 +156,7 @@ CASES = {
         "unet",
         2,
     ),
-    "patches, with a mean teacher": (
+    PATCHES: (
         Task.SEGMENTATION,
         {
             "task": Task.SEGMENTATION,
@@ -326,7 +327,14 @@ KINDS = ("labelled", "mixed", "labelled too", "labelled NaN", "mixed too", "unla
          "unlabelled too")  # fmt: skip
 
 
-@pytest.mark.parametrize("case", ALONE)
+def test_a_round_of_patches_is_to_the_bit_the_sum_of_what_each_patient_gives_alone():
+    """A patch beside a voxel that is not a number teaches, so such a patient may add something: its own."""
+    alone = {kind: clean_sum(PATCHES, {kind}) for kind in KINDS}
+    assert sum(found.any() for found in alone.values()) >= 4, "or there would be nothing to see"
+    assert np.array_equal(clean_sum(PATCHES, KINDS), sum(alone.values()))
+
+
+@pytest.mark.parametrize("case", [case for case in ALONE if case != PATCHES])
 def test_a_round_is_to_the_bit_the_sum_of_what_each_patient_gives_alone(case):
     alone = {kind: clean_sum(case, {kind}) for kind in KINDS}
     teaching = [kind for kind, found in alone.items() if found.any()]

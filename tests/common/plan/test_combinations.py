@@ -80,7 +80,7 @@ REFUSED = {
     ),
     "a volume that no ingest reads": (
         {"task": VOLUME, "image": {"size_px": [1024, 512, 512], "spacing_mm": [1.0] * 3}},
-        "268435456 voxels, no volume above 100000000 is read",
+        "268435456 voxels, no volume above 134217728 is read",
     ),
     "volumes of radiographs": (
         {"task": VOLUME | {"modalities": ["CT", "DX"]}, "image": {"size_px": [8] * 3, "spacing_mm": [1.0] * 3}},
