@@ -4,7 +4,7 @@ import math
 from dataclasses import asdict
 from typing import Any
 
-from common.networks.shapes import RESIDUAL, RESIDUAL_LEVELS, SMALL_CNN, UNET
+from common.networks.settings import RESIDUAL, RESIDUAL_LEVELS, SMALL_CNN, UNET
 from common.plan.fitting import SUMS_OF_MOMENTS, PhaseFit, derived_range, largest_sum, says_range
 from common.plan.guarantee import Guarantee, evaluations, noise_to_signal, seen_by
 from common.plan.head_steps import steps_for
