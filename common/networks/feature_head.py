@@ -7,6 +7,7 @@ is computed once and kept (``client.features``), so a round works on vectors.
 import math
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 class HiddenHead(nn.Module):
@@ -27,14 +28,19 @@ class HiddenHead(nn.Module):
 class FeatureHead(nn.Module):
     """A norm of each image's features, division by sqrt(features), a linear head or one with a hidden layer.
 
+    ``projection``: that many sums of the layer-normed features take their place, with public drawn weights that nobody
+    trains (Johnson & Lindenstrauss 1984): fewer numbers travel, and noise falls on fewer.
+
     ``feature_norm`` (layer norm of one image) puts the features of each image on one scale; the ``standardise`` phase
     sets its scale and shift. Divided by sqrt(features), standardised ones have norm about 1, the clipping norm's order.
     Shapes: (batch, features) float32 -> logits (batch, classes) float32.
     Parameters: features (2 + classes) + classes; ``hidden_units`` H: features (2 + H) + H + H classes + classes.
     """
 
-    def __init__(self, *, features: int, classes: int, hidden_units: int = 0) -> None:
+    def __init__(self, *, features: int, classes: int, hidden_units: int = 0, projection: int = 0) -> None:
         super().__init__()
+        self.projection = nn.Linear(features, projection, bias=False) if projection else None
+        features = projection or features
         self.feature_norm = nn.GroupNorm(1, features)
         self.head: nn.Module = (
             HiddenHead(features=features, classes=classes, hidden_units=hidden_units)
@@ -44,6 +50,8 @@ class FeatureHead(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """Return what the head sees: the normalised rows (batch, features) over sqrt(features)."""
+        if self.projection is not None:
+            images = self.projection(functional.layer_norm(images, (self.projection.in_features,)))
         normalised: Tensor = self.feature_norm(images)
         return normalised / math.sqrt(normalised.shape[1])
 

@@ -17,6 +17,8 @@ from common.networks.prior import PRIOR
 
 EVERYTHING: Final = "everything"
 ALL: Final = "all"  # what gradients train
+PROJECTION: Final = "projection.weight"  # of an encoder's features: drawn once, public, trained by nobody
+UNTRAINED: Final = frozenset({PRIOR, PROJECTION})
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +56,9 @@ class Layout:
 def layout_of(parameters: Iterable[tuple[str, tuple[int, ...]]], trainable: str | Sequence[str] = EVERYTHING) -> Layout:
     """Return the layout of those of ``parameters`` (name and shape, in order) that ``trainable`` selects.
 
-    ``trainable``: ``"everything"``, ``"all"`` (all that gradients train: everything but a prior), or a prefix, or
-    prefixes of parameter names at a dot (``"head"`` selects ``head.weight`` and ``head.bias``, not ``header.weight``);
-    the order of the prefixes does not matter.
+    ``trainable``: ``"everything"``, ``"all"`` (all that gradients train: everything but a prior and a projection), or a
+    prefix, or prefixes of parameter names at a dot (``"head"`` selects ``head.weight`` and ``head.bias``, not
+    ``header.weight``); the order of the prefixes does not matter.
     Raises: NetworkUnsuitableError if a prefix selects nothing.
     """
     prefixes = (trainable,) if isinstance(trainable, str) else tuple(trainable)
@@ -78,6 +80,6 @@ def layout_of(parameters: Iterable[tuple[str, tuple[int, ...]]], trainable: str 
 
 def _selected(name: str, prefixes: tuple[str, ...]) -> bool:
     return any(
-        prefix in {EVERYTHING, name} or (prefix == ALL and name != PRIOR) or name.startswith(prefix + ".")
+        prefix in {EVERYTHING, name} or (prefix == ALL and name not in UNTRAINED) or name.startswith(prefix + ".")
         for prefix in prefixes
     )

@@ -149,10 +149,13 @@ def _residual_levels(scan: _Scan) -> Kept:
 
 def _feature_head(scan: _Scan) -> Kept:
     """The norm's input is the scan's own row; the head keeps the norm's output, SiLU what goes into it and out."""
-    yield scan.features, 0
+    seen = scan.projection or scan.features
+    if scan.projection:  # no gradient goes through it; the norm keeps what it gives
+        yield seen, scan.features * seen
+    yield seen, 0
     if scan.hidden_units:
-        yield 2 * scan.hidden_units, scan.features * scan.hidden_units
-    yield 0, (scan.hidden_units or scan.features) * scan.classes
+        yield 2 * scan.hidden_units, seen * scan.hidden_units
+    yield 0, (scan.hidden_units or seen) * scan.classes
 
 
 _NETWORKS: Final[dict[str, Callable[[_Scan], Kept]]] = {

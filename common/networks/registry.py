@@ -97,6 +97,9 @@ _BUILDERS: Final[dict[str, Callable[[NetworkSettings], nn.Module]]] = {
     LEVEL_HEAD: lambda wanted: LevelHead(**_sizes(wanted, "classes", "prior_size")),
     AUTOENCODER: lambda wanted: Autoencoder(**_sizes(wanted)),
     ENCODER: lambda wanted: FeatureHead(
-        features=wanted.features, classes=wanted.classes, hidden_units=wanted.hidden_units
+        features=wanted.features,
+        classes=wanted.classes,
+        hidden_units=wanted.hidden_units,
+        projection=wanted.projection,
     ),
 }

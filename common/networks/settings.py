@@ -25,9 +25,11 @@ MOST_LEVELS: Final = 6
 NETWORK_NAMES: Final = (*IMAGE_NETWORKS, ENCODER)
 CHANNELS_PER_GROUP: Final = 4  # of a norm
 LEAST_FEATURES: Final = 2  # of one feature a norm leaves nothing
+LEAST_PROJECTED, MOST_PROJECTED = 8, 4096
 
 _LIMITS = {"dimensions": (2, 3), "classes": (1, 256), "width": (CHANNELS_PER_GROUP, 512), "blocks": (1, 8),
            "channels": (1, 3), "features": (0, 1 << 16), "hidden_units": (0, 1024),
+           "projection": (0, MOST_PROJECTED),
            "levels": (LEAST_LEVELS, MOST_LEVELS)}  # fmt: skip
 Shape = tuple[int, ...]
 
@@ -37,9 +39,9 @@ class NetworkSettings:
     """A network by name, and how large it is.
 
     ``width``: channels of the first level, a multiple of 4; ``blocks``: residual blocks a stage; ``channels``: of an
-    image, 1 (grey) or 3 (colour). ``features``, ``hidden_units``: of ``encoder``, whose input is (batch, features)
-    instead of images. ``levels``: of ``unet``, each half as large as the one before. ``prior_size``: of ``unet`` and
-    ``level_head``: images of this size, with a prior.
+    image, 1 (grey) or 3 (colour). ``features``, ``hidden_units``, ``projection``: of ``encoder``, whose input is
+    (batch, features) instead of images. ``levels``: of ``unet``, each half as large as the one before. ``prior_size``:
+    of ``unet`` and ``level_head``: images of this size, with a prior.
     Raises: NetworkUnsuitableError for a name that no network has, a value out of bounds, or one the network has not.
     """
 
@@ -51,6 +53,7 @@ class NetworkSettings:
     channels: int = 1
     features: int = 0
     hidden_units: int = 0
+    projection: int = 0
     levels: int = LEAST_LEVELS
     prior_size: Shape = ()
 
@@ -74,8 +77,13 @@ class NetworkSettings:
                 f"network 'encoder' has {self.features} features, a norm needs {LEAST_FEATURES}; name the "
                 "encoder's outputs and their length"
             )
-        if name != ENCODER and (self.features or self.hidden_units):
-            yield f"network '{name}' has neither features nor hidden units; only '{ENCODER}' has"
+        if name != ENCODER and (self.features or self.hidden_units or self.projection):
+            yield f"network '{name}' has neither features nor hidden units nor a projection; only '{ENCODER}' has"
+        if self.projection and not LEAST_PROJECTED <= self.projection < self.features:
+            yield (
+                f"network projection is {self.projection}; it must be 0 (none), or {LEAST_PROJECTED} or more and fewer "
+                f"than the {self.features} features"
+            )
         if name != UNET and self.levels != LEAST_LEVELS:
             yield f"network '{name}' has no levels to choose (levels is {self.levels}); only '{UNET}' has"
         if self.prior_size and (name not in WITH_PRIOR or len(self.prior_size) != self.dimensions):

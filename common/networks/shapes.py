@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
+from common.networks.layouts import PROJECTION
 from common.networks.prior import PRIOR
 from common.networks.settings import (
     AUTOENCODER,
@@ -137,12 +138,15 @@ def _residual_block(request: _Request, name: str, inputs: int, outputs: int, *, 
 
 
 def _feature_head(request: _Request) -> Parameters:
-    yield from _scale_and_shift("feature_norm", request.features)
+    seen = request.projection or request.features
+    if request.projection:
+        yield PROJECTION, (request.projection, request.features)
+    yield from _scale_and_shift("feature_norm", seen)
     if request.hidden_units:
-        yield from _linear("head.hidden", request.features, request.hidden_units)
+        yield from _linear("head.hidden", seen, request.hidden_units)
         yield from _linear("head.output", request.hidden_units, request.classes)
     else:
-        yield from _linear("head", request.features, request.classes)
+        yield from _linear("head", seen, request.classes)
 
 
 def _linear(name: str, inputs: int, outputs: int) -> Parameters:

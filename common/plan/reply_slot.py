@@ -104,5 +104,6 @@ def _cost_s(plan: StudyPlan) -> float:
     """Return the seconds of one pass of one scan, or patch."""
     network = plan.network
     if network.encoder:  # its features are computed beforehand: what is left reads a row and multiplies
-        return READING_S + HEAD_COST_S * network.features * (network.hidden_units + len(plan.task.classes))
+        seen, units = network.projection or network.features, network.hidden_units + len(plan.task.classes)
+        return READING_S + HEAD_COST_S * (network.features * network.projection + seen * units)
     return COST_S.get(network.name, COST_OF_OTHERS_S) * network.width * math.prod(plan.image.seen_px)

@@ -211,6 +211,7 @@ PLAN_RULES: Final[dict[str, dict[str, PlanRule]]] = {
         "width": (lambda plan: plan.network.name != ENCODER, "a head on an encoder has no width"),
         "levels": (lambda plan: plan.network.name == UNET, "only a U-Net has levels to choose"),
         "hidden_units": (lambda plan: plan.network.name == ENCODER, "only a head on an encoder has them"),
+        "projection": (lambda plan: plan.network.name == ENCODER, "only a head on an encoder has one"),
     },
     "aggregation": {
         "rule": (

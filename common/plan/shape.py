@@ -101,6 +101,7 @@ def network_settings(plan: StudyPlan) -> NetworkSettings:
         channels=plan.image.channels,
         features=plan.network.features,
         hidden_units=plan.network.hidden_units,
+        projection=plan.network.projection,
         levels=plan.network.levels,
         prior_size=plan.prior_size,
     )

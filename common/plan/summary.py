@@ -52,6 +52,7 @@ def summarise(plan: StudyPlan, bought: Guarantee | None, fits: list[PhaseFit]) -
             "network": plan.network.name,
             "initialisation": plan.network.initialisation,
             "hidden_units": plan.network.hidden_units,
+            "projection": plan.network.projection,
             "encoder": None if plan.network.encoder is None else plan.network.encoder.model_dump(mode="json"),
         },
         "privacy": {
@@ -87,9 +88,10 @@ def network_words(facts: dict[str, Any]) -> str:
     units = facts["task"]["hidden_units"]
     head = f"a head with {units} hidden units" if units else "a linear head"
     views = f"and {encoder['views']} weak views of it" if encoder["views"] else "alone"
+    of = f"{facts['task']['projection']} random sums of " if facts["task"]["projection"] else ""
     return (
-        f"{head} on {encoder['features']} features ({', '.join(encoder['outputs'])}) of a public encoder, which stays "
-        f"as it is; of each scan {views}, computed once"
+        f"{head} on {of}{encoder['features']} features ({', '.join(encoder['outputs'])}) of a public encoder, which "
+        f"stays as it is; of each scan {views}, computed once"
     )
 
 

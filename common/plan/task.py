@@ -5,7 +5,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
-from common.networks.settings import ENCODER, LEAST_LEVELS, MOST_LEVELS
+from common.networks.settings import ENCODER, LEAST_LEVELS, MOST_LEVELS, MOST_PROJECTED
 from common.plan.part import PlanPart
 
 SEEDED: Final = "seeded"  # start weights that are drawn from the plan's seed, not read
@@ -219,18 +219,20 @@ class Network(PlanPart):
     ``initialisation``: ``"seeded"`` (fresh weights from the public ``seed``) or the SHA-256 digest of a weights file
     in the package (images that belong to nobody).
     ``name = "encoder"``: a head on the features of the public encoder that ``encoder`` names, linear or with a layer of
-    ``hidden_units``; it has no ``width``, and no named initialisation.
+    ``hidden_units``; it has no ``width``, and no named initialisation. ``projection``: so many public random sums of
+    the features (from ``seed``) take their place; 0: the features themselves.
     ``prior``: of ``unet``, log-odds of where structures usually lie are added to the logits (a phase ``prior``).
     ``levels``: of ``unet``, each of half the sides of the one before; so much of the picture does a voxel's answer see.
     """
 
-    LATER_KEYS = ("encoder", "hidden_units", "prior", "levels")
+    LATER_KEYS = ("encoder", "hidden_units", "prior", "levels", "projection")
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
     width: Annotated[int, Field(ge=4, le=512)] = 16
     initialisation: Annotated[str, Field(pattern=r"^(seeded|[0-9a-f]{64})$")] = SEEDED
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     hidden_units: Annotated[int, Field(ge=0, le=1024)] = 0
+    projection: Annotated[int, Field(ge=0, le=MOST_PROJECTED)] = 0
     encoder: PublicEncoder | None = None
     prior: bool = False
     levels: Annotated[int, Field(ge=LEAST_LEVELS, le=MOST_LEVELS)] = LEAST_LEVELS

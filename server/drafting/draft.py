@@ -44,6 +44,7 @@ class DraftNetwork(PlanPart):
     prior: bool = False
     levels: Annotated[int, Field(ge=LEAST_LEVELS, le=MOST_LEVELS)] = LEAST_LEVELS
     hidden_units: Annotated[int, Field(ge=0, le=1024)] = 0
+    projection: Annotated[int, Field(ge=0, le=4096)] = 0
     encoder: DraftEncoder | None = None
 
     @model_validator(mode="after")

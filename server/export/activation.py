@@ -62,12 +62,13 @@ class _Page:
 def activation_nodes(
     sizes: Sizes, graph: GraphProto, card: EncoderCard, outputs: Sequence[str], head: nn.Module, *, features: str
 ) -> Shown | None:
-    """Return what makes the activation maps; None where the encoder gives no map, or its features are no spatial means.
+    """Return what makes the activation maps; None where there is no map, or features are no spatial means of it.
 
+    Nor are projected ones.
     ``graph``: of the encoder, its names under ``encoder/``. ``features``: the tensor that the head takes.
     """
     grid = next((output.shape[1:] for output in card.outputs if output.kind == "map"), None)
-    if grid is None or not isinstance(head, FeatureHead):
+    if grid is None or not isinstance(head, FeatureHead) or head.projection is not None:
         return None
     made_by = {name: node for node in graph.node for name in node.output}
     sources: list[str] = []

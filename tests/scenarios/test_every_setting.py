@@ -141,7 +141,7 @@ OTHERS: dict[str, list[Any]] = {
     "image.foreground_share": [1.0],
     "network.name": ["residual", "unet", "autoencoder", "small_cnn"], "network.width": [8],
     "network.initialisation": [SHIPPED.digest, "seeded"], "network.seed": [5],
-    "network.hidden_units": [8], "network.encoder": [ENCODER],
+    "network.hidden_units": [8], "network.projection": [8], "network.encoder": [ENCODER],
     "network.encoder.card": ["3" * 64], "network.encoder.file": ["3" * 64],
     "network.encoder.outputs": [["levels", "map"], ["other"]], "network.encoder.features": [24],
     "network.encoder.views": [5, 0],

@@ -10,7 +10,7 @@ from common.networks.parameters import flatten, layout
 from common.networks.registry import ENCODER, build_network, network_shape
 from common.networks.shapes import network_parameters
 
-SIZES = [(2, 2, 0), (12, 2, 0), (816, 4, 0), (12, 3, 5)]
+SIZES = [(2, 2, 0, 0), (12, 2, 0, 0), (816, 4, 0, 0), (12, 3, 5, 0), (12, 2, 0, 8), (816, 3, 5, 64)]
 
 
 def head(features=12, classes=2, hidden_units=0, **how):
@@ -18,10 +18,11 @@ def head(features=12, classes=2, hidden_units=0, **how):
     return build_network(ENCODER, dimensions=2, width=16, **size, **how)
 
 
-@pytest.mark.parametrize(("features", "classes", "hidden_units"), SIZES)
+@pytest.mark.parametrize("sizes", SIZES)
 @pytest.mark.parametrize("part", ["all", "head", "feature_norm", ("feature_norm", "head")])
-def test_the_layout_without_pytorch_is_that_of_the_head(features, classes, hidden_units, part):
-    request = {"dimensions": 2, "width": 16, "classes": classes, "features": features, "hidden_units": hidden_units}
+def test_the_layout_without_pytorch_is_that_of_the_head(sizes, part):
+    names = ("features", "classes", "hidden_units", "projection")
+    request = {"dimensions": 2, "width": 16} | dict(zip(names, sizes, strict=True))
     assert layout_of(network_parameters(ENCODER, **request), part) == layout(network_shape(ENCODER, **request), part)
 
 
@@ -48,11 +49,31 @@ def test_an_image_is_answered_alike_alone_and_beside_others():
     torch.testing.assert_close(network(rows), torch.cat([network(row[None]) for row in rows]), rtol=0, atol=1e-12)
 
 
+def test_a_projection_is_drawn_from_the_seed_and_trained_by_nobody():
+    one, same, other = (head(projection=8, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(one.projection.weight, same.projection.weight)
+    assert not torch.equal(one.projection.weight, other.projection.weight)
+    names = {entry.name for entry in layout(one, "all").entries}
+    assert names == {"feature_norm.weight", "feature_norm.bias", "head.weight", "head.bias"}
+
+
+def test_projected_features_are_sums_of_the_layer_normed_ones_and_keep_distances():
+    network, rows = head(features=816, projection=256), torch.randn(40, 816) * 3 + 5
+    normed = functional.layer_norm(rows, (816,))
+    wanted = functional.layer_norm(normed @ network.projection.weight.T, (256,)) / 16
+    torch.testing.assert_close(network.features(rows), wanted)
+    near, far = torch.pdist(network.features(rows)), torch.pdist(normed)
+    assert torch.corrcoef(torch.stack([near, far]))[0, 1] > 0.4, "neighbours are no neighbours any more"
+
+
 WRONG = {
     "an encoder without features": ({"name": ENCODER}, "0 features"),
     "one feature, of which a norm leaves nothing": ({"name": ENCODER, "features": 1}, "1 features"),
     "features of a network with images": ({"name": "unet", "features": 12}, "only 'encoder'"),
     "hidden units of a network with images": ({"name": "small_cnn", "hidden_units": 8}, "only 'encoder'"),
+    "a projection of a network with images": ({"name": "unet", "projection": 8}, "only 'encoder'"),
+    "a projection to as many": ({"name": ENCODER, "features": 12, "projection": 12}, "fewer than the 12 features"),
+    "a projection to a few": ({"name": ENCODER, "features": 12, "projection": 7}, "8 or more"),
     "too many features": ({"name": ENCODER, "features": 1 << 20}, "features is 1048576"),
 }
 

@@ -59,11 +59,11 @@ def test_more_blocks_keep_more():
         )
 
 
-@pytest.mark.parametrize(("features", "classes", "hidden_units"), [(12, 2, 0), (816, 4, 0), (12, 3, 5)])
-def test_a_head_on_features_keeps_rows_and_no_image(features, classes, hidden_units):
-    size = {"classes": classes, "width": 16, "features": features, "hidden_units": hidden_units}
+@pytest.mark.parametrize("sizes", [(12, 2, 0, 0), (816, 4, 0, 0), (12, 3, 5, 0), (12, 2, 0, 8), (816, 3, 5, 64)])
+def test_a_head_on_features_keeps_rows_and_no_image(sizes):
+    size = {"width": 16} | dict(zip(("features", "classes", "hidden_units", "projection"), sizes, strict=True))
     network = build_network("encoder", dimensions=2, **size)
-    found = kept_by_torch(network, torch.zeros(1, features))
+    found = kept_by_torch(network, torch.zeros(1, sizes[0]))
     assert outputs_of("encoder", size=(8, 8), **size).kept == pytest.approx(found, rel=0.02, abs=8)
 
 

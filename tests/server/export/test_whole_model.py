@@ -77,6 +77,18 @@ def test_one_file_gives_what_encoder_and_head_give_apart(small_document, tmp_pat
         )
 
 
+def test_projected_features_give_the_same_answers_and_no_map(small_document, tmp_path):
+    encoder = made_up_encoder(tmp_path)
+    plan = plan_on(small_document, encoder.card, 1, 0)
+    plan = plan.model_copy(update={"network": plan.network.model_copy(update={"projection": 8})})
+    content, head = exported(plan, encoder)
+    images = np.random.default_rng(2).random((2, 1, 16, 16), np.float32)
+    features = Encoder(encoder.file, encoder.card).features(images, ["levels"])
+    found = run(content, images)
+    assert list(found) == ["probabilities", "logits"]
+    torch.testing.assert_close(torch.from_numpy(found["logits"]), head(torch.from_numpy(features)).detach())
+
+
 def test_behind_a_hidden_layer_the_map_is_weighted_by_the_heads_gradient(small_document, tmp_path):
     encoder = made_up_encoder(tmp_path)
     content, head = exported(plan_on(small_document, encoder.card, 1, 5), encoder)
