@@ -39,6 +39,10 @@ WORTHWHILE: Final = 0.97  # larger parts must save this much, or noise in the ti
 # Where one patient has other bits than two, a part holds two at least, and one who comes alone costs two. At this
 # saving two or more never cost more than they would one at a time.
 WORTHWHILE_IN_PAIRS: Final = 0.75
+# A patient's gradient that takes less than this is mostly overhead (a head on features): then two save little and
+# sixteen nearly everything. Where company saves so much, one who comes alone may cost two.
+OVERHEAD_S: Final = 3e-3
+WORTHWHILE_IN_COMPANY: Final = 0.4
 ODD: Final = 3
 # Against the reference: rounding separates engines by 1e-4 (float32: ties in ReLU and pooling flip) or some percent
 # (bfloat16); a wrong gradient is far off.
@@ -100,7 +104,7 @@ class _Trial:
             seconds = self._seconds_if_right(way)
             if seconds is not None:
                 timed.append((seconds / way.patients, way))
-        for seconds, way in sorted(timed, key=lambda each: each[0]):
+        for seconds, way in sorted(timed, key=_turn):
             if self.ended:
                 return None
             rival = min((each for each, other in timed if other.patients == 1), default=float("inf"))
@@ -143,7 +147,8 @@ class _Trial:
         if exact and self._same(way, replace(way, patients=1), way.patients):
             way = replace(way, smaller=(1,))
         odd = exact and way.smaller == () and self._stack.patients >= ODD and self._odd_too(way)
-        if patient_s > rival_s * (WORTHWHILE if 1 in way.smaller else WORTHWHILE_IN_PAIRS):
+        pays = patient_s <= rival_s * (WORTHWHILE if 1 in way.smaller else WORTHWHILE_IN_PAIRS)
+        if not pays and rival_s > OVERHEAD_S:
             return None
         while 2 * way.patients <= self._stack.patients and self._allows(8 * way.patients * patient_s):
             sizes = (way.patients, *way.smaller) if exact else ()
@@ -155,6 +160,8 @@ class _Trial:
             if larger_s > WORTHWHILE * patient_s:
                 break
             way, patient_s = larger, larger_s
+        if not pays and patient_s > WORTHWHILE_IN_COMPANY * rival_s:
+            return None
         if odd:
             patients, *smaller = sorted({way.patients, *way.smaller, ODD}, reverse=True)
             way = replace(way, patients=patients, smaller=tuple(smaller))
@@ -237,6 +244,12 @@ class _Trial:
     def _allows(self, seconds: float) -> bool:
         self.ended = self.ended or not self._budget.allows(seconds)
         return not self.ended
+
+
+def _turn(timed: tuple[float, Way]) -> tuple[bool, float]:
+    """Return when a way is looked at: the fastest first, but what is mostly overhead is looked at in company first."""
+    seconds, way = timed
+    return way.patients == 1 and seconds <= OVERHEAD_S, seconds
 
 
 def _known_to_be_wrong(problem: Problem) -> bool:

@@ -114,6 +114,18 @@ def test_where_one_alone_has_other_bits_three_go_together_so_that_no_other_numbe
         assert len(found) == sampled == sum(engine.sizes)
 
 
+@pytest.mark.parametrize(("patient_s", "patients"), [(1e-3, 8), (1e-2, 1)], ids=["overhead", "work"])
+def test_where_two_save_nothing_larger_parts_are_tried_only_of_gradients_that_are_mostly_overhead(
+    patient_s, patients, monkeypatch
+):
+    def seconds(name: str, places: int) -> float:
+        return patient_s * places if name == "loop" else 2 * patient_s  # however many there are
+
+    way = chosen(Counted(other_bits_of_one), seconds=seconds, monkeypatch=monkeypatch, least_s=1e9)
+    assert way.patients == patients
+    assert way.name == ("counted" if patients > 1 else "loop")
+
+
 def other_bits_of_four(gradients, stack):
     return gradients * (1 + 1e-7 * (stack.patients >= 4))
 
