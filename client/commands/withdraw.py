@@ -8,6 +8,7 @@ import typer
 
 from client.commands.site_options import CacheOption, SecretFileOption, SiteFolderOption, secret_and_cache
 from client.consent.continuity.opting_out import keep_opt_outs
+from client.dicom.cache import refresh_catalogues
 from client.dicom.cache_folder import CacheFolder, open_folder
 from client.dicom.opt_outs import OptOuts
 from client.dicom.pseudonyms import Pseudonyms
@@ -54,6 +55,7 @@ def withdraw(
     folder = open_folder(cache_path, secret)
     identifier = typer.prompt(ASKED[by], hide_input=True, err=True)
     reached = _withdrawn(folder, Pseudonyms.of_site(secret), by, identifier, issuer)
+    refresh_catalogues(folder)
     if site_folder:
         keep_opt_outs(SiteFolder(site_folder), folder)
         forget_features(SiteFolder(site_folder))

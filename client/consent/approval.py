@@ -14,14 +14,13 @@ from typing import Final
 
 from client.consent.confirmation import confirmed_sites
 from client.consent.encoder_size import check_encoder_size
-from client.consent.machine import require_memory
+from client.consent.machine import require_memory, training_device
 from client.consent.policy import check_policy, read_policy
 from client.consent.strata import freeze_study
 from client.dicom.pseudonyms import secret_check
 from client.errors import TrainerFailedError
 from client.features.site_encoder import site_encoder
 from client.installation.audit_log import audit, standing_approvals
-from client.installation.config import read_site_config
 from client.installation.errors import NotEnrolledError
 from client.installation.folder import SiteFolder
 from client.installation.public_images import read_public_images
@@ -116,13 +115,8 @@ def check_for_approval(folder: SiteFolder, plan_file: Path) -> ProposedPlan:
     check_settings_are_read(checked.plan, str(plan_file))
     check_reply_slot(checked.plan, str(plan_file))
     check_selection(checked.plan, str(plan_file))
-    require_memory(checked.plan, device=_device(folder))
+    require_memory(checked.plan, device=training_device(folder))
     return checked
-
-
-def _device(folder: SiteFolder) -> str:
-    """Return where this site trains; "cpu" for a folder without settings, as tests and simulations have it."""
-    return read_site_config(folder.config).speed.device if folder.config.exists() else "cpu"
 
 
 def approve(folder: SiteFolder, plan_file: Path, *, approver: str) -> ProposedPlan:

@@ -9,7 +9,7 @@ from rich.table import Table
 from client.consent.approval import ProposedPlan
 from client.consent.confirmation import confirmations, least_confirmed_in_study
 from client.consent.forecast import Forecast, forecast
-from client.consent.machine import memory_for_training
+from client.consent.machine import memory_for_training, training_device
 from client.consent.policy import SitePolicyFile, read_policy
 from client.consent.true_counts import count_notes
 from client.dicom.cache import Cache
@@ -57,7 +57,7 @@ def plan_facts(folder: SiteFolder, checked: ProposedPlan, *, source: str) -> dic
         "coordinator": fingerprint(checked.roster.coordinator),
         "roster_digest": checked.roster.digest(),
         "epoch": checked.roster.epoch,
-        "machine_here": _machine_here(plan),
+        "machine_here": _machine_here(folder, plan),
         "others": {site.name: others[site.name] for site in plan.sites if site.name in others},
         "confirmed": _confirmed(folder, checked, policy),
         "counts": count_notes(Cache.open(folder.cache, read_secret_file(folder.secret)), plan, checked.site_id),
@@ -98,10 +98,12 @@ def _confirmed(folder: SiteFolder, checked: ProposedPlan, policy: SitePolicyFile
     }
 
 
-def _machine_here(plan: StudyPlan) -> dict[str, Any]:
+def _machine_here(folder: SiteFolder, plan: StudyPlan) -> dict[str, Any]:
     """Return the memory that the plan needs, estimated, and what there is for training; None where nobody says."""
-    there = memory_for_training()
+    device = training_device(folder)
+    there = memory_for_training(device)
     return {
+        "device": device,
         "least_mb": round(need_of(plan).least_bytes / 1e6),
         "there_mb": None if there is None else round(there / 1e6),
     }
@@ -158,6 +160,7 @@ def _asked(facts: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(("each round", f"{rules['cohort_size']} hospitals, {least}"))
     here = facts["machine_here"]
     there = "the system does not say how much" if here["there_mb"] is None else f"{here['there_mb']} MB"
+    there += "" if here["device"] == "cpu" else f" on {here['device']}"
     rows.append(("memory", f"about {here['least_mb']} MB for one patient at a time; for training there is {there}"))
     rows.append(("its model", f"{facts['result']['model']}; a phase ends {facts['result']['a_phase_ends']}"))
     return rows

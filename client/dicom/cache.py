@@ -9,61 +9,49 @@ were, whatever is ingested later. A patient who opts out stays in that view with
 declared counts and the sampling stay what the privacy proof assumes.
 """
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from client.dicom.cache_folder import CacheFolder, open_folder
+from client.dicom.catalogue import Catalogue, Patient
+from client.dicom.catalogue_file import RECORDS, load_catalogue, marks_of, save_catalogue
+from client.dicom.catalogue_making import made_from_index
 from client.dicom.errors import CacheInvalidError
 from client.dicom.intensity import FULL_SCALE
-from client.dicom.label_table import LabelTable
-from client.dicom.person_decisions import load_rules
-from client.dicom.persons import find_persons
 from client.dicom.record import RecordInfo
-from client.dicom.segments import blob_name, map_shard, read_index
+from client.dicom.record_views import PatientRecords, Records
+from client.dicom.segments import blob_name, map_shard
 from client.dicom.settings import IngestSettings
-from client.dicom.splits import resolved
 from client.dicom.studies import StudyManifest, load_manifest, make_manifest, save_manifest
 from client.dicom.vault import OVERHEAD_BYTES
-from client.dicom.withdrawals import load_withdrawn
+
+Answer = TypeVar("Answer")
+
+_log = logging.getLogger("fedward.site")
 
 
 class Cache:
-    """Records of one cache folder, opened for reading."""
+    """Records of one cache folder, opened for reading; ``study``: the digest of a frozen study, "" for all of today."""
 
-    def __init__(
-        self,
-        folder: CacheFolder,
-        records: Sequence[RecordInfo],
-        stored: Sequence[RecordInfo],
-        *,
-        doubts: Mapping[str, int] = MappingProxyType({}),
-        manifest: StudyManifest | None = None,
-    ) -> None:
-        """``stored``: the same records as files gave them; ``doubts``: about persons (``persons.count_doubts``)."""
-        self._folder, self._stored, self.doubts = folder, stored, doubts
-        self._records = tuple(sorted(records, key=lambda record: record.record_id))
-        self._by_id = {record.record_id: record for record in self._records}
-        self._manifest = manifest
+    def __init__(self, folder: CacheFolder, study: str = "") -> None:
+        self._folder, self._study = folder, study
+        marks = marks_of(folder, study)
+        self._catalogue = load_catalogue(folder, study, marks) or self._made(marks)
         self._shards: dict[int, memoryview] = {}
 
     @classmethod
     def open(cls, path: Path, secret: bytes) -> Self:
-        """Open a cache with the site secret.
+        """Open a cache with the site secret; records are read when they are asked for (``catalogue``).
 
         Raises: CacheInvalidError.
         """
-        folder = open_folder(path, secret)
-        withdrawn = load_withdrawn(folder.path, folder.vault)
-        stored = read_index(folder.segments, folder.vault, records_only=True).records.values()
-        persons = find_persons(stored, load_rules(folder.path, folder.vault), withdrawn)
-        present = [r for r in stored if persons.person_of[r.patient_key] not in persons.withdrawn]
-        records = resolved(present, LabelTable.load(folder.path, folder.vault), persons)
-        return cls(folder, records, present, doubts=persons.doubts)
+        return cls(open_folder(path, secret))
 
     @property
     def settings(self) -> IngestSettings:
@@ -71,22 +59,28 @@ class Cache:
         return self._folder.settings
 
     @property
+    def doubts(self) -> Mapping[str, int]:
+        """Doubts about persons (``persons.count_doubts``)."""
+        return self._catalogue.doubts
+
+    @property
     def records(self) -> Sequence[RecordInfo]:
         """All records, in the order of their identifiers (the same after every ingest of the same files)."""
-        return self._records
+        return Records(self._ask, len(self))
 
     def __len__(self) -> int:
-        return len(self._records)
+        return len(self._catalogue)
 
     def __getitem__(self, record_id: str) -> RecordInfo:
-        return self._by_id[record_id]
+        return self._ask(lambda catalogue: catalogue.record(record_id))
 
     def patients(self) -> Mapping[str, list[RecordInfo]]:
         """Return the records of each patient; in a frozen view a patient who opted out has an empty list."""
-        grouped: dict[str, list[RecordInfo]] = {key: [] for key in (self._manifest.patients if self._manifest else ())}
-        for record in self._records:
-            grouped.setdefault(record.patient_key, []).append(record)
-        return MappingProxyType(dict(sorted(grouped.items())))
+        return PatientRecords(self._ask, self._catalogue.keys())
+
+    def people(self) -> Iterator[Patient]:
+        """Yield stratum, split and number of records of each patient, in the order of the keys; reads no record."""
+        return self._catalogue.patients()
 
     def read(self, record_id: str) -> npt.NDArray[np.float32]:
         """Decrypt one record: float32 in [0, 1], in the record's shape.
@@ -97,13 +91,13 @@ class Cache:
 
     def read_values(self, record_id: str) -> npt.NDArray[np.float32]:
         """Decrypt one record in the units of its source (HU for CT), within its window."""
-        record = self._by_id[record_id]
+        record = self[record_id]
         span = record.intensity_high - record.intensity_low
         return self.read(record_id) * np.float32(span) + np.float32(record.intensity_low)
 
     def read_levels(self, record_id: str) -> npt.NDArray[np.uint16]:
         """Decrypt one record as stored: level 0 is ``intensity_low``, level 65535 ``intensity_high``."""
-        record = self._by_id[record_id]
+        record = self[record_id]
         return self._read(record, "levels", record.offset, record.length, np.empty(record.shape, "<u2"))
 
     def read_label_map(self, record_id: str) -> npt.NDArray[np.uint8]:
@@ -111,7 +105,7 @@ class Cache:
 
         Raises: KeyError when there is none, CacheInvalidError.
         """
-        record = self._by_id[record_id]
+        record = self[record_id]
         if not record.has_label_map:
             raise KeyError(record_id)
         drawn = np.empty(self.settings.size_px, np.uint8)
@@ -125,7 +119,7 @@ class Cache:
         """
         present = load_manifest(self._folder, study_digest)
         if present is None or (manifest is not None and manifest != present):
-            save_manifest(self._folder, study_digest, manifest or make_manifest(self._records))
+            save_manifest(self._folder, study_digest, manifest or self.present())
         return self.frozen(study_digest)
 
     def manifest(self, study_digest: str) -> StudyManifest | None:
@@ -134,17 +128,35 @@ class Cache:
 
     def present(self) -> StudyManifest:
         """Return what freezing a study now would fix."""
-        return make_manifest(self._records)
+        return make_manifest(self.records)
 
     def frozen(self, study_digest: str) -> "Cache":
         """Return the view of a study that was frozen before.
 
         Raises: CacheInvalidError when it was not.
         """
-        manifest = load_manifest(self._folder, study_digest)
-        if manifest is None:
-            raise CacheInvalidError("this study was never frozen here; approve its plan first")
-        return Cache(self._folder, manifest.applied(self._stored), self._stored, manifest=manifest)
+        return Cache(self._folder, study_digest)
+
+    def _ask(self, question: Callable[[Catalogue], Answer]) -> Answer:
+        """Ask the catalogue; one of which a block turns out to be damaged is made anew and asked again."""
+        try:
+            return question(self._catalogue)
+        except CacheInvalidError:
+            _log.warning("a catalogue of the cache is damaged; it is made anew")
+            if marks_of(self._folder, self._study) != self._catalogue.marks:
+                raise CacheInvalidError("the cache changed while it was read; try again") from None
+            self._catalogue = self._made(self._catalogue.marks)
+            return question(self._catalogue)
+
+    def _made(self, marks: bytes) -> Catalogue:
+        """Make the catalogue of this view from all index parts, and keep it where that may be written.
+
+        Raises: CacheInvalidError.
+        """
+        folder, study = self._folder, self._study
+        content = made_from_index(folder, study, marks)
+        save_catalogue(folder, study, content)
+        return Catalogue(folder.vault, study or RECORDS, memoryview(content))
 
     def _read(
         self, record: RecordInfo, kind: str, offset: int, length: int, array: npt.NDArray[Any]
@@ -157,3 +169,14 @@ class Cache:
         target = array.reshape(-1).view(np.uint8).data
         self._folder.vault.open_into(kind, blob_name(record.segment, record.record_id), sealed, target)
         return array
+
+
+def refresh_catalogues(folder: CacheFolder) -> None:
+    """Make the catalogues of the cache and its frozen studies that do not fit any more, for those who may not write.
+
+    Raises: CacheInvalidError for the cache; a study that is damaged says so when it is opened.
+    """
+    Cache(folder)
+    for path in sorted(folder.studies.glob("*.sealed")):
+        with suppress(CacheInvalidError):
+            Cache(folder, path.stem)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+from client.dicom.cache import refresh_catalogues
 from client.dicom.cache_folder import HEADER, CacheFolder, locked, open_folder, open_or_create, refuse_other_settings
 from client.dicom.errors import CacheInvalidError
 from client.dicom.images import read_images
@@ -95,6 +96,8 @@ def ingest(
         if folder and is_new and not dry_run:
             table.save(folder.path, folder.vault)
         _count_patients(store.index, table, persons, tally.report)
+        if folder and not dry_run:
+            refresh_catalogues(folder)
     tally.report.elapsed_s = time.monotonic() - started
     return tally.report
 

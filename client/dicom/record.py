@@ -62,6 +62,18 @@ class RecordInfo(Facts):
         """Return the stored fields in a fixed order; label, split and stratum are derived when the cache is opened."""
         return [getattr(self, name) for name in STORED]
 
+    def to_whole_row(self) -> list[Any]:
+        """Return all fields, derived ones too (``catalogue``)."""
+        return [getattr(self, name) for name in WHOLE]
+
+    @classmethod
+    def from_whole_row(cls, row: Sequence[Any]) -> Self:
+        """Undo ``to_whole_row``."""
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in zip(WHOLE, row, strict=True)
+        }
+        return cls(**values | {"split": Split(values["split"]), "stratum": Stratum(values["stratum"])})
+
     @classmethod
     def from_row(cls, row: Sequence[Any]) -> Self:
         """Undo ``to_row``; equal keys share one string. What rows of older caches lack (``LATER``) stays unknown."""
@@ -76,3 +88,4 @@ class RecordInfo(Facts):
 LATER = ("issuer_key", "other_id_keys", "likeness_key", "birth_year_key", "sex_key", "doubts")
 _FIRST = tuple(f.name for f in fields(RecordInfo) if not f.metadata.get("derived") and f.name not in LATER)
 STORED = _FIRST + LATER
+WHOLE = STORED + tuple(f.name for f in fields(RecordInfo) if f.metadata.get("derived"))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from client.dicom.cache_folder import CacheFolder, locked
+from client.dicom.catalogue_file import forget_catalogues
 from client.dicom.facts import Facts
 from client.dicom.opt_outs import OptOuts
 from client.dicom.person_decisions import load_rules
@@ -103,9 +104,11 @@ def _erase_noted(folder: CacheFolder) -> int:
 def erase(folder: CacheFolder, is_gone: Callable[[RecordInfo], bool]) -> int:
     """Rewrite every shard that holds a record to be erased, living or superseded; return how many there were.
 
+    Catalogues are removed (``cache.refresh_catalogues`` makes them again).
     The caller holds the folder's lock.
     Raises: CacheInvalidError.
     """
+    forget_catalogues(folder)
     erased = 0
     for number in committed(folder.segments):
         part = read_part(folder.segments, number, folder.vault)

@@ -39,8 +39,7 @@ def device(section: SpeedSection) -> Finding:
 
 def memory(folder: SiteFolder, section: SpeedSection) -> Iterator[Finding]:
     """Each approved plan can be trained in this machine's memory, or the GPU's: one patient at a time at least."""
-    on_gpu = section.device != "cpu" and torch.cuda.is_available()
-    there = torch.cuda.get_device_properties(section.device).total_memory if on_gpu else memory_for_training()
+    there = memory_for_training(section.device)
     if there is None:
         yield advice("memory", "the system does not say how much there is", "compare the plan's need yourself")
         return
@@ -54,7 +53,8 @@ def _fits(digest: str, plan: StudyPlan, section: SpeedSection, there: float) -> 
     need = need_of(plan)
     at_once = min(section.patients_at_once, need.at_once(there))
     if at_once < 1:
-        return stop("memory", f"plan {digest[:12]}: {too_small(plan, need, there)}", "add memory, or withdraw the plan")
+        words = too_small(plan, need, there, section.device)
+        return stop("memory", f"plan {digest[:12]}: {words}", "add memory, or withdraw the plan")
     return fine(
         "memory",
         f"plan {digest[:12]}: about {need.least_bytes / 1e6:.0f} MB for one patient at a time, {at_once} fit side by "

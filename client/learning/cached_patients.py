@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from client.dicom.cache import Cache
+from client.dicom.catalogue import Patient
 from client.dicom.errors import CacheInvalidError
 from client.dicom.intensity import FULL_SCALE
 from client.dicom.record import RecordInfo, Split, Stratum
@@ -39,12 +40,13 @@ class CachedPatients:
             raise ValueError("features belong to a plan with an encoder, and to no other")
         self._cache, self._plan, self._features = cache, plan, features
         self._records = cache.patients()
-        self._held_out = [key for key in self._records if self._is_held_out(key)]
-        held_out = set(self._held_out)
+        self._held_out: list[str] = []
         self._training: dict[Stratum, list[str]] = {stratum: [] for stratum in Stratum}
-        for key, records in self._records.items():
-            if records and key not in held_out:
-                self._training[records[0].stratum].append(key)
+        for patient in cache.people():
+            if self._is_held_out(patient):
+                self._held_out.append(patient.key)
+            elif patient.records:
+                self._training[patient.stratum].append(patient.key)
 
     @classmethod
     def of_site(cls, folder: SiteFolder, plan: StudyPlan) -> Self:
@@ -71,10 +73,9 @@ class CachedPatients:
         """Return one patient's scans; each is decrypted when it is asked for."""
         return CachedScans(self._cache, self._plan, self._records[patient_key], self._features)
 
-    def _is_held_out(self, key: str) -> bool:
-        records = self._records[key]
-        labelled = bool(records) and records[0].stratum is Stratum.LABELLED
-        return self._plan.evaluation.held_out and labelled and records[0].split is Split.VALIDATION
+    def _is_held_out(self, patient: Patient) -> bool:
+        labelled = patient.records > 0 and patient.stratum is Stratum.LABELLED
+        return self._plan.evaluation.held_out and labelled and patient.split is Split.VALIDATION
 
 
 class CachedScans:

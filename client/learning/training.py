@@ -15,6 +15,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final
 
 import torch
@@ -24,12 +25,11 @@ from client.dicom.record import Stratum
 from client.errors import MemoryEndedError, TrainerFailedError
 from client.learning.end_of_memory import is_end_of_memory
 from client.learning.feature_moments import FeatureMoments
-from client.learning.lessons import Lesson, lesson_for
+from client.learning.lessons import lesson_for
 from client.learning.made_up_patient import made_up_scans
 from client.learning.mean_label_map import MeanLabelMap
-from client.learning.patches import taken_of
 from client.learning.patients import ROW_AXES, Patients
-from client.learning.record_form import has_form
+from client.learning.preparing import Begun, Preparation, Prepared, one_ahead
 from client.learning.round_randomness import KEY_BYTES, PatientRandomness, RoundRandomness
 from client.learning.second_moments import SecondMoments
 from client.learning.teacher import Teacher, good_enough
@@ -109,6 +109,7 @@ class PhaseTraining:
         self.patients_at_once = min(patients_at_once, patients_that_fit(self.sum_length, self._device))
         self._together = min(self.patients_at_once, limit)
         self.lessons = {stratum: lesson_for(stratum, settings, self.teacher) for stratum in Stratum}
+        self._preparation = Preparation(patients, settings, input_shape, self._device, views_ahead=self.teacher is None)
         self._strata: list[Stratum] = []
         self._start, self._step, self._ramp = torch.empty(0), 0, 1.0
         self._randomness = RoundRandomness()
@@ -203,15 +204,16 @@ class PhaseTraining:
         for stratum in self._strata:
             keys = self.patients.keys(stratum)
             rate = self.settings.sampling_rate(stratum)
-            sampled = self._randomness.sampled(keys, sampling_rate=rate, step=self._step)
-            for start in range(0, len(sampled), self._together):
-                together = sampled[start : start + self._together]
+            drawn = self._randomness.sampled(keys, sampling_rate=rate, step=self._step)
+            sampled, size = [key for key in drawn if key not in silent], self._stack(stratum)
+            stacks = [sampled[start : start + size] for start in range(0, len(sampled), size)]
+            for together, prepared in one_ahead(partial(self._begun, stratum), stacks):
                 try:
-                    self._add(together, stratum, total, silent=silent)
+                    self._add(together, prepared, stratum, total)
                 except (TrainerFailedError, NetworkUnsuitableError):
                     raise  # of the processor or the network, whoever the patients are
                 except Exception as error:
-                    alone = {key for key in together if key not in silent and self._raises(key, stratum)}
+                    alone = {key for key in together if self._raises(key, stratum)}
                     if not alone and is_end_of_memory(error):  # of this machine: each by itself there is enough
                         raise MemoryEndedError("memory ended in training") from None
                     if not alone:
@@ -220,23 +222,20 @@ class PhaseTraining:
                     raising |= alone
         return total, raising
 
-    def _add(
-        self,
-        patient_keys: Sequence[str],
-        stratum: Stratum,
-        total: LatticeSum,
-        *,
-        silent: AbstractSet[str] = frozenset(),
-    ) -> None:
+    def _begun(self, stratum: Stratum, patient_keys: Sequence[str]) -> Begun:
+        """Do for a stack what may be done while the gradients of the one before are made."""
+        lesson = self.lessons[stratum]
+        return [self._preparation.begun(key, lesson, self._draws(key)) for key in patient_keys]
+
+    def _add(self, patient_keys: Sequence[str], prepared: Prepared[Begun], stratum: Stratum, total: LatticeSum) -> None:
         """Add the clipped gradients of patients who fit beside one another."""
-        lesson, randomness = self.lessons[stratum], self._randomness
+        lesson, ramp = self.lessons[stratum], 1.0 if stratum is Stratum.LABELLED else self._ramp
         rows = [
-            self._rows(key, lesson, randomness.of_patient(key, step=self._step))
-            for key in patient_keys
-            if key not in silent
+            self._preparation.finished(begun, lesson, self._draws(key))
+            for key, begun in zip(patient_keys, prepared.take(), strict=True)
         ]
         self.gradient.add(
-            [each for each in rows if each is not None],
+            [each if ramp == 1 else replace(each, weights=ramp * each.weights) for each in rows if each is not None],
             lesson.loss,
             clipping_norm=self.settings.clipping_norm_of(stratum),
             total=total,
@@ -244,10 +243,19 @@ class PhaseTraining:
             most_rows=self._most_rows,
         )
 
+    def _draws(self, patient_key: str) -> PatientRandomness:
+        return self._randomness.of_patient(patient_key, step=self._step)
+
+    def _stack(self, stratum: Stratum) -> int:
+        """Return how many patients are prepared together: one where the engine takes one by one, so none waits."""
+        alone = self.gradient.goes_one_by_one(self.lessons[stratum].loss, at_once=self.patients_at_once)
+        return 1 if alone else self._together
+
     def _raises(self, patient_key: str, stratum: Stratum) -> bool:
         """Tell whether a patient's record raises also when nobody is beside it."""
         try:
-            self._add([patient_key], stratum, self.empty_sum())
+            for together, prepared in one_ahead(partial(self._begun, stratum), [[patient_key]]):
+                self._add(together, prepared, stratum, self.empty_sum())
         except Exception:  # noqa: BLE001 (whatever it is, it is this record's)
             return True
         return False
@@ -267,20 +275,6 @@ class PhaseTraining:
         if late_enough and self.teacher and good_enough(self.teacher, images, classes, least_balanced_accuracy=gate):
             return strata
         return [stratum for stratum in strata if stratum is Stratum.LABELLED]
-
-    def _rows(self, patient_key: str, lesson: Lesson, randomness: PatientRandomness) -> PatientRows | None:
-        """Prepare one patient, alone: at most k scans, or patches of them, chosen at random before any is read.
-
-        None for an empty or malformed record.
-        """
-        scans = self.patients.read(patient_key)
-        order = torch.randperm(len(scans), generator=randomness.generator("choice of scans"))
-        chosen, rule = order[: self.settings.most_scans], self.settings.patches
-        taken = taken_of(scans, chosen, rule, randomness, classes=self.settings.classes)
-        if taken is None or len(taken) == 0 or not has_form(taken, self.settings, self._input_shape):
-            return None
-        rows = lesson.rows(taken.to(self._device), randomness)
-        return rows if lesson is self.lessons[Stratum.LABELLED] else replace(rows, weights=self._ramp * rows.weights)
 
     @property
     def _most_rows(self) -> int:

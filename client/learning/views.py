@@ -9,10 +9,15 @@ floating type, any device. Where a scan is moved to is computed for that scan al
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from client.learning.resampling import nearest_volume, resampled_volume
+
+VOLUMES: Final = 5  # axes of (scans, channels, depth, height, width)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +85,14 @@ def apply_geometry(images: Tensor, draws: ViewDraws, limits: ViewRange, *, mode:
     Equal draws move an image and its label map alike. Outside of the picture its border is repeated. ``mode``:
     "nearest" for label maps (as float).
     """
-    matrices = inverse_affine(draws.geometry, limits, dimensions=images.ndim - 2).to(images)
+    matrices = inverse_affine(draws.geometry, limits, dimensions=images.ndim - 2)
     if limits.mirrored:
-        matrices = matrices * _mirrors(draws, limits.mirrored).to(images)
-    grid = functional.affine_grid(matrices, list(images.shape), align_corners=False)
+        matrices = matrices * _mirrors(draws, limits.mirrored)
+    if images.ndim == VOLUMES and not limits.elastic:
+        moved = resampled_volume if mode == "bilinear" else nearest_volume
+        found = [moved(each, matrix)[None] for each, matrix in zip(images, matrices.tolist(), strict=True)]
+        return found[0] if len(found) == 1 else torch.cat(found)
+    grid = functional.affine_grid(matrices.to(images), list(images.shape), align_corners=False)
     if limits.elastic:
         bend = smooth_fields(draws.noise_seed + _ELASTIC, len(images), images.ndim - 2, size=images.shape[2:])
         grid = grid + limits.elastic * bend.to(images).movedim(1, -1)
@@ -98,14 +107,14 @@ def apply_intensity(images: Tensor, draws: ViewDraws, limits: ViewRange) -> Tens
     if limits.bias:
         field = smooth_fields(draws.noise_seed + _BIAS, len(images), 1, size=images.shape[2:]).to(images)
         images = images * torch.exp(limits.bias * field)
-    changed = mean + (images - mean) * (1 + limits.gain * gain) + limits.offset * offset
+    changed = (images - mean).mul_(1 + limits.gain * gain).add_(mean).add_(limits.offset * offset)
     if limits.gamma:
-        changed = changed.clamp(0, 1) ** torch.exp(limits.gamma * gamma)
+        changed = changed.clamp_(0, 1).pow_(torch.exp(limits.gamma * gamma))
     if limits.noise:
-        changed = changed + limits.noise * noise.abs() * _white_noise(draws.noise_seed, images)
+        changed.add_(_white_noise(draws.noise_seed, images).mul_(limits.noise * noise.abs()))
     if limits.cutout:
-        inside = _box(draws.cutout.to(images), images.shape[2:], limits.cutout)
-        changed = torch.where(inside, mean, changed)
+        for scan, corner, grey in zip(changed, draws.cutout, mean, strict=True):
+            scan[(slice(None), *_box(corner, images.shape[2:], limits.cutout))] = grey
     return changed
 
 
@@ -171,8 +180,13 @@ def _mirrors(draws: ViewDraws, axes: Sequence[int]) -> Tensor:
 
 
 def _white_noise(seed: int, images: Tensor) -> Tensor:
-    """Return standard normal noise like ``images``."""
-    return torch.randn(images.shape, generator=torch.Generator(device="cpu").manual_seed(seed)).to(images)
+    """Return standard normal noise like ``images``, drawn where they are.
+
+    A GPU's generator is Philox, which counts: the patient's seed and the place of a voxel give its number, whoever is
+    drawn for before or beside. Processor and GPU give other numbers for one seed.
+    """
+    generator = torch.Generator(device=images.device).manual_seed(seed)
+    return torch.randn(images.shape, generator=generator, device=images.device).to(images)
 
 
 def _matrix(draw: Sequence[float], limits: ViewRange, dimensions: int) -> list[list[float]]:
@@ -206,13 +220,11 @@ def rotation_3d(x: float, y: float, z: float) -> list[list[float]]:
     ]
 
 
-def _box(corner: Tensor, size: torch.Size, share: float) -> Tensor:
-    """Return where the erased box lies: (scans, 1, *size) bool; its corner is uniform over the places it fits."""
-    inside = torch.ones(len(corner), 1, *size, dtype=torch.bool, device=corner.device)
-    for axis, length in enumerate(size):
-        position = (torch.arange(length, device=corner.device) + 0.5) / length
-        start = corner[:, axis, None] * (1 - share)
-        within = (position >= start) & (position < start + share)
-        shape = (len(corner), 1, *(length if other == axis else 1 for other in range(len(size))))
-        inside = inside & within.view(shape)
-    return inside
+def _box(corner: Tensor, size: torch.Size, share: float) -> list[slice]:
+    """Return where the erased box lies on each axis; its corner (dimensions,) is uniform over the places it fits."""
+    box = []
+    for start, length in zip((corner * (1 - share)).unbind(), size, strict=True):
+        position = (torch.arange(length) + 0.5) / length
+        inside = ((position >= start) & (position < start + share)).nonzero().flatten().tolist()
+        box.append(slice(inside[0], inside[-1] + 1) if inside else slice(0))
+    return box

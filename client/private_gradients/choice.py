@@ -37,8 +37,8 @@ MOST_EXAMPLES: Final = 8
 TIMINGS: Final = 3
 WORTHWHILE: Final = 0.97  # larger parts must save this much, or noise in the timing would decide
 # Where one patient has other bits than two, a part holds two at least, and one who comes alone costs two. At this
-# saving two or more never cost more than they would one at a time.
-WORTHWHILE_IN_PAIRS: Final = 0.75
+# saving even one who comes alone costs no more than a tenth above what the reference takes.
+WORTHWHILE_IN_PAIRS: Final = 0.55
 # A patient's gradient that takes less than this is mostly overhead (a head on features): then two save little and
 # sixteen nearly everything. Where company saves so much, one who comes alone may cost two.
 OVERHEAD_S: Final = 3e-3

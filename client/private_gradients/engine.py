@@ -75,6 +75,16 @@ class PrivateGradient:
         """Names of the engines chosen so far, for people who look at speed."""
         return list(dict.fromkeys(way.name + " bfloat16" * way.autocast for way in self._chosen.values()))
 
+    @property
+    def num_parameters(self) -> int:
+        """Length of a sum."""
+        return self._order.num_parameters
+
+    def goes_one_by_one(self, criterion: Criterion, *, at_once: int) -> bool:
+        """Tell whether every way chosen so far for this criterion takes one patient at a time; False before any."""
+        ways = [way for key, way in self._chosen.items() if key[0] is criterion and key[-1] == at_once]
+        return bool(ways) and all(way.patients == 1 for way in ways)
+
     def clipped_sum(
         self,
         stacks: Iterable[PatientStack],

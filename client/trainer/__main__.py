@@ -23,7 +23,7 @@ from client.installation.folder import SiteFolder
 from client.learning.assignment import Assignment, Sums
 from client.learning.speed import Speed, speed_of
 from client.processes.frames import ChannelClosedError, receive, send
-from client.trainer.device_memory import free_on
+from client.trainer.device_memory import free_on, require_device
 from client.trainer.memory_limit import limit_of
 from client.trainer.study_training import StudyTraining
 from common.errors import ExitCode, FedwardError
@@ -46,9 +46,10 @@ class Trainer:
     def open(self, question: dict[str, Any]) -> int:
         """Open a study: cache, patients, public images; return how many patients may go side by side.
 
-        Raises: as ``StudyTraining.open``.
+        Raises: as ``StudyTraining.open``; TrainerFailedError for a GPU that is gone.
         """
         plan = StudyPlan.model_validate_json(question["plan"], strict=False)
+        require_device(self._speed.device)
         limit = limit_of(self._folder, plan, device=self._speed.device, free=free_on(self._speed.device))
         speed = replace(self._speed, limit=limit)
         self._studies[plan.digest()] = StudyTraining.open(self._folder, plan, site_id=question["site"], speed=speed)

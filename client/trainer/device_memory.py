@@ -1,4 +1,4 @@
-"""Memory of the device that trains: how much is free, and how much a piece of work takes."""
+"""The device that trains: whether it computes, how much of its memory is free, and how much a piece of work takes."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,12 +6,23 @@ from typing import Final
 
 import torch
 
+from client.errors import TrainerFailedError
 from common.processes.freed_memory import LARGE_BYTES, give_back
 from common.processes.machine_memory import free_bytes
 
 STATUS: Final = Path("/proc/self/status")
 CLEAR: Final = Path("/proc/self/clear_refs")
 FROM_NOW: Final = "5"  # resets the largest resident size, proc(5)
+
+
+def require_device(device: str) -> None:
+    """Refuse a device that does not compute, before anything is asked of it. Raises: TrainerFailedError."""
+    try:
+        torch.ones(1, device=device).sum().item()
+    except (RuntimeError, AssertionError):  # PyTorch without CUDA asserts
+        raise TrainerFailedError(
+            f'{device} cannot compute: the GPU or its driver is gone; mend it, or set device = "cpu" in site.toml'
+        ) from None
 
 
 def free_on(device: str) -> int | None:

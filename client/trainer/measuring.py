@@ -22,7 +22,7 @@ from client.learning.speed import Speed, speed_of
 from client.private_gradients.budget import Budget
 from client.private_gradients.verdict import RememberedVerdicts, Verdicts
 from client.private_gradients.verdict_folder import VerdictFolder
-from client.trainer.device_memory import free_on, peak_of
+from client.trainer.device_memory import free_on, peak_of, require_device
 from client.trainer.memory_limit import keep_measured, measured_bytes
 from client.trainer.phases import phase_training
 from common.errors import ExitCode, FedwardError
@@ -51,8 +51,9 @@ def measure_engines(
 
     ``engines``: folder in which the memory of one patient is kept; None: it is not measured.
 
-    Raises: NetworkUnsuitableError; what writing a verdict raises.
+    Raises: TrainerFailedError for a GPU that is gone; NetworkUnsuitableError; what writing a verdict raises.
     """
+    require_device(speed.device)
     budget = budget or Budget()
     if engines is not None:
         told(budget.left_s)

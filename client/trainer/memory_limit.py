@@ -17,7 +17,7 @@ from client.installation.folder import SiteFolder
 from client.private_gradients.settings import MOST_PATIENTS
 from common.errors import FedwardError
 from common.files import read_bounded, replace_atomically
-from common.plan.machines import SHARE, VALUE_BYTES, need_of, whole_scan_bytes
+from common.plan.machines import SHARE, VALUE_BYTES, ahead_bytes, need_of, whole_scan_bytes
 from common.plan.plan import StudyPlan
 from common.plan.shape import longest_sum
 
@@ -58,7 +58,8 @@ def limit_of(folder: SiteFolder, plan: StudyPlan, *, device: str, free: int | No
     if free is None:
         by_memory = MOST_PATIENTS
     else:
-        patient = measured_bytes(folder.engines, plan, device=device) or need_of(plan).patient_bytes
+        measured = measured_bytes(folder.engines, plan, device=device)
+        patient = need_of(plan).patient_bytes if measured is None else measured + ahead_bytes(plan)
         vectors = VECTORS * VALUE_BYTES * longest_sum(plan)
         by_memory = int((SHARE * free - vectors - whole_scan_bytes(plan)) // patient)
     return max(1, min(MOST_PATIENTS, by_memory, kept.at_once if kept else MOST_PATIENTS))

@@ -1,6 +1,7 @@
 """What a plan asks of a hospital's machine: memory of the process that trains, and time of a round; without PyTorch.
 
     one patient   = 4 bytes x rows x (outputs that layers keep + WORKING x the largest layer's)  + one gradient
+                    + the rows of another patient, who is prepared meanwhile
     the process   = PyTorch itself + network, teacher and received model + the sum
 
 Outputs are those of the plan's network at the plan's size, or a patch's (``common.networks.outputs``); beside patches
@@ -22,6 +23,7 @@ WORKING: Final = 4  # a layer's gradient in and out, a kernel's reordered copies
 MOMENTS: Final = 4  # products of features, their two factors and a gradient, of each scan; two places, shared by all
 PROCESS_BYTES: Final = 450e6  # Python and PyTorch before a model (an agent: 400 to 430 MB), with some room
 VALUE_BYTES: Final = 4
+MAP_BYTES: Final = 8  # of a class at each voxel
 PASSES: Final = 3  # forward once; backward to the inputs and to the weights, as much again each
 USUAL_AT_ONCE: Final = 16  # ``patients_at_once`` of site.toml
 ASK_A_TEACHER: Final = (Method.TEACHER_STUDENT, Method.FIXMATCH, Method.MEAN_TEACHER)
@@ -74,7 +76,7 @@ def need_of(plan: StudyPlan) -> Need:
         values += MOMENTS * (rows + 1) * parameters
     vectors = 4 + any(phase.method in ASK_A_TEACHER for phase in plan.phases)  # network, received, sum of 64 bits
     return Need(
-        patient_bytes=VALUE_BYTES * (values + 2 * parameters),
+        patient_bytes=VALUE_BYTES * (values + 2 * parameters) + ahead_bytes(plan),
         process_bytes=PROCESS_BYTES + VALUE_BYTES * vectors * parameters + whole_scan_bytes(plan),
         products=max(_scans_a_round(plan, phase) for phase in plan.phases) * PASSES * outputs.products,
     )
@@ -92,6 +94,13 @@ def whole_scan_bytes(plan: StudyPlan) -> float:
     slab = voxels * plan.image.patch_px[0] / plan.image.size_px[0]
     answering = plan.evaluation.held_out * (SCORED_BYTES * voxels + 3 * VALUE_BYTES * len(plan.task.classes) * slab)
     return LYING_BYTES * voxels + answering
+
+
+def ahead_bytes(plan: StudyPlan) -> int:
+    """Return the bytes of one patient's rows with their targets: as many are prepared ahead as are being worked on."""
+    rows = max(plan.image.taken_of_a_patient * phase.views_per_scan for phase in plan.phases)
+    maps = math.prod(plan.image.seen_px) if plan.task.kind is TaskKind.SEGMENTATION else 0
+    return rows * (VALUE_BYTES * math.prod(plan.scan_shape) + MAP_BYTES * maps)
 
 
 def stated_machines(plan: StudyPlan) -> list[dict[str, Any]]:

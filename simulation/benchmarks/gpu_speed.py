@@ -115,7 +115,7 @@ def _measured(named: SpeedRow, subject: Subject, device: str, *, autocast: bool,
 
 
 def _private_step(gradient: PrivateGradient, patients: list[PatientRows], device: str) -> Callable[[], object]:
-    count = gradient._order.num_parameters  # noqa: SLF001 (its own network's)
+    count = gradient.num_parameters
 
     def step() -> Tensor:
         total = LatticeSum(count, step=2.0**-24, device=torch.device(device))

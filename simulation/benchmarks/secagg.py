@@ -20,7 +20,7 @@ from common.secagg.thresholds import default_threshold
 from common.secagg.vector import VectorSpec
 from common.terminal import JsonOption, output, print_json, run
 from simulation.benchmarks.cpu_time import progress_for_people
-from simulation.benchmarks.flower_secagg import FlowerSecAgg, flower_steps
+from simulation.benchmarks.flower_secagg import CLIPPING_RANGE, QUANTISATION_RANGE, FlowerSecAgg, flower_steps
 from simulation.benchmarks.secagg_arithmetic import (
     OurMasks,
     ServerTimes,
@@ -49,7 +49,9 @@ class SecaggBenchmark:
 
     site_ratio: encode + masks, from float32 to the bytes that leave. server_ratio: add + unmask + decode, from the
     bytes that arrive to the mean. ``..._arrays``: without Flower's ``ndarray_to_bytes`` and ``bytes_to_ndarray`` (ours
-    needs neither, so its time is the same). ``..._whole_ratio``: all that a round computes, with signatures, Shamir,
+    needs neither, so its time is the same). Both sides of a site start from float32. precision: the step between two
+    values that a site can send, for updates in [-1, 1]; flower_precision: Flower's, always 2^22 steps over [-8, 8].
+    ``..._whole_ratio``: all that a round computes, with signatures, Shamir,
     digests and journal. mask_ns_per_parameter_per_peer: one mask made and added. keystream_floor_ns: one keystream made
     and thrown away. exact: the integer sum equals the one computed without our encoder.
     """
@@ -58,6 +60,8 @@ class SecaggBenchmark:
     sites: int
     dropped: int
     word_bits: int
+    precision: float
+    flower_precision: float
     repeats: int
     site_ratio: float
     server_ratio: float
@@ -116,6 +120,8 @@ def measure(*, parameters: int, sites: int, dropped: int, word_bits: int = 32, r
         sites=sites,
         dropped=dropped,
         word_bits=word_bits,
+        precision=spec.lattice.step,
+        flower_precision=2 * CLIPPING_RANGE / QUANTISATION_RANGE,
         repeats=repeats,
         **_arithmetic_figures(parameters, sites, site, server),
         **_whole_figures(parameters, server, whole),
@@ -183,7 +189,8 @@ def print_table(result: SecaggBenchmark) -> None:
     output.print(table)
     output.print(
         f"one mask {result.mask_ns_per_parameter_per_peer:.3f} ns, keystream alone {result.keystream_floor_ns:.3f} ns; "
-        f"{result.dropped} dropped; the sum is exact"
+        f"{result.dropped} dropped; the sum is exact; both from float32: {result.word_bits}-bit words in steps of "
+        f"{result.precision:.2g} (Flower {result.flower_precision:.2g})"
     )
 
 

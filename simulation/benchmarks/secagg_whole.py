@@ -27,7 +27,7 @@ from common.secagg.vector import VectorSpec
 from server.secagg.session import ServerSession
 from simulation.benchmarks.cpu_time import best_seconds
 from simulation.benchmarks.flower_secagg import FlowerSteps
-from simulation.benchmarks.secagg_arithmetic import NO_META, benchmark_body
+from simulation.benchmarks.secagg_arithmetic import NO_META, benchmark_body, site_vector
 
 COLLUDERS = 1
 _NO_DIGEST = bytes(32)
@@ -57,10 +57,10 @@ class ReadyUpdate:
 
     def __init__(self, spec: VectorSpec, site: int, *, kept: bool) -> None:
         self._spec, self._site = spec, site
-        self._kept = benchmark_body(spec, site) if kept else None
+        self._kept = site_vector(site, spec.body_length) if kept else None
 
     def contribute(self, order: Order, model: memoryview, until_unix_s: float) -> Contribution:
-        """Return the update; only a site whose time is measured keeps it in memory."""
+        """Return the update; a site whose time is measured has it as float32, ready in memory."""
         del order, model, until_unix_s
         return Contribution(NO_META, benchmark_body(self._spec, self._site) if self._kept is None else self._kept)
 

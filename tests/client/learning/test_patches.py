@@ -144,7 +144,7 @@ def test_a_patients_gradient_is_the_mean_over_patches():
     training = PhaseTraining(
         network, site(["a"]), settings(), speed=SpeedSettings(engine="loop"), input_shape=(1, *PATCH)
     )
-    rows = training._rows("a", training.lessons[Stratum.LABELLED], randomness("a"))
+    rows = training._preparation.begun("a", training.lessons[Stratum.LABELLED], randomness("a"))
     assert rows.inputs.shape == (3, 1, *PATCH)
     assert float(rows.weights.sum()) == pytest.approx(1)
 

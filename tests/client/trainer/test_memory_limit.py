@@ -124,6 +124,16 @@ def test_what_cannot_fit_is_refused_before_approval_with_the_numbers(at_north, m
     check_for_approval(folder, folder.plan(plan.digest()))
 
 
+def test_where_a_gpu_trains_its_memory_decides(at_north, monkeypatch):
+    _, plan = at_north
+    monkeypatch.setattr(machine, "memory_bytes", lambda: 800 * MB)  # too little, were it the processor's
+    require_memory(plan, device="cuda", gpu=lambda _: 24e9)
+    require_memory(plan, device="cuda", gpu=lambda _: None)  # no such GPU: `check` says so
+    with pytest.raises(NetworkUnsuitableError, match=r"takes about \d+ MB .* the GPU cuda:1 has 300 MB"):
+        require_memory(plan, device="cuda:1", gpu=lambda _: 300e6)
+    assert machine.memory_for_training("cuda:1", {"cuda:1": 5.0}.get) == 5.0
+
+
 @pytest.mark.parametrize(("number", "kind"), [(signal.SIGKILL, MemoryEndedError), (signal.SIGTERM, TrainerFailedError)])
 def test_a_killed_trainer_is_told_from_one_that_ended_otherwise(folder, number, kind):
     with closing(TrainerProcess(folder, SpeedSection())) as trainer:

@@ -4,16 +4,19 @@ import json
 import time
 
 import pytest
+import torch
 
 from client.agent.progress import ProgressFeed
 from client.agent.watched_site import WatchedSite
 from client.consent.approval import approved_plans
+from client.errors import TrainerFailedError
 from client.installation.config import SpeedSection
 from client.installation.folder import SiteFolder
 from client.learning.speed import Speed
 from client.private_gradients.budget import Budget
 from client.private_gradients.settings import EngineName, SpeedSettings
 from client.private_gradients.verdict import RememberedVerdicts
+from client.trainer.__main__ import Trainer
 from client.trainer.measuring import measure_engines
 from client.trainer.warm_up import WarmUp
 from common.control.site_control_pb2 import Step
@@ -27,10 +30,10 @@ def checked(copied):
     return folder, list(approved_plans(folder).values())
 
 
-def warmed_up(folder, studies, *, meanwhile=lambda child: None):
+def warmed_up(folder, studies, *, meanwhile=lambda child: None, device="cpu"):
     """Look until it is over; return what was told."""
     told: list[tuple[str, int | None]] = []
-    warm_up = WarmUp(folder, SpeedSection(), lambda *what: told.append(what))
+    warm_up = WarmUp(folder, SpeedSection(device=device), lambda *what: told.append(what))
     end = time.monotonic() + 120
     while not told or told[-1][1] is not None:
         assert time.monotonic() < end
@@ -64,6 +67,26 @@ def test_a_process_that_is_killed_meanwhile_is_one_sentence_and_nothing_else(che
     assert said.startswith(f"no engine was chosen for plan {study.plan.digest()[:12]}: its process ended")
     assert said.endswith("one patient at a time")
     assert not folder.engines.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
+def test_a_gpu_that_is_gone_is_one_sentence_and_nothing_is_charged(checked, caplog):
+    folder, (study,) = checked
+    warmed_up(folder, [study], device="cuda")
+    (said,) = [record.getMessage() for record in caplog.records if record.name.startswith("fedward")]
+    assert said.startswith("no engine was chosen for plan")
+    assert "cuda cannot compute: the GPU or its driver is gone" in said
+    assert not folder.ledger.exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
+@pytest.mark.parametrize("device", ["cuda", "cuda:7"])
+def test_the_trainer_opens_no_study_on_a_gpu_that_is_gone(checked, device):
+    folder, (study,) = checked
+    question = {"plan": study.plan.canonical(), "site": study.site_id}
+    with pytest.raises(TrainerFailedError, match=f"{device} cannot compute: .* set device = .cpu. in site.toml"):
+        Trainer(folder, Speed(device=device)).open(question)
 
 
 @pytest.mark.slow

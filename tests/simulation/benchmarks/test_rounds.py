@@ -8,6 +8,7 @@ from dataclasses import asdict
 import pytest
 
 from simulation.benchmarks.rounds import Row, why_no_nvflare
+from simulation.benchmarks.rounds_bare import fedavg_on_ray_ms, loop_ms
 from simulation.benchmarks.rounds_real import RealRound, _summary, real_scenario
 from simulation.benchmarks.rounds_timed import Lap, Laps, Stopwatch, measure, on_loopback, tree_cpu_s
 from simulation.study.scenario_reading import parse_scenario
@@ -20,6 +21,8 @@ AGREED = {
     "nvflare_ms_per_round",
     "ours_start_s",
     "flower_ray_start_s",
+    "flower_fedavg_ray_ms_per_round",
+    "loop_ms_per_round",
 }
 
 
@@ -47,9 +50,20 @@ def test_start_and_rounds_are_kept_apart() -> None:
 
 
 def test_the_rows_have_the_agreed_names_and_say_why_nvflare_is_missing() -> None:
-    row = Row(4, 1.0, None, None, 1.0, None, None, None, None)
+    row = Row(4, 1.0, None, None, 1.0, None, None, None, None, None, 0.1)
     assert set(asdict(row)) >= AGREED
     assert "nvflare" in why_no_nvflare()
+
+
+def test_the_loop_of_plain_averaging_takes_some_time() -> None:
+    assert loop_ms(3, 2) > 0
+
+
+@pytest.mark.slow
+def test_flowers_own_fedavg_is_measured_or_one_sentence_says_why_not() -> None:
+    found, why = fedavg_on_ray_ms(2, 3)
+    assert (found is None) == why.startswith("not measured: ")
+    assert found is None or found > 0
 
 
 def test_processor_time_is_that_of_this_process_and_its_children_but_one() -> None:

@@ -13,6 +13,8 @@ ISSUE_KEYS = {
     "server_ratio",
     "site_whole_ratio",
     "server_whole_ratio",
+    "precision",
+    "flower_precision",
     "bytes_per_parameter",
     "flower_bytes_per_parameter",
     "mask_ns_per_parameter_per_peer",
