@@ -5,6 +5,7 @@ segments/           NNNNNNNN.shard and NNNNNNNN.index (segments.py)
 labels.sealed       labels by keyed name
 withdrawn.sealed    patients who opted out
 studies/            one sealed manifest for each approved study
+catalogues/         what all this comes to, sealed, so that opening is quick (catalogue_file.py); may be deleted
 lock                held while something writes
 """
 
