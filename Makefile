@@ -32,9 +32,13 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip check
 	@touch $@
 
-demo: $(STAMP) ## hospitals train together, with a report (DATA=pneumoniamnist.npz: real images)
-	@echo "fedward: four hospitals train together; a few minutes"
-	@$(BIN)/fedward-sim run $(if $(DATA),pneumonia-4-hospitals --data $(DATA),demo) --out runs/demo-$$(date +%Y%m%d-%H%M%S)
+DEMOS := classification segmentation
+TASK ?= classification
+demo: $(STAMP) ## hospitals train together, with a report (DATA=pneumoniamnist.npz: real images; TASK=segmentation: nodules on CT)
+	@$(if $(filter $(TASK),$(DEMOS)),,echo "fedward: TASK is $(TASK), there is: $(DEMOS)"; exit 2)
+	@$(if $(and $(DATA),$(filter segmentation,$(TASK))),echo "fedward: DATA belongs to TASK=classification; leave it out"; exit 2,:)
+	@echo "fedward: hospitals train together; a few minutes"
+	@$(BIN)/fedward-sim run $(if $(filter segmentation,$(TASK)),lung-ct,$(if $(DATA),pneumonia-4-hospitals --data $(DATA),demo)) --out runs/demo-$$(date +%Y%m%d-%H%M%S)
 
 test: $(STAMP) ## run the tests (the slow ones: make test-slow)
 	@echo "fedward: running the tests in $(WORKERS) processes"

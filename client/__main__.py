@@ -16,6 +16,7 @@ COMMANDS = {
     "confirm": ("client.commands.confirm:confirm_hospital", "Confirm that a hospital of the roster is real."),
     "approve": ("client.commands.approve:approve_plan", "Read a plan, approve it, or take that back."),
     "model": ("client.commands.model:model_app", "Receive, score and use a study's final model."),
+    "annotate": ("client.commands.annotate:annotate", "Draw masks of what nobody has labelled, to be corrected."),
     "encoder": ("client.commands.encoder:encoder_app", "Add, fetch, show and verify public encoders."),
     "audit": ("client.commands.audit:show_audit", "Show who decided what here; verify the record."),
     "page": ("client.commands.page:page", "Print the address of the status page."),

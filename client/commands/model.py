@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -12,11 +12,19 @@ import typer
 from rich.progress import Progress as ProgressBar
 from rich.progress import track
 from rich.table import Table
+from torch import Tensor
 
 from client.commands.ingest import watching
+from client.commands.structure_table import print_structures
 from client.dicom.census import SMALL_CELL
 from client.dicom.errors import NothingUsableError
-from client.final_model.predicting import RESEARCH_ONLY, Predictions, predict
+from client.dicom.masks import MaskForm, MaskWriter, new_folder
+from client.dicom.settings import IngestSettings
+from client.final_model.atlas import mean_label_map
+from client.final_model.kept_score import keep_score
+from client.final_model.outlined_slices import outlined_slice
+from client.final_model.predicting import predict
+from client.final_model.predictions import RESEARCH_ONLY, Predictions, figure_names
 from client.final_model.receiving import FinalModel, open_model, receive
 from client.final_model.scoring import ClassScore, Interval, Score, score
 from client.installation.config import read_site_config
@@ -25,6 +33,7 @@ from client.learning.cached_patients import CachedPatients
 from client.trainer.remote_encoder import remote_features
 from common.errors import FileUnreadableError, OutputExistsError
 from common.files import write_new
+from common.plan.task import TaskKind
 from common.terminal import JsonOption, errors, output, print_json
 
 SiteFolderOption = Annotated[Path, typer.Option("--site-folder", help="Folder of this site's installation.")]
@@ -57,21 +66,44 @@ def receive_model(
 
 @model_app.command("score")
 def score_model(
-    *, site_folder: SiteFolderOption = Path(), model: ModelOption = "", as_json: JsonOption = False
+    *,
+    site_folder: SiteFolderOption = Path(),
+    model: ModelOption = "",
+    for_page: Annotated[
+        bool,
+        typer.Option("--for-page", help="Segmentation: keep figures and some slices, sealed, for the site's page."),
+    ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Score the model on this hospital's own held-out patients, who were never trained on.
 
+    Of a segmentation also distances of boundaries in mm, errors of volumes, the lesions that were found, and the Dice
+    of this hospital's mean label map, which looks at no scan.
     The figures are exact, computed here and kept here: nothing leaves and no privacy is spent. Do not send them out.
 
     Example: `fedward-site model score --site-folder /srv/fedward`
     """
     folder = SiteFolder(site_folder)
     opened = open_model(folder, model)
+    task = opened.plan.task
+    if for_page and task.kind is not TaskKind.SEGMENTATION:
+        raise typer.BadParameter(f"--for-page keeps outlines of a segmentation; this model's task is {task.kind}")
     patients = _patients(folder, opened)
     keys = track(patients.held_out(), "scoring", console=errors, transient=True, disable=not errors.is_terminal)
-    device = _device(folder)
-    window = opened.plan.image.patch_px
-    found = score(opened.network.to(device), opened.plan.task, map(patients.read, keys), window=window)
+    atlas = mean_label_map({"": patients}, classes=len(task.classes)) if task.kind is TaskKind.SEGMENTATION else None
+    slices: list[tuple[float, bytes]] = []
+
+    def draw(image: Tensor, expert: Tensor, answer: Tensor, dice: float) -> None:
+        pixels = image.numpy().squeeze(0) if len(image) == 1 else image.numpy()
+        slices.append((dice, outlined_slice(pixels, expert.numpy(), answer.numpy())))
+
+    found = score(
+        opened.network.to(model_device(folder)), task, map(patients.read, keys),
+        window=opened.plan.image.patch_px, spacing_mm=opened.plan.image.spacing_mm, atlas=atlas,
+        draw=draw if for_page else None,
+    )  # fmt: skip
+    if for_page:
+        keep_score(folder, model=opened.digest, study=opened.plan.study.name, score=found, slices=slices)
     if as_json:
         print_json({"model": opened.digest, "plan": opened.plan.digest(), **asdict(found), "left_the_site": "nothing"})
     else:
@@ -85,11 +117,20 @@ def predict_scans(
     target: Annotated[Path, typer.Option("--output", help="CSV file to write (0600); not beside the scans.")],
     site_folder: SiteFolderOption = Path(),
     model: ModelOption = "",
+    form: Annotated[
+        MaskForm | None, typer.Option("--as", help="Segmentation: what masks are written as (seg when left out).")
+    ] = None,
+    masks: Annotated[
+        Path | None,
+        typer.Option("--masks", help="Segmentation: new folder for masks; default: beside the table, with -masks."),
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, max=256, help="Worker processes that read scans.")] = 1,
     as_json: JsonOption = False,
 ) -> None:
     """Say what the model thinks of new scans: one row for each study; files that cannot be used are listed by code.
 
+    Of a segmentation one row for each series (2-D: picture) with the volume of each structure, and its mask as a file:
+    DICOM SEG or NIfTI. SEG holds the patient's identifiers, as DICOM demands: it stays in the hospital like the scans.
     Files are numbered in the order of their names, folder by folder, from 1; no name or identifier is written.
     Research use only, not a medical device.
 
@@ -101,30 +142,68 @@ def predict_scans(
     if target.exists():  # told before the work, and made sure of after it
         raise OutputExistsError(f"{target}: exists already and was left alone; choose another name")
     opened = open_model(folder, model)
-    device, quiet = _device(folder), not errors.is_terminal or as_json
+    writing = _masks(opened, scans, target, masks, form)
+    device, quiet = model_device(folder), not errors.is_terminal or as_json
     with (
         watching(hidden=quiet) as reading,
-        _studies(hidden=quiet) as predicting,
+        studies_done("predicting", hidden=quiet) as predicting,
         remote_features(folder, opened.plan) as features,
     ):
         found = predict(
             opened.network.to(device), opened.plan, scans,
             workers=workers, device=device, temporary=folder.path, reading=reading, predicting=predicting,
-            features=features,
+            features=features, masks=writing.make if writing else None,
         )  # fmt: skip
     write_new(target, found.to_csv().encode(), 0o600)
-    _report_predictions(found, opened, target, as_json=as_json)
+    _report_predictions(found, opened, target, writing.folder if writing else None, as_json=as_json)
     if not found.rows:
         raise NothingUsableError(f"none of {len(found.refused)} files can be used; see the codes, and docs/scans.md")
 
 
+@dataclass(frozen=True)
+class _Masks:
+    """Where the masks of a model's answers go, and as what."""
+
+    model: FinalModel
+    scans: Path
+    folder: Path
+    form: MaskForm
+
+    def make(self, settings: IngestSettings, secret: bytes) -> MaskWriter:
+        task = self.model.plan.task
+        return MaskWriter(
+            self.folder, self.scans, settings, form=self.form, secret=secret,
+            study=self.model.plan.study.name, model=self.model.digest, lesions=task.lesions,
+        )  # fmt: skip
+
+
+def _masks(model: FinalModel, scans: Path, target: Path, folder: Path | None, form: MaskForm | None) -> _Masks | None:
+    """Return how masks are written, None for a model that draws none; options without effect are refused.
+
+    Raises: OutputExistsError, FileUnreadableError, UsageError.
+    """
+    task = model.plan.task
+    if task.kind is not TaskKind.SEGMENTATION:
+        if folder is not None or form is not None:
+            raise typer.BadParameter(f"--masks and --as are for a segmentation; this model's task is {task.kind}")
+        return None
+    if form is MaskForm.NIFTI and task.dimensions == 2:
+        raise typer.BadParameter("--as nifti is for volumes; this study's images are pictures, so leave it out")
+    folder = folder or target.with_name(target.stem + "-masks")
+    if folder.resolve().is_relative_to(scans.resolve()):
+        raise FileUnreadableError("--masks lies inside the folder of scans, which is only read; choose another place")
+    new_folder(folder)
+    return _Masks(model, scans, folder, form or MaskForm.SEG)
+
+
 @contextmanager
-def _studies(*, hidden: bool) -> Iterator[Callable[[int, int], None] | None]:
+def studies_done(doing: str, *, hidden: bool) -> Iterator[Callable[[int, int], None] | None]:
+    """Show how far a model is with its studies, while a person watches; yields what is to be told."""
     if hidden:
         yield None
         return
     with ProgressBar(console=errors, transient=True) as bar:
-        task = bar.add_task("predicting", total=None, visible=False)
+        task = bar.add_task(doing, total=None, visible=False)
         yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
 
 
@@ -132,7 +211,8 @@ def _patients(folder: SiteFolder, model: FinalModel) -> CachedPatients:
     return CachedPatients.of_site(folder, model.plan)
 
 
-def _device(folder: SiteFolder) -> torch.device:
+def model_device(folder: SiteFolder) -> torch.device:
+    """Return where models run here, by site.toml."""
     return torch.device(read_site_config(folder.config).speed.device if folder.config.exists() else "cpu")
 
 
@@ -141,12 +221,13 @@ def _print_score(found: Score) -> None:
         output.print("no held-out patient here has a label, so there is nothing to score the model on")
         return
     table = Table(title="The model on this hospital's own held-out patients", title_justify="left")
-    for column in ("class", "patients", "AUC", "sensitivity", "specificity", "Dice"):
+    for column in ("class", "patients", "AUC", "sensitivity", "specificity", "Dice", "mean label map, no scan"):
         table.add_column(column)
     for row in found.classes:
-        figures = (row.auc, row.sensitivity, row.specificity, row.dice)
+        figures = (row.auc, row.sensitivity, row.specificity, row.dice, row.dice_atlas_only)
         table.add_row(row.name, _counts(row), *(_shown(figure) for figure in figures))
     output.print(table)
+    print_structures(found)
     if found.calibration_error is not None:
         output.print(f"calibration: stated confidence is off by {found.calibration_error:.3f} on average")
     output.print("95 % intervals. Computed and kept here: nothing left this hospital, and looking cost no privacy.")
@@ -167,13 +248,29 @@ def _shown(figure: Interval | None) -> str:
     return "-" if figure is None else f"{figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})"
 
 
-def _report_predictions(found: Predictions, model: FinalModel, target: Path, *, as_json: bool) -> None:
+def _report_predictions(
+    found: Predictions, model: FinalModel, target: Path, masks: Path | None, *, as_json: bool
+) -> None:
     codes = {code.value: count for code, count in Counter(found.refused.values()).most_common()}
-    facts = {"model": model.digest, "studies": len(found.rows), "refused": codes, "output": str(target)}
+    facts = {"model": model.digest, "studies": found.studies, "refused": codes, "output": str(target)}
+    written = sum(bool(row.mask) for row in found.rows)
+    lacking = Counter(row.mask_code for row in found.rows if row.mask_code)
+    if masks is not None:
+        names = figure_names(model.plan)
+        series = [
+            {"series": number, "study": row.study, "mask": row.mask, **dict(zip(names, row.figures, strict=True))}
+            for number, row in enumerate(found.rows, start=1)
+        ]
+        facts |= {"classes": list(model.plan.task.classes)}  # numbers of a NIfTI mask are places in this list
+        facts |= {"masks": str(masks), "masks_written": written, "masks_lacking": dict(lacking), "series": series}
     if as_json:
         print_json({**facts, "use": RESEARCH_ONLY})
         return
-    output.print(f"wrote {len(found.rows)} studies to {target}; keep it inside the hospital", markup=False)
+    output.print(f"wrote {found.studies} studies to {target}; keep it inside the hospital", markup=False)
+    if masks is not None:
+        output.print(f"wrote {written} masks to {masks}; they name their patients, as DICOM demands", markup=False)
+    for code, count in lacking.items():
+        output.print(f"no mask: {count} series, {code} (docs/scans.md)")
     for code, count in codes.items():
         output.print(f"not used: {count} files, {code} (docs/scans.md)")
     output.print(f"[bold]{RESEARCH_ONLY}[/]")

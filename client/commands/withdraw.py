@@ -14,6 +14,7 @@ from client.dicom.opt_outs import OptOuts
 from client.dicom.pseudonyms import Pseudonyms
 from client.dicom.withdrawals import Withdrawal, opt_out
 from client.features.leaving import forget_features
+from client.final_model.kept_score import forget_score
 from client.installation.folder import SiteFolder
 from common.terminal import JsonOption, output, print_json
 
@@ -59,6 +60,7 @@ def withdraw(
     if site_folder:
         keep_opt_outs(SiteFolder(site_folder), folder)
         forget_features(SiteFolder(site_folder))
+        forget_score(SiteFolder(site_folder))
     if as_json:
         print_json(asdict(reached))
         return

@@ -24,6 +24,8 @@ from client.dicom.catalogue_file import RECORDS, load_catalogue, marks_of, save_
 from client.dicom.catalogue_making import made_from_index
 from client.dicom.errors import CacheInvalidError
 from client.dicom.intensity import FULL_SCALE
+from client.dicom.person_decisions import load_rules
+from client.dicom.person_rules import PersonRules
 from client.dicom.record import RecordInfo
 from client.dicom.record_views import PatientRecords, Records
 from client.dicom.segments import blob_name, map_shard
@@ -62,6 +64,11 @@ class Cache:
     def doubts(self) -> Mapping[str, int]:
         """Doubts about persons (``persons.count_doubts``)."""
         return self._catalogue.doubts
+
+    @property
+    def rules(self) -> PersonRules:
+        """Decisions about persons that this cache was made by."""
+        return load_rules(self._folder.path, self._folder.vault)
 
     @property
     def records(self) -> Sequence[RecordInfo]:

@@ -34,14 +34,18 @@ class Grid:
     @classmethod
     def for_study(cls, geometry: Geometry, settings: IngestSettings) -> "Grid":
         """Lay the study's spacing over the scanner's axes (which of them is depth depends on the orientation)."""
-        letters = [str(letter.value) for letter in get_closest_patient_orientation(geometry.affine)]
-        roles = [AXIS_OF_LETTER[letter] for letter in letters]
+        roles = [AXIS_OF_LETTER[letter] for letter in _letters(geometry)]
         depth, rows, columns = (
             Axis.with_step(count, settings.spacing_mm[role] / mm)
             for count, mm, role in zip(geometry.shape, geometry.spacing_mm, roles, strict=True)
         )
         sizes = [settings.size_px[role] for role in roles]
         return cls(geometry, (depth, rows, columns), (sizes[0], sizes[1], sizes[2]), settings.size_px)
+
+    @property
+    def letters(self) -> tuple[str, ...]:
+        """Where the scanner's axes (slice, row, column) lead, nearest: one of H, F, P, A, L, R each."""
+        return _letters(self.geometry)
 
     @property
     def slice_size_px(self) -> tuple[int, int]:
@@ -82,3 +86,7 @@ class Grid:
     def source_geometry(self) -> VolumeGeometry:
         """Return the scanner's grid in highdicom's form, to hold segmentations against it."""
         return VolumeGeometry(self.geometry.affine, self.geometry.shape, "PATIENT")
+
+
+def _letters(geometry: Geometry) -> tuple[str, ...]:
+    return tuple(str(letter.value) for letter in get_closest_patient_orientation(geometry.affine))

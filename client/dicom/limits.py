@@ -20,6 +20,7 @@ MAX_FILE_BYTES = 768 * MIB  # a breast tomosynthesis of 60 frames of 2457 x 1996
 MAX_META_BYTES = 64 * 1024
 MAX_INFLATED_BYTES = 256 * MIB
 MAX_FRAME_BYTES = 256 * MIB
+MAX_MASK_BYTES = 256 * MIB  # of a mask that is written: 400 slices of 512 x 512 have 13 for each class
 MAX_ELEMENTS = 20_000
 MAX_FRAMES = 20_000
 MAX_RECORDS_PER_FILE = 256

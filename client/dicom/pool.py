@@ -35,23 +35,29 @@ SOURCE_ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(slots=True)
 class Request:
-    """One piece of work: ``items`` are answered one after the other, each with a verdict."""
+    """One piece of work: ``items`` are answered one after the other, each with a verdict.
+
+    ``body``: an array that goes with the request, at most ``Pool``'s ``max_request_bytes`` long.
+    """
 
     task: str
     items: list[Any]
+    body: bytes = b""
 
 
 @dataclass(slots=True)
 class Outcome:
     """What became of one item: a code, or records and further facts.
 
-    ``is_transient``: silent for too long, which may be the disk's or the network's fault: tried again.
+    ``is_transient``: silent for too long, which may be the disk's or the network's fault: tried again. ``body``: bytes
+    that came with the verdict.
     """
 
     code: RejectCode | None = None
     is_transient: bool = False
     records: list[tuple[Facts, bytearray]] = field(default_factory=list)
     end: dict[str, Any] = field(default_factory=dict)
+    body: bytes | bytearray = b""
 
 
 class WorkerProcess:
@@ -90,7 +96,7 @@ class WorkerProcess:
     def _ask(self, request: Request, remaining: list[Any], outcomes: list[Outcome]) -> None:
         process = self._running()
         assert process.stdin is not None  # noqa: S101 (for the type checker; started with a pipe)
-        send(process.stdin.fileno(), {"task": request.task, "files": remaining})
+        send(process.stdin.fileno(), {"task": request.task, "files": remaining}, request.body)
         for _ in remaining:
             outcomes.append(self._next_outcome())
             self._answered += 1
@@ -103,7 +109,7 @@ class WorkerProcess:
             self._await_message()
             head, body = receive(self._replies, max_body_bytes=self._max_record_bytes, timeout_s=SILENCE_WALL_S)
             if head.get("end") is True:
-                outcome.end = head
+                outcome.end, outcome.body = head, body
                 outcome.code = _code(head.get("code"))
                 return outcome
             if head.get("alive") is True:
@@ -175,7 +181,8 @@ class Pool:
     """A fixed number of workers of one module; use as a context manager.
 
     ``folders``: the scan folder, and where segmentation files lie, if any; workers get them as open descriptors.
-    ``max_record_bytes``: size of the largest array a worker may send (checked before it is allocated).
+    ``max_record_bytes``: size of the largest array a worker may send (checked before it is allocated);
+    ``max_request_bytes``: of the largest one that goes with a request.
     """
 
     def __init__(
@@ -187,13 +194,15 @@ class Pool:
         secret: bytes,
         workers: int,
         max_record_bytes: int,
+        max_request_bytes: int = 0,
         rules: PersonRules = NOBODY_DECIDED,
     ) -> None:
         start = {
             "settings": settings.model_dump_json(),
             "identity_key": derive(secret, "fedward identity/1"),
             "persons": rules.to_wire(),
-            "extra_memory_bytes": 6 * max_record_bytes,
+            "extra_memory_bytes": 6 * (max_record_bytes + max_request_bytes),
+            "max_request_bytes": max_request_bytes,
         }
         self._roots = tuple(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) for folder in folders)
         self._workers = [WorkerProcess(module, self._roots, start, max_record_bytes) for _ in range(workers)]

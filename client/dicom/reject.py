@@ -97,6 +97,8 @@ class RejectCode(StrEnum):
     SEGMENTATION_FRAME = "segmentation_frame"
     SEGMENTATION_CONTOURS = "segmentation_contours"
     SEGMENTATION_TOO_LARGE = "segmentation_too_large"
+    # masks that are written
+    MASK_SOURCE = "mask_source"
 
 
 # Met again on the next run, because the reason may lie outside the file (a network mount, a copy still under way).

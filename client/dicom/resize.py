@@ -14,6 +14,7 @@ from PIL import Image
 
 Values = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.uint8]
+ROUNDING = 1e-9  # of a sample: a centre that lies on the edge of two cells belongs to the later one
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,15 @@ class Axis:
         centres = self.start + (np.arange(self.count) + 0.5) * step
         pixels: npt.NDArray[np.intp] = np.floor(centres).astype(np.intp)
         return pixels
+
+    def samples_at(self, places: npt.NDArray[np.floating]) -> npt.NDArray[np.intp]:
+        """Return the sample in whose cell each place lies (source pixels from the outer edge); -1 beyond the samples.
+
+        The inverse of ``nearest``: a pixel's centre lies at its number and a half.
+        """
+        step = self.length / self.count
+        found = np.floor((places - self.start) / step + ROUNDING).astype(np.intp)
+        return np.where((found >= 0) & (found < self.count), found, -1)
 
 
 def resample(picture: Values, rows: Axis, columns: Axis) -> Values:

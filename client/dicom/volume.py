@@ -61,6 +61,10 @@ class SeriesFiles:
         facts = describe(dataset, modality, self._pseudonyms)
         return facts, slices_of(dataset, file_index, facts)
 
+    def dataset(self, file_index: int) -> Dataset:
+        """Return the header of a file, as it was written."""
+        return read_header(self._read(file_index), pixels=False)
+
     def frame(self, file_index: int, frame_index: int) -> Frame:
         """Decode one frame."""
         if self._opened is None or self._opened[0] != file_index:
@@ -107,6 +111,17 @@ def build_volume(files: SeriesFiles, settings: IngestSettings, alive: Callable[[
     instances = frozenset(slice_.instance_key for slice_ in in_order)
     frame = next((slice_.frame_of_reference for slice_ in in_order if slice_.frame_of_reference), "")
     return BuiltVolume(facts, levels, grid, duplicates, instances, frame)
+
+
+def scanned_slices(files: SeriesFiles, settings: IngestSettings, alive: Callable[[], None]) -> tuple[list[Slice], Grid]:
+    """Return the slices that ``build_volume`` made a volume of, in its order, and its grid; no pixel is decoded.
+
+    ``files``: those that are part of the volume (no copies, none that it left out).
+    Raises: Rejected.
+    """
+    _, slices = _survey(files, alive)
+    in_order, geometry = _grid_of(files, chosen_part(slices, settings.part).slices, settings)
+    return in_order, Grid.for_study(geometry, settings)
 
 
 def volume_levels(

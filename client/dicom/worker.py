@@ -57,8 +57,8 @@ def serve(tasks: Mapping[str, Task]) -> None:
         )
         alive()
         while True:
-            request, _ = receive(requests)
-            for head, array in tasks[request["task"]](session, request):
+            request, sent = receive(requests, max_body_bytes=start["max_request_bytes"])
+            for head, array in tasks[request["task"]](session, {**request, "body": sent}):
                 body = b"" if array is None else np.ascontiguousarray(array).data.cast("B")
                 send(replies, head, body)
     except ChannelClosedError:

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from client.dicom.census import SMALL_CELL
-from client.learning.patient_answers import mean_answers, mean_dice
+from client.final_model.structure_measures import StructureFigures
+from client.final_model.structure_tally import StructureTally
+from client.learning.patient_answers import answered_scans, mean_answers
 from client.learning.patients import UNKNOWN, Scans
 from client.learning.whole_scan import Place
 from common.plan.task import Task, TaskKind
@@ -27,6 +29,7 @@ CONFIDENCE_BINS: Final = 10
 SCANS_AT_ONCE: Final = 16
 
 Floats = NDArray[np.float64]
+Draw = Callable[[Tensor, Tensor, Tensor, float], None]
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,9 @@ class ClassScore:
 
     ``with_class``, ``without``: patients, None below ten (a small cell can name a person). ``sensitivity``,
     ``specificity``: of the network's answer (the likeliest class; several labels at once: above one half).
+    ``dice_atlas_only``: of the
+    mean label map, which looks at no scan. ``structure``: of a segmentation, in the measures of
+    ``structure_measures``, over all labelled scans.
     """
 
     name: str
@@ -53,6 +59,8 @@ class ClassScore:
     sensitivity: Interval | None = None
     specificity: Interval | None = None
     dice: Interval | None = None
+    dice_atlas_only: Interval | None = None
+    structure: StructureFigures | None = None
 
 
 @dataclass(frozen=True)
@@ -75,13 +83,24 @@ def predicted(network: nn.Module, images: Tensor, kind: TaskKind, device: torch.
     return torch.cat(parts)
 
 
-def score(network: nn.Module, task: Task, patients: Iterable[Scans], *, window: Place = ()) -> Score:
+def score(
+    network: nn.Module,
+    task: Task,
+    patients: Iterable[Scans],
+    *,
+    window: Place = (),
+    spacing_mm: Sequence[float] = (),
+    atlas: Tensor | None = None,
+    draw: Draw | None = None,
+) -> Score:
     """Score a network, where it lives, on patients, a few scans at a time; who has no labelled scan is left out.
 
-    ``window``: of a segmentation by patches, their size.
+    Of a segmentation: ``window``: of one by patches, their size; ``spacing_mm``: of the study's grid, in which distances and volumes are told; ``atlas``: the mean
+    label map (*size), scored as if it were the answer; ``draw``: called with each scan's image, expert's label map,
+    answer, and mean Dice.
     """
     if task.kind is TaskKind.SEGMENTATION:
-        return _score_segmentation(network, task, patients, window)
+        return _score_segmentation(network, task, patients, window, spacing_mm=spacing_mm, atlas=atlas, draw=draw)
     rows = [row for row in (_row(network, task, patient) for patient in patients) if row is not None]
     if not rows:
         return Score(0, (), None)
@@ -168,22 +187,40 @@ def _calibration(scores: Floats, truth: Floats) -> float:
     return calibration_error(counts)
 
 
-def _score_segmentation(network: nn.Module, task: Task, patients: Iterable[Scans], window: Place) -> Score:
+def _score_segmentation(
+    network: nn.Module,
+    task: Task,
+    patients: Iterable[Scans],
+    window: Place,
+    *,
+    spacing_mm: Sequence[float],
+    atlas: Tensor | None,
+    draw: Draw | None,
+) -> Score:
     """Mean over patients of 2 |A and B| / (|A| + |B|), for each foreground class that expert or network found."""
-    dice: list[list[float]] = [[] for _ in task.classes[1:]]
-    count = 0
+    found = StructureTally(task, spacing_mm)
+    by_atlas = StructureTally(task, spacing_mm)
     for patient in patients:
-        found = mean_dice(network, patient, classes=len(task.classes), most=SCANS_AT_ONCE, window=window)
-        if found is None:
-            continue
-        count += 1
-        for values, one in zip(dice, found[0], strict=True):
-            values.extend([] if one is None else [one])
+        for image, answered, expert in answered_scans(network, patient, most=SCANS_AT_ONCE, window=window):
+            dice = found.add(answered, expert)
+            if atlas is not None:
+                by_atlas.add(atlas, expert, boundaries=False)
+            if draw is not None and dice is not None:
+                draw(image(), expert, answered, dice)
+        found.end_patient()
+        by_atlas.end_patient()
     rows = tuple(
-        ClassScore(name, _shown(len(values)), None, dice=_mean(values))
-        for name, values in zip(task.classes[1:], dice, strict=True)
+        ClassScore(
+            name,
+            _shown(len(found.dice[row])),
+            None,
+            dice=_mean(found.dice[row]),
+            dice_atlas_only=_mean(by_atlas.dice[row]) if atlas is not None else None,
+            structure=found.figures(row),
+        )
+        for row, name in enumerate(task.classes[1:])
     )
-    return Score(_shown(count), rows, None)
+    return Score(_shown(found.patients), rows, None)
 
 
 def _mean(values: Sequence[float]) -> Interval | None:

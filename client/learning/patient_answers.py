@@ -4,8 +4,9 @@ However many scans a patient has, no more than a block of them is in memory. The
 change them by rounding only. Used for the noised evaluation of a study and for a hospital's own exact figures.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -81,6 +82,27 @@ def _label_maps_by_windows(network: nn.Module, patient: Scans, window: Place) ->
         if scan is not None and scan.labels is not None and scan.labelled:
             answered, is_finite = answered_label_map(network, scan, window)
             yield torch.from_numpy(answered).unsqueeze(0), torch.from_numpy(scan.labels).unsqueeze(0), is_finite
+        scan = None  # before the next is read
+
+
+def answered_scans(
+    network: nn.Module, patient: Scans, *, most: int, window: Place = ()
+) -> Iterator[tuple[Callable[[], Tensor], Tensor, Tensor]]:
+    """Yield each labelled scan: what gives its image in [0, 1], and the answered and the expert's class of each voxel.
+
+    Shapes: image (channels, *size); classes (*size). ``window``: as for ``mean_dice``; an image is made when asked for.
+    """
+    if not window:
+        for part, logits in _answered(network, patient, most):
+            for row, labels in enumerate(part.labels):
+                yield partial(part.unchanged.__getitem__, row), logits[row].argmax(0), labels
+        return
+    for index in range(len(patient)):
+        scan = patient.as_it_lies(index)
+        if scan is not None and scan.labels is not None and scan.labelled:
+            answered, _ = answered_label_map(network, scan, window)
+            image = partial(scan.image_part, (0,) * len(scan.size), scan.size)
+            yield image, torch.from_numpy(answered), torch.from_numpy(scan.labels)
         scan = None  # before the next is read
 
 

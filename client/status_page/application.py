@@ -17,6 +17,7 @@ from client.installation.config import read_site_config
 from client.installation.folder import SiteFolder
 from client.status_page.facts import SiteReader
 from client.status_page.metrics import site_metrics
+from client.status_page.own_score import own_score_routes
 from client.status_page.page import site_page
 from client.status_page.sheet import SheetReader, sheet_html
 from common.errors import FedwardError
@@ -60,6 +61,7 @@ def hospital_page(path: Path) -> Starlette:
             Route("/", home),
             Route("/pause", _action(folder, _pause), methods=["POST"]),
             Route("/resume", _action(folder, _resume), methods=["POST"]),
+            *own_score_routes(folder, reader.name),
             Route("/sheet/{number}.png", sheet_image),
             Route("/sheet/{number}", sheet),
             Route("/metrics", metrics),

@@ -71,7 +71,9 @@ def site_page(facts: SiteFacts, *, form_token: str, message: str = "") -> str:
         section("Studies that your staff approved", _plans(facts)),
         section("Audit log", _audit(facts)),
         section(
-            "Images", paragraph(element("a", "Look at every image", href="/sheet/1"), ", those most like text first.")
+            "Images",
+            paragraph(element("a", "Look at every image", href="/sheet/1"), ", those most like text first."),
+            paragraph(element("a", "The model here", href="/model"), ": outlines on slices, where a score was kept."),
         ),
     )
     top = join(element("p", "Fedward site", class_="kind"), element("h1", facts.name))

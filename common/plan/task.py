@@ -82,10 +82,11 @@ class Task(PlanPart):
     """The question: kind, classes, modalities.
 
     ``normal_class``: which of the classes means that nothing was found, where it is not the first; of a segmentation
-    the first is the background.
+    the first is the background. ``lesions``: classes of a segmentation of which a scan may have several, or none: they
+    are also counted one by one, and masks say that they are abnormal.
     """
 
-    LATER_KEYS = ("normal_class",)
+    LATER_KEYS = ("normal_class", "lesions")
 
     kind: Annotated[TaskKind, Field(strict=False)]
     classes: Annotated[tuple[ClassName, ...], Field(strict=False, min_length=2, max_length=64)]
@@ -94,6 +95,7 @@ class Task(PlanPart):
     ]
     dimensions: Annotated[int, Field(ge=2, le=3)]
     normal_class: Annotated[str, Field(pattern=r"^([a-z][a-z0-9_ -]{0,39})?$")] = ""
+    lesions: Annotated[tuple[ClassName, ...], Field(strict=False, max_length=63)] = ()
 
     @property
     def normal_index(self) -> int:
@@ -116,9 +118,17 @@ class Task(PlanPart):
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
-        for name, values in (("classes", self.classes), ("modalities", self.modalities)):
+        for name, values in (("classes", self.classes), ("modalities", self.modalities), ("lesions", self.lesions)):
             if len(set(values)) != len(values):
                 raise ValueError(f"{name} has an entry twice; each may appear once")
+        return self
+
+    @model_validator(mode="after")
+    def _lesions_are_classes(self) -> Self:
+        if self.lesions and self.kind is not TaskKind.SEGMENTATION:
+            raise ValueError(f"lesions has a meaning only with kind = segmentation, it is {self.kind}; remove it")
+        if not set(self.lesions) <= set(self.classes[1:]):
+            raise ValueError("lesions must name classes of the plan, and not the first, which is the background")
         return self
 
 

@@ -1,6 +1,7 @@
 """``fedward-sim run``: a whole study on this machine, from scans to the report."""
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -76,7 +77,8 @@ def summary(finished: Finished, *, seconds: float) -> dict[str, Any]:
 
     ``epsilon`` is what the patients spent who spent most, ``epsilon_promised`` what the plan promises; None without
     privacy. ``bytes_out_per_site``: site -> bytes that left it, all kinds together. ``dice_atlas_only``: of the
-    hospitals' mean label map, looking at no scan (``simulation.study.atlas``); those of Dice: for a segmentation.
+    hospitals' mean label map, looking at no scan (``client.final_model.atlas``); those of Dice: for a segmentation.
+    ``structures``: HD95, surface Dice, volumes and lesions of each (``client.final_model.structure_measures``).
     """
     facts, numbers = finished.facts, figures(finished.facts)
     spent = [value for name, value in numbers.items() if name.startswith("spent.")]
@@ -87,6 +89,7 @@ def summary(finished: Finished, *, seconds: float) -> dict[str, Any]:
         "dice": score.value if score else None,
         "dice_by_class": {name: estimate.value for name, estimate in dice.items()},
         "dice_atlas_only": atlas,
+        "structures": {name: asdict(found) for name, found in facts.test.structures.items()} if facts.test else {},
     }
     return (segmented if dice else {}) | {
         "state": finished.end.state.value,

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from client.final_model.structure_measures import StructureFigures
 from common.encoders.card import EncoderCard
 from common.plan.plan import StudyPlan
 
@@ -67,12 +68,21 @@ class SiteFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Picture:
+    """A public image with the outlines of expert and model (PNG), and the model's mean Dice in it."""
+
+    png: bytes
+    dice: float
+
+
+@dataclass(frozen=True, slots=True)
 class PublicScore:
     """The final model on public images that no hospital holds; outside the protocol, for research.
 
     ``measure``: "AUC" or "Dice". ``shares``: class -> share of its images answered right. ``curve``: ROC points (false
     positive rate, true positive rate). ``calibration``: (confidence, share answered right, images) by bin. ``dice``:
-    structure -> mean Dice of a segmentation. All four may be empty.
+    structure -> mean Dice of a segmentation. ``structures``: structure -> boundaries, volumes, lesions. ``pictures``:
+    some images with outlines. All may be empty.
     """
 
     measure: str
@@ -82,6 +92,8 @@ class PublicScore:
     curve: tuple[tuple[float, float], ...] = ()
     calibration: tuple[tuple[float, float, float], ...] = ()
     dice: Mapping[str, Estimate] = field(default_factory=dict)
+    structures: Mapping[str, StructureFigures] = field(default_factory=dict)
+    pictures: tuple[Picture, ...] = ()
 
 
 class Role(StrEnum):

@@ -250,6 +250,11 @@ def _public(name: str, score: PublicScore) -> Figures:
         numbers |= dict(_named(f"{name}.sensitivity.{label}", share))
     for structure, dice in score.dice.items():
         numbers |= dict(_named(f"{name}.dice.{structure}", dice))
+    for structure, measures in score.structures.items():
+        found = {key: value for key, value in asdict(measures).items() if value is not None}
+        numbers |= {f"{name}.structure.{structure}.{key}": float(value) for key, value in found.items()}
+    for place, picture in enumerate(score.pictures):
+        numbers[f"{name}.picture.{place}"] = picture.dice
     return numbers
 
 

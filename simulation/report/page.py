@@ -10,9 +10,11 @@ from simulation.report.figures import Figures, figures
 from simulation.report.sections_learning import bought, final, growth
 from simulation.report.sections_observers import observers
 from simulation.report.sections_protection import asked, attendance, hospitals, leaving, spending
+from simulation.report.sections_segmentation import outlines
 from simulation.report.sections_summary import summary
 from simulation.report.words import amount, duration, figure, section, terms
 
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 DEFINITIONS = (
     (
         "AUC",
@@ -24,6 +26,13 @@ DEFINITIONS = (
     ("Sensitivity", "Share of the ill patients whom the model recognises."),
     ("Specificity", "Share of the healthy patients whom the model leaves in peace."),
     ("Dice", "Overlap of the model's outline with the expert's: 0 none, 1 the same."),
+    (
+        "HD95, surface Dice",
+        (
+            "How far the model's boundary lies from the expert's: of all places of both, 95 % lie within the HD95; "
+            "the surface Dice is the share within a tolerance."
+        ),
+    ),
     (
         "Calibration",
         (
@@ -74,6 +83,7 @@ def report_page(facts: RunFacts) -> str:
         hospitals(facts, numbers),
         growth(facts, numbers),
         final(facts, numbers),
+        outlines(facts, numbers),
         spending(facts, numbers),
         observers(facts, numbers),
         leaving(facts, numbers),
@@ -84,7 +94,7 @@ def report_page(facts: RunFacts) -> str:
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         f"<title>{title} - Fedward report</title><style>{_style()}</style></head><body><main>"
         f"{_head(facts, numbers, parts)}{''.join(parts)}{_foot(facts, numbers)}</main></body></html>\n"
     )

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from client.final_model.atlas import mean_label_map
 from client.installation.folder import SiteFolder
 from client.learning.cached_patients import CachedPatients
 from client.learning.patients import Patients
@@ -24,7 +25,6 @@ from common.plan.privacy import NoisePlacement
 from common.plan.reading import read_plan
 from common.plan.task import TaskKind
 from simulation.report.facts import Compared, Estimate, Role
-from simulation.study.atlas import mean_label_map
 from simulation.study.plain_training import RememberedPatients, UnitedPatients, train_in_the_clear
 from simulation.study.run_folder import RunFolder, read_json, write_json
 from simulation.study.scenario import Comparisons, Running

@@ -13,18 +13,21 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from client.dicom.settings import settings_for
+from client.final_model.outlined_slices import outlined_slice
+from client.final_model.structure_measures import figures_of, measured
 from client.learning.sliding_window import answered_label_map
 from client.learning.whole_scan import WholeScan
 from common.plan.plan import StudyPlan
 from common.plan.task import TaskKind
 from simulation.errors import ScenarioInvalidError
 from simulation.hospitals.public_arrays import read_archive
-from simulation.report.facts import Estimate, PublicScore
+from simulation.report.facts import Estimate, Picture, PublicScore
 from simulation.report.intervals import auc_estimate, bootstrap_estimate, calibration_curve, roc_curve, share_estimate
 from simulation.study.run_folder import features_of
 from simulation.study.test_preparation import Preparation
 
 IMAGES_AT_ONCE = 64
+PICTURES = 6  # in a report
 VOXELS_AT_ONCE = (
     1 << 19
 )  # of images that go through the network together: layers of a U-Net or a residual network are wide
@@ -37,7 +40,8 @@ class PublicTestSet:
     """Images that no hospital holds, as the plan's network takes them.
 
     Shapes: images (N, channels, *size) float32 in [0, 1], or features of them (N, features); labels (N,) int64;
-    label_maps (N, *size) or None. ``window``: of a network that sees patches, their size.
+    label_maps (N, *size) or None. ``window``: of a network that sees patches, their size. ``spacing_mm``, ``lesions``:
+    of the plan.
     """
 
     images: Tensor
@@ -46,6 +50,8 @@ class PublicTestSet:
     kind: TaskKind
     classes: tuple[str, ...]
     window: tuple[int, ...] = ()
+    spacing_mm: tuple[float, ...] = ()
+    lesions: tuple[str, ...] = ()
 
     def predict(self, network: nn.Module) -> Tensor:
         """Return the network's logits, a few images at a time: (N, classes, ...)."""
@@ -56,15 +62,18 @@ class PublicTestSet:
     def judge(self, network: nn.Module, *, curve: bool = False) -> PublicScore:
         """Return the network's AUC (mean over classes where there are several) or mean Dice, with interval.
 
-        Two classes: DeLong's interval; otherwise the bootstrap's. ``curve``: also calibration, and ROC of two classes.
+        Two classes: DeLong's interval; otherwise the bootstrap's. ``curve``: also calibration, and ROC of two classes;
+        of a segmentation structures and pictures.
         """
         if self.kind is TaskKind.SEGMENTATION and self.window:
             scans = [WholeScan(image.numpy(), None) for image in self.images]
             answers = [torch.from_numpy(answered_label_map(network, scan, self.window)[0]) for scan in scans]
-            return self.judge_label_maps(torch.stack(answers))
+            stacked = torch.stack(answers)
+            return self._in_detail(stacked) if curve else self.judge_label_maps(stacked)
         logits = self.predict(network)
         if self.kind is TaskKind.SEGMENTATION:
-            return self.judge_label_maps(logits.argmax(1))
+            answered = logits.argmax(1)
+            return self._in_detail(answered) if curve else self.judge_label_maps(answered)
         scores, labels = torch.softmax(logits, 1).double().numpy(), self.labels.numpy()
         shares = self._shares(scores.argmax(1), labels)
         calibration = tuple(calibration_curve(scores.max(1), scores.argmax(1) == labels)) if curve else ()
@@ -95,6 +104,25 @@ class PublicTestSet:
 
         by_class = {name: mean_of(dice[:, row]) for row, name in enumerate(self.classes[1:]) if _any(dice[:, row])}
         return PublicScore("Dice", mean_of(torch.from_numpy(dice).nanmean(1).numpy()), len(dice), dice=by_class)
+
+    def _in_detail(self, answered: Tensor) -> PublicScore:
+        """Return what ``judge_label_maps`` does, with structures, and pictures from the worst to the best image."""
+        assert self.label_maps is not None  # noqa: S101 (for the types: segmentation always has them)
+        score, dice = self.judge_label_maps(answered), np.nanmean(self._dice(answered), axis=1)
+        experts, answers = self.label_maps.numpy(), answered.numpy()
+        structures = {}
+        for index, name in enumerate(self.classes[1:], start=1):
+            is_lesion = name in self.lesions
+            pairs = zip(answers == index, experts == index, strict=True)
+            found = [measured(*pair, self.spacing_mm, is_lesion=is_lesion) for pair in pairs]
+            known = [one for one in found if one is not None]
+            if known:
+                structures[name] = figures_of(known, self.spacing_mm, is_lesion=is_lesion)
+        ranked = [row for row in np.argsort(dice, kind="stable") if np.isfinite(dice[row])]
+        chosen = [ranked[place] for place in np.unique(np.linspace(0, len(ranked) - 1, PICTURES).astype(int))]
+        images = self.images.numpy().squeeze(1) if self.images.shape[1] == 1 else self.images.numpy()
+        pictures = (Picture(outlined_slice(images[n], experts[n], answers[n]), float(dice[n])) for n in chosen)
+        return replace(score, structures=structures, pictures=tuple(pictures))
 
     def _shares(self, answered: NDArray[np.intp], labels: NDArray[np.int64]) -> dict[str, Estimate]:
         """Return each class's share of images answered right; classes without images are left out."""
@@ -161,4 +189,6 @@ def prepared_test_set(path: Path, plan: StudyPlan) -> PublicTestSet:
         plan.task.kind,
         plan.task.classes,
         plan.image.patch_px,
+        plan.image.spacing_mm,
+        plan.task.lesions,
     )

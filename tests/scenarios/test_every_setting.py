@@ -18,6 +18,7 @@ import pytest
 from client.consent.approval import CheckedPlan
 from client.consent.policy import SitePolicyFile, check_policy
 from client.consent.session_policy import session_policy
+from client.dicom.segment_codes import codes_of
 from client.dicom.settings import settings_for
 from client.features.preparation import preparation_of
 from client.learning.patients import UNKNOWN, ArrayPatients
@@ -133,6 +134,7 @@ OTHERS: dict[str, list[Any]] = {
     "study.roster_digest": ["f" * 64], "study.order_key": ["A" * 43 + "="],
     "task.kind": ["classification", "multi_label", "segmentation"], "task.classes": [["normal", "other", "third"]],
     "task.normal_class": ["abnormal"], "task.modalities": [["MR"]], "task.dimensions": [2, 3],
+    "task.lesions": [["abnormal"], ["other"]],
     "image.size_px": [[16, 16], [8, 8, 12]], "image.intensity": ["luminance", "percentiles"],
     "image.spacing_mm": [[1.0, 1.0], [1.0, 1.0, 1.0]], "image.window_hu": [[0.0, 100.0]],
     "image.percentiles": [[0.0, 100.0]], "image.maximum_scans_per_patient": [1], "image.public_images": ["a" * 64],
@@ -221,6 +223,8 @@ def behaviour(plan, roster) -> Iterator[tuple[str, Any]]:
     """What sites and server do with a plan, cheap things first."""
     yield "what people are told", (plan.study, [site.name for site in plan.sites], [p.name for p in plan.phases])
     yield "whose recognition is called specificity", plan.task.normal_index
+    lesions = plan.task.lesions
+    yield "what masks say", [str(codes_of(name, is_lesion=name in lesions)) for name in plan.task.classes[1:]]
     yield "records of a scan", settings_for(plan.task, plan.image).digest()
     prepared = preparation_of(plan)
     yield "features of a scan", prepared and prepared.digest()

@@ -150,6 +150,7 @@ ANY_SIZE = {
     "a page number of five thousand digits": ("GET", "/sheet/" + "9" * 5000, None, 404),
     "a picture of five thousand digits": ("GET", f"/sheet/{'9' * 5000}.png", None, 404),
     "a number below all": ("GET", "/sheet/-1", None, 404),
+    "a slice where no score was kept": ("GET", "/model/1.png", None, 404),
     "digits of another script": ("GET", "/sheet/%D9%A1", None, 404),
     "a page number of nine digits": ("GET", "/sheet/999999999", None, 200),
 }
