@@ -95,9 +95,9 @@ def score(
 ) -> Score:
     """Score a network, where it lives, on patients, a few scans at a time; who has no labelled scan is left out.
 
-    Of a segmentation: ``window``: of one by patches, their size; ``spacing_mm``: of the study's grid, in which distances
-    and volumes are told; ``atlas``: the mean label map (*size), scored as if it were the answer; ``draw``: called with
-    each scan's image, expert's label map, answer, and mean Dice.
+    Of a segmentation: ``window``: of one by patches, their size; ``spacing_mm``: of the study's grid, in which
+    distances and volumes are told; ``atlas``: the mean label map (*size), scored as if it were the answer; ``draw``:
+    called with each scan's image, expert's label map, answer, and mean Dice.
     """
     if task.kind is TaskKind.SEGMENTATION:
         return _score_segmentation(network, task, patients, window, spacing_mm=spacing_mm, atlas=atlas, draw=draw)
