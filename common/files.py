@@ -5,6 +5,7 @@ import json
 import os
 import stat
 import tempfile
+import tomllib
 from collections.abc import Iterable
 from io import BufferedReader
 from pathlib import Path
@@ -66,6 +67,21 @@ def read_text(path: Path, max_bytes: int) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise NotUtf8Error(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
+
+
+MOST_DOTS = 256  # of one line of a TOML file
+
+
+def toml_document(text: str) -> dict[str, Any]:
+    """Return the document of a TOML text, in bounded time and memory.
+
+    A key of thousands of dotted parts takes their square in both, so a line with more than ``MOST_DOTS`` dots is none.
+    Raises: ValueError, RecursionError.
+    """
+    most = max((line.count(".") for line in text.splitlines()), default=0)
+    if most > MOST_DOTS:
+        raise ValueError(f"a line has {most} dots, the limit is {MOST_DOTS}")
+    return tomllib.loads(text)
 
 
 def parsed_json(content: bytes | bytearray | str) -> Any:

@@ -1,13 +1,12 @@
 """Reading a settings file of one party: TOML, small, checked as a whole, refused with the place of the mistake."""
 
-import tomllib
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from common.errors import FedwardError, NotTomlError
-from common.files import read_text
+from common.files import read_text, toml_document
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
@@ -21,7 +20,7 @@ def read_settings(
     Raises: ``refusal``, NotTomlError, FileUnreadableError, FileTooLargeError, NotUtf8Error.
     """
     try:
-        return kind.model_validate(tomllib.loads(read_text(path, max_bytes)))
+        return kind.model_validate(toml_document(read_text(path, max_bytes)))
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         place = ".".join(map(str, problem["loc"]))

@@ -1,6 +1,5 @@
 """Options that several site commands share: where secret and cache lie, and what a cache is made for."""
 
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +9,7 @@ from pydantic import ValidationError
 from client.dicom.settings import IngestSettings, settings_for
 from client.installation.folder import SiteFolder
 from common.errors import FileUnreadableError, NotTomlError
-from common.files import read_text
+from common.files import read_text, toml_document
 from common.plan.errors import PlanInvalidError
 from common.plan.task import Image, Task
 from common.trust.identity import read_secret_file
@@ -56,6 +55,6 @@ def parsed_toml(path: Path) -> dict[str, Any]:
     """Return a TOML file as plain values. Raises: NotTomlError, and what reading raises."""
     text = read_text(path, MAX_PLAN_BYTES)
     try:
-        return tomllib.loads(text)
+        return toml_document(text)
     except (ValueError, RecursionError) as error:  # also of a number with thousands of digits
         raise NotTomlError(f"{path}: not valid TOML ({str(error)[:200]})") from None

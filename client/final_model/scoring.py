@@ -110,7 +110,9 @@ def score(
         return Score(_shown(len(rows)), _class_scores(task.classes, scores, truth, answered), None)
     answered = np.arange(len(task.classes)) == scores.argmax(1)[:, None]
     classes = _class_scores(task.classes, scores, truth, answered)
-    shown = classes[1:] if len(task.classes) == 2 else classes  # of two classes each is the mirror of the other
+    shown = classes
+    if len(classes) == 2:  # each is the mirror of the other
+        shown = (classes[1 - task.normal_index],)
     return Score(_shown(len(rows)), shown, _calibration(scores, truth))
 
 

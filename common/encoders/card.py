@@ -24,11 +24,15 @@ MAX_FEATURES: Final = 65_536
 MOST_VALUES: Final = 1 << 26  # of one output
 
 _UNSEEN: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+_BLANK: Final = frozenset(
+    "\u115f\u1160\u3164\uffa0\u2800\u034f\u17b4\u17b5"
+)  # letters and signs that are drawn as nothing
 
 
 def _seen(text: str) -> str:
     """Refuse characters that nobody sees or that show a text in another order: people decide by these words."""
-    if any(unicodedata.category(character) in _UNSEEN for character in text) or text != text.strip():
+    unseen = any(unicodedata.category(each) in _UNSEEN or each in _BLANK for each in text)
+    if unseen or text != text.strip():
         raise ValueError("must be one line without invisible characters, and without blanks at its ends")
     return text
 

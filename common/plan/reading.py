@@ -1,14 +1,13 @@
 """From a TOML file to a study plan, or to one sentence that says what is wrong and what to write instead."""
 
 import difflib
-import tomllib
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from common.errors import FedwardError, NotTomlError
-from common.files import read_text
+from common.files import read_text, toml_document
 from common.plan.errors import PlanInvalidError, PlanUnknownKeyError
 from common.plan.plan import StudyPlan
 from common.plan.thresholds import check_thresholds
@@ -25,7 +24,7 @@ def read_plan(path: Path) -> StudyPlan:
     """
     text = read_text(path, MAX_PLAN_BYTES)
     try:
-        document = tomllib.loads(text)
+        document = toml_document(text)
     except (ValueError, RecursionError) as error:
         raise NotTomlError(f"{path}: not TOML: {str(error)[:200]}") from None
     return parse_plan(document, str(path))

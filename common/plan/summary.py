@@ -13,7 +13,7 @@ from common.plan.phases import Phase
 from common.plan.plan import StudyPlan
 from common.plan.privacy import NoisePlacement
 from common.plan.selection import MOST_STANDARD_ERROR, expected_standard_error
-from common.plan.task import SEEDED
+from common.plan.task import SEEDED, TaskKind
 
 WITH_START_WEIGHTS = (SMALL_CNN, RESIDUAL, RESIDUAL_LEVELS, UNET)  # of which some are shipped
 NOISE_WARNING_LEVEL = 1.0
@@ -112,11 +112,10 @@ def _class_warnings(plan: StudyPlan) -> list[str]:
     sounding, taken = plan.task.misplaced_normal, plan.task.classes[plan.task.normal_index]
     if sounding is None:
         return []
-    warning = (
-        f"task.classes has {sounding!r}, but {taken!r} is taken for the normal class: put the normal one first, or set "
-        f"task.normal_class = {sounding!r}"
-    )
-    return [warning]
+    remedy = "put it first"
+    if plan.task.kind is not TaskKind.SEGMENTATION:
+        remedy += f", or set task.normal_class = {sounding!r}"
+    return [f"task.classes has {sounding!r}, but {taken!r} is taken for the normal class or background: {remedy}"]
 
 
 def _step_warnings(plan: StudyPlan, phase: Phase) -> list[str]:

@@ -1,5 +1,6 @@
 """fedward-server plan: make, check and sign the study plan."""
 
+import stat
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -7,13 +8,10 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from common.encoders.card import EncoderCard, read_card
-from common.encoders.shelf import EncoderShelf
-from common.encoders.showing import card_rows, encoder_facts
+from common.encoders.showing import card_rows
 from common.errors import FedwardError
 from common.files import replace_atomically, write_new
 from common.plan.combinations import check_combinations
-from common.plan.encoder_fit import check_encoder_fits
 from common.plan.errors import PlanInvalidError
 from common.plan.figure_file import figures_in, own_folder
 from common.plan.fitting import check_fit, require_range
@@ -30,6 +28,7 @@ from common.plan.task import TaskKind
 from common.terminal import JsonOption, errors, output, print_json
 from common.trust.identity import read_public_key, read_signing_key
 from common.trust.roster import read_roster
+from server.commands.plan_encoder import shelf_near, show_encoder
 from server.commands.question_options import (
     DEFAULT_CLASSES,
     DEFAULT_MODALITY,
@@ -52,10 +51,9 @@ from server.commands.question_options import (
 from server.drafting.fixing import changes, fixed
 from server.drafting.plan_text import plan_toml
 from server.drafting.recipes import Recipe
-from server.federation.folder import FederationFolder
 from server.study.new_plan import COMMENTS, new_plan
 
-MODE = 0o644  # a plan is read by everybody
+MOST_KEPT = 10_000  # files as they were
 FIXED_HEAD = "# Written by `fedward-server plan fix`; after another change of yours, run it again.\n"
 
 plan_app = typer.Typer(name="plan", help="Make, check and sign a study plan.", no_args_is_help=True)
@@ -133,7 +131,7 @@ def new(
     spacing: SpacingOption = "",
     window: WindowOption = "",
     channels: ChannelsOption = 1,
-    mask_share: MaskShareOption = 0.03,
+    mask_share: MaskShareOption = None,
     encoder: EncoderOption = "",
     epsilon: Annotated[float, typer.Option(help="Privacy a patient is promised.")] = 8.0,
     rounds: RoundsOption = None,
@@ -150,7 +148,7 @@ def new(
         errors.print("computing noise, rounds and range; up to half a minute", markup=False)
     words = (classes, modality, size, spacing, window)
     asked = Asked(recipe, task, *words, channels, mask_share, encoder, epsilon, rounds)
-    made = new_plan(file.stem, read_roster(roster), patients, order_key=key, wanted=wanted(asked, _shelf_near(file)))
+    made = new_plan(file.stem, read_roster(roster), patients, order_key=key, wanted=wanted(asked, shelf_near(file)))
     write_new(file, made.text.encode())
     plan = read_plan(file)
     if as_json:
@@ -164,19 +162,21 @@ def new(
 def fix(file: PlanFile, *, as_json: JsonOption = False) -> None:
     """Compute anew what follows from what you changed in a plan: noise, layouts, range, reply slot; say each change.
 
-    The file as it was stays beside it (.before). A signed plan is left alone.
+    The file as it was, comments and all, stays beside it (.before, .before-2 ...). A signed plan is left alone.
 
     Example: `fedward-server plan fix study.toml`
     """
     if signature_path(file).exists():
         raise PlanInvalidError(f"{file} is signed, so it stays as it is; make another study for another plan")
     plan = read_plan(file)
+    show_encoder({"warnings": []}, plan, file, None)
     new = fixed(plan, str(file))
     found = changes(plan, new)
-    before = file.with_name(f"{file.name}.before")
+    before = _beside(file.resolve())
     if found:
-        replace_atomically(before, file.read_bytes(), MODE)
-        replace_atomically(file, (FIXED_HEAD + plan_toml(new, COMMENTS)).encode(), MODE)
+        mode = stat.S_IMODE(file.stat().st_mode)
+        write_new(before, file.read_bytes(), mode=mode)
+        replace_atomically(file.resolve(), (FIXED_HEAD + plan_toml(new, COMMENTS)).encode(), mode)
     if as_json:
         changed = [{"place": place, "before": old, "after": value} for place, old, value in found]
         print_json({"file": str(file), "changes": changed, "digest": new.digest()})
@@ -185,6 +185,12 @@ def fix(file: PlanFile, *, as_json: JsonOption = False) -> None:
         output.print(f"{place}: {_short(old)} -> {_short(value)}", markup=False)
     told = f"wrote {file} (before: {before.name})" if found else f"{file}: nothing to change"
     output.print(f"{told}; check it with `fedward-server plan check {file} --draft`", markup=False)
+
+
+def _beside(file: Path) -> Path:
+    """Return a name beside a file that nothing has yet."""
+    names = (f"{file.name}.before{'' if number == 1 else f'-{number}'}" for number in range(1, MOST_KEPT))
+    return next(place for name in names if not (place := file.with_name(name)).exists())
 
 
 def _short(value: Any) -> str:
@@ -204,41 +210,6 @@ def checked_summary(plan: StudyPlan, source: str) -> dict[str, Any]:
         bought = check_guarantee(plan, source)
         check_selection(plan, source)
         return summarise(plan, bought, fits)
-
-
-def show_encoder(summary: dict[str, Any], plan: StudyPlan, file: Path, card_file: Path | None) -> None:
-    """Compare the plan with the card of its encoder and add what the card says; or a warning that nobody has it.
-
-    Raises: PlanInvalidError where they differ, EncoderInvalidError for another card than the plan names.
-    """
-    named = plan.network.encoder
-    if named is None:
-        if card_file is not None:
-            raise PlanInvalidError(f"{file}: --card has a meaning only for a plan with [network.encoder]")
-        return
-    card = read_card(card_file) if card_file is not None else _card_near(file, card=named.card, digest=named.file)
-    if card is None:
-        summary["warnings"].append(
-            "the card of the plan's public encoder is not here, so nobody compared the plan with it: give --card, or "
-            "take the encoder in with `fedward-server encoder add`"
-        )
-        return
-    check_encoder_fits(plan, card, str(file))
-    summary["encoder"] = encoder_facts(card)
-
-
-def _shelf_near(file: Path) -> EncoderShelf:
-    """Return the encoders of the federation folder that is here, or that the file lies in; an empty shelf without."""
-    shelves = [EncoderShelf(FederationFolder(place).encoders) for place in (Path(), *file.resolve().parents[:4])]
-    return next((shelf for shelf in shelves if shelf.folder.is_dir()), shelves[0])
-
-
-def _card_near(file: Path, *, card: str, digest: str) -> EncoderCard | None:
-    for place in (Path(), *file.resolve().parents[:4]):
-        shelf = EncoderShelf(FederationFolder(place).encoders)
-        if shelf.card_file(digest).exists():
-            return shelf.named(card=card, file=digest)
-    return None
 
 
 def machine_line(found: dict[str, Any]) -> str:

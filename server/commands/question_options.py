@@ -28,7 +28,8 @@ SpacingOption = Annotated[str, typer.Option(help="Millimetres of a pixel in the 
 WindowOption = Annotated[str, typer.Option(help="CT: centre,width of the window in Hounsfield units.")]
 ChannelsOption = Annotated[int, typer.Option(min=1, max=3, help="1: grey; 3: colour.")]
 MaskShareOption = Annotated[
-    float, typer.Option(min=1e-5, max=1, help="Segmentation: share of a scan's pixels in the masks, a public guess.")
+    float | None,
+    typer.Option(help="Segmentation: share of a scan's pixels in the masks, a public guess; default 0.03."),
 ]
 EncoderOption = Annotated[
     str,
@@ -41,6 +42,8 @@ RoundsOption = Annotated[
 DEFAULT_CLASSES: Final = "normal,abnormal"
 DEFAULT_MODALITY: Final = "CR,DX"
 DEFAULT_SIDE: Final = 64
+DEFAULT_MASK_SHARE, LEAST_MASK_SHARE = 0.03, 1e-5
+MOST_DIGITS: Final = 4  # of a side
 WITHOUT: Final = "none"
 
 
@@ -56,7 +59,7 @@ class Asked:
     spacing: str
     window: str
     channels: int
-    mask_share: float
+    mask_share: float | None
     encoder: str
     epsilon: float
     rounds: int | None
@@ -81,7 +84,7 @@ def wanted(asked: Asked, shelf: EncoderShelf) -> Wanted:
         spacing_mm=_numbers("--spacing", asked.spacing),
         window_hu=_numbers("--window", asked.window),
         channels=asked.channels,
-        mask_share=asked.mask_share,
+        mask_share=_mask_share(asked),
         card=card,
     )
     return Wanted(asked.recipe, question, asked.epsilon, None)
@@ -119,6 +122,7 @@ def _refuse_unread(asked: Asked) -> None:
         "--window": (asked.window, ""),
         "--channels": (asked.channels, 1),
         "--encoder": (asked.encoder, ""),
+        "--mask-share": (asked.mask_share, None),
     }
     unread = [name for name, (value, default) in said.items() if value != default]
     if unread:
@@ -131,31 +135,46 @@ def _card(asked: Asked, shelf: EncoderShelf) -> EncoderCard | None:
     if asked.encoder:
         return shelf.find(asked.encoder)
     cards, broken = shelf.cards()
-    fitting = [card for card in cards if asked.size in ("", *_written(card)) and card.channels >= asked.channels]
+    sides = 3 if asked.spacing else 2  # a volume needs its spacing, a picture seldom has one
+    if asked.size:
+        fitting = [card for card in cards if card.size_px == _sides(asked.size) and card.channels >= asked.channels]
+    else:
+        fitting = [card for card in cards if len(card.size_px) == sides and card.channels >= asked.channels]
     if broken or len(fitting) > 1:
         trouble = broken[0] if broken else f"{len(fitting)} encoders here take such images"
         raise PlanInvalidError(f"{trouble}; say which with --encoder DIGEST, or --encoder none")
     return fitting[0] if fitting else None
 
 
-def _written(card: EncoderCard) -> tuple[str, ...]:
-    """Return how a person may write the card's size."""
-    sides = tuple(map(str, card.size_px))
-    return (",".join(sides), *((sides[0],) if len(set(sides)) == 1 and len(sides) == 2 else ()))
-
-
 def _size(asked: Asked, card: EncoderCard | None) -> tuple[int, ...]:
     if card is not None:
-        if asked.size and asked.size not in _written(card):
+        if asked.size and _sides(asked.size) != card.size_px:
+            takes = ",".join(map(str, card.size_px))
             raise PlanInvalidError(
-                f"--size is {asked.size[:40]}, the encoder {card.name} takes {_written(card)[0]}; leave --size out"
+                f"--size is {asked.size[:40]}, the encoder {card.name} takes {takes}; leave --size out"
             )
         return card.size_px
-    sides = _numbers("--size", asked.size) or (DEFAULT_SIDE,)
-    if len(sides) > 3 or any(side != int(side) for side in sides):
-        raise PlanInvalidError(f"--size is {asked.size[:40]}: write 64, or 64,64, or 32,64,64 (depth, height, width)")
-    whole = tuple(int(side) for side in sides)
+    return _sides(asked.size) if asked.size else (DEFAULT_SIDE, DEFAULT_SIDE)
+
+
+def _sides(text: str) -> tuple[int, ...]:
+    """Return the sides that a person wrote; one number stands for both sides of a picture."""
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) > 3 or not all(part.isascii() and part.isdecimal() and len(part) <= MOST_DIGITS for part in parts):
+        raise PlanInvalidError(f"--size is {text[:40]!r}: write 64, or 64,64, or 32,64,64 (depth, height, width)")
+    whole = tuple(map(int, parts))
     return whole * 2 if len(whole) == 1 else whole
+
+
+def _mask_share(asked: Asked) -> float:
+    share = asked.mask_share
+    if share is None:
+        return DEFAULT_MASK_SHARE
+    if asked.task is not TaskKind.SEGMENTATION:
+        raise PlanInvalidError("--mask-share belongs to --task segmentation; remove it")
+    if not LEAST_MASK_SHARE <= share <= 1:  # so is nan
+        raise PlanInvalidError(f"--mask-share is {share:g}, it must be {LEAST_MASK_SHARE:g} to 1")
+    return share
 
 
 def _numbers(option: str, text: str) -> tuple[float, ...]:

@@ -10,7 +10,8 @@ from common.plan.signing import signature_path
 from common.plan.task import TaskKind
 from common.terminal import JsonOption, errors, output, print_json
 from server.commands.federation_options import HERE, FolderOption, StudyArgument, federation_at, study_at
-from server.commands.plan import checked_summary, print_summary, show_encoder
+from server.commands.plan import checked_summary, print_summary
+from server.commands.plan_encoder import show_encoder
 from server.commands.question_options import (
     DEFAULT_CLASSES,
     DEFAULT_MODALITY,
@@ -50,7 +51,7 @@ def new(
     spacing: SpacingOption = "",
     window: WindowOption = "",
     channels: ChannelsOption = 1,
-    mask_share: MaskShareOption = 0.03,
+    mask_share: MaskShareOption = None,
     encoder: EncoderOption = "",
     epsilon: Annotated[float, typer.Option(help="Privacy a patient is promised.")] = 8.0,
     rounds: RoundsOption = None,

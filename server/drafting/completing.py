@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from common.plan.errors import PlanWeakPrivacyError
 from common.plan.fitting import check_fit, derived_norm, derived_range, says_range
-from common.plan.guarantee import check_guarantee, labelled_events, unlabelled_events
+from common.plan.guarantee import accounted_delta, check_guarantee, labelled_events, unlabelled_events
 from common.plan.phases import Method
 from common.plan.plan import StudyPlan
 from common.plan.privacy import NoisePlacement
@@ -103,7 +103,11 @@ def _keeps_promise(plan: StudyPlan) -> bool:
     privacy = plan.privacy
     if privacy.epsilon is None or privacy.delta is None:
         return True
+    try:
+        delta = accounted_delta(plan) or privacy.delta
+    except PlanWeakPrivacyError:
+        return False
     strata: list[list[SampledGaussian]] = [labelled_events(plan), unlabelled_events(plan)]
     if any(event.noise_multiplier < LEAST_NOISE_MULTIPLIER for events in strata for event in events):
         return False
-    return all(epsilon(events, privacy.delta, interval=COARSE_INTERVAL) <= privacy.epsilon for events in strata)
+    return all(epsilon(events, delta, interval=COARSE_INTERVAL) <= privacy.epsilon for events in strata)

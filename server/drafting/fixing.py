@@ -24,8 +24,8 @@ def fixed(plan: StudyPlan, source: str) -> StudyPlan:
     check_combinations(plan, source)
     private = plan.privacy.noise is not NoisePlacement.NONE
     kept = private and _buys_the_promise(plan)
-    least = min((phase.noise_multiplier for phase in plan.phases if phase.noise_multiplier > 0), default=1.0)
-    drafts = [_draft(phase, least=least, private=private, keeps_noise=kept or not private) for phase in plan.phases]
+    most = max((phase.noise_multiplier for phase in plan.phases), default=1.0) or 1.0
+    drafts = [_draft(phase, most=most, private=private, keeps_noise=kept or not private) for phase in plan.phases]
     rules = plan.secure_aggregation.model_dump(mode="json", exclude={"coordinate_range"})
     timing = plan.timing.model_dump(mode="json") | {"reply_slot_s": 0.0}
     opened = plan.model_copy(
@@ -50,19 +50,19 @@ def _buys_the_promise(plan: StudyPlan) -> bool:
     return bought is not None and PROMISED_SHARE * promised <= bought.epsilon <= promised
 
 
-def _draft(phase: Phase, *, least: float, private: bool, keeps_noise: bool) -> DraftPhase:
+def _draft(phase: Phase, *, most: float, private: bool, keeps_noise: bool) -> DraftPhase:
     open_keys = {"layout_hash"} if keeps_noise else {"layout_hash", "noise_multiplier"}
     if phase.method is Method.RIDGE and private:
         open_keys.add("clipping_norm")
     said = {key: value for key, value in phase.model_dump(mode="json").items() if value is not None}
     kept = {key: value for key, value in said.items() if key not in open_keys}
-    ratio = min(100.0, (phase.noise_multiplier or least) / least)
+    ratio = (phase.noise_multiplier or most) / most
     return DraftPhase.model_validate(kept | {"noise_ratio": ratio})
 
 
 def _differences(place: str, before: Any, after: Any) -> Iterator[tuple[str, Any, Any]]:
     if isinstance(before, dict) and isinstance(after, dict):
-        for key in before.keys() | after.keys():
+        for key in sorted(before.keys() | after.keys()):
             yield from _differences(f"{place}.{key}" if place else key, before.get(key), after.get(key))
     elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
         for index, (old, new) in enumerate(zip(before, after, strict=True)):

@@ -10,6 +10,7 @@ from common.plan.plan import StudyPlan
 from common.plan.privacy import Evaluation
 from common.plan.schedule import total_rounds
 from common.plan.selection import expected_standard_error
+from common.plan.task import TaskKind
 from server.drafting.building import build_plan
 from server.drafting.draft import StudyDraft
 from server.drafting.recipes import Counts, Question, Recipe, choose, draft_of
@@ -17,7 +18,12 @@ from server.drafting.recipes import Counts, Question, Recipe, choose, draft_of
 SOURCE: Final = "the drafted plan"
 MOST_STANDARD_ERROR: Final = 0.05  # of a score: one that says less is not made
 SCORE_BINS: Final = 8
-LEAST_UNLABELLED: Final = 500  # expected in a sum of all hospitals, where fewer than all take part
+LEAST_SAMPLED: Final = 300  # expected in a sum of all hospitals, where fewer than all take part
+REMEDY: Final = {
+    Recipe.RIDGE: "here that means --recipe head, or a larger --epsilon",
+    Recipe.HEAD: "here that means a larger --epsilon, or --recipe plain and a plan by hand",
+    Recipe.PRIOR_HEAD: "here that means a smaller --size, a smaller (true) --mask-share, or a larger --epsilon",
+}
 MOST_ROUNDS_APART: Final = 1000  # ``Evaluation.every_rounds``
 
 
@@ -58,23 +64,25 @@ def plan_for(recipe: Recipe, question: Question, counts: Counts, study: Mapping[
 def _that_fits(
     recipe: Recipe, question: Question, counts: Counts, study: Mapping[str, str]
 ) -> tuple[StudyDraft, StudyPlan]:
-    """Return draft and plan with as many unlabelled patients in each sum as the masked words have room for.
+    """Return draft and plan with as many patients in sums of moments and label maps as masked words have room for.
 
-    Half as many, and half again: thousands teach all that moments of features can. Raises: as ``build_plan``.
+    Half as many, and half again: thousands teach all that those can. Raises: as ``build_plan``.
     """
-    unlabelled = sum(count for _, count in counts.values())
-    rate = 1.0 if unlabelled else 0.0
+    labelled, unlabelled = (sum(each) for each in zip(*counts.values(), strict=True))
+    patients = unlabelled if unlabelled and recipe is not Recipe.PRIOR_HEAD else labelled
+    rate = 1.0
     while True:
         draft = draft_of(recipe, question, counts, rate=rate)
         try:
             return draft, build_plan(draft, study, counts, card=question.card, source=SOURCE)
-        except PlanWeakPrivacyError:
+        except PlanWeakPrivacyError as error:
             rate /= 2
-            if rate * unlabelled < LEAST_UNLABELLED:
-                raise
+            if rate * patients < LEAST_SAMPLED:
+                raise PlanWeakPrivacyError(f"{error}; {REMEDY[recipe]}") from None
 
 
 def _with_one_score(plan: StudyPlan, question: Question) -> Evaluation:
     """Return an evaluation of the last model alone; its patients never train, so their whole budget is for it."""
     apart = min(MOST_ROUNDS_APART, total_rounds(plan))
-    return Evaluation(every_rounds=apart, epsilon=question.epsilon, held_out=True, score_bins=SCORE_BINS)
+    bins = {} if question.kind is TaskKind.SEGMENTATION else {"score_bins": SCORE_BINS}
+    return Evaluation(every_rounds=apart, epsilon=question.epsilon, held_out=True, **bins)

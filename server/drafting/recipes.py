@@ -77,6 +77,11 @@ def choose(recipe: Recipe, question: Question, counts: Counts) -> Recipe:
     """
     segments = question.kind is TaskKind.SEGMENTATION
     labelled, unlabelled = (sum(each) for each in zip(*counts.values(), strict=True))
+    later = [name for name in question.classes[1:] if sounds_normal(name)]
+    if segments and later and not sounds_normal(question.classes[0]):
+        raise PlanInvalidError(
+            f"--classes: the first class of a segmentation is the background; put {later[0]!r} first"
+        )
     if labelled == 0:
         raise PlanInvalidError("--patients: no hospital has a labelled patient, so nothing could be learnt")
     if recipe is Recipe.AUTO:
@@ -94,8 +99,9 @@ def choose(recipe: Recipe, question: Question, counts: Counts) -> Recipe:
 
 
 def draft_of(recipe: Recipe, question: Question, counts: Counts, *, rate: float) -> StudyDraft:
-    """Return the draft of a chosen recipe (not ``auto``); ``rate``: share of the unlabelled patients in each sum.
+    """Return the draft of a chosen recipe (not ``auto``).
 
+    ``rate``: share of the patients in each sum of moments or label maps.
     Raises: PlanInvalidError for words that no plan takes.
     """
     document: Part = {
@@ -159,10 +165,10 @@ def _width(question: Question) -> int:
     return 16 if len(question.size_px) == 2 else 8  # of the public start weights
 
 
-def _standardise(rate: float, *, share: float) -> Part:
+def _standardise(rate: float, *, share: float, unlabelled: bool) -> Part:
     """Return the phase that centres and scales features; its noise takes ``share`` of its patients' budget.
 
-    ``rate``: which share of the unlabelled patients takes part; 0: the labelled ones do it.
+    ``rate``: which share of them takes part. ``unlabelled``: whether unlabelled patients do it, or labelled ones.
     """
     attempts = STANDARDISE_ROUNDS + SPARE
     return {
@@ -171,11 +177,11 @@ def _standardise(rate: float, *, share: float) -> Part:
         "maximum_attempts": attempts,
         "method": "standardise",
         "trainable": "feature_norm",
-        "labelled_sampling_rate": 0.0 if rate else 1.0,
-        "unlabelled_sampling_rate": rate,
+        "labelled_sampling_rate": 0.0 if unlabelled else rate,
+        "unlabelled_sampling_rate": rate if unlabelled else 0.0,
         "clipping_norm": 2.0,
         "noise_ratio": round(math.sqrt(attempts / share), 2),
-        **({"unlabelled_clip_ratio": 1.0} if rate else {}),
+        **({"unlabelled_clip_ratio": 1.0} if unlabelled else {}),
     }
 
 
@@ -192,10 +198,11 @@ def _ridge(_: Question, __: Counts, rate: float) -> Part:
         "unlabelled_clip_ratio": round(math.sqrt(1 - OF_STANDARDISING), 3),
         "noise_ratio": round(math.sqrt(released), 2),
     }
-    return {"phases": [_standardise(rate, share=OF_STANDARDISING), ridge], "aggregation": {}}
+    return {"phases": [_standardise(rate, share=OF_STANDARDISING, unlabelled=True), ridge], "aggregation": {}}
 
 
 def _head(question: Question, counts: Counts, rate: float) -> Part:
+    unlabelled = any(count for _, count in counts.values())
     head = {
         "name": "head",
         "method": "supervised",
@@ -206,7 +213,10 @@ def _head(question: Question, counts: Counts, rate: float) -> Part:
     rule: Part = {"rule": "mean", "learning_rate": 12.0}
     if _head_rounds(question, counts) > 1:
         rule["average_decay"] = 0.95
-    return {"phases": [_standardise(rate, share=1.0 if rate else OF_CENTRING), head], "aggregation": rule}
+    return {
+        "phases": [_standardise(rate, share=1.0 if unlabelled else OF_CENTRING, unlabelled=unlabelled), head],
+        "aggregation": rule,
+    }
 
 
 def _head_rounds(question: Question, counts: Counts) -> int:
@@ -216,10 +226,10 @@ def _head_rounds(question: Question, counts: Counts) -> int:
     return head_steps(labelled=labelled, noise_multiplier=once, features=features, classes=len(question.classes))
 
 
-def _prior_head(question: Question, _: Counts, __: float) -> Part:
+def _prior_head(question: Question, _: Counts, rate: float) -> Part:
     """Return the phases of a segmentation under privacy (docs/decisions/0044); shares of the labelled budget."""
     voxels = math.prod(question.size_px) * question.mask_share
-    one = {"rounds": 1, "maximum_attempts": 1 + SPARE, "labelled_sampling_rate": 1.0}
+    one = {"rounds": 1, "maximum_attempts": 1 + SPARE, "labelled_sampling_rate": rate}
     attempts = VOXEL_ROUNDS + VOXEL_ROUNDS // 10
 
     def ratio(share: float, releases: int) -> float:

@@ -34,21 +34,31 @@ def new_study(folder: FederationFolder, name: str, patients: list[str], wanted: 
     ``patients``: SITE=LABELLED,UNLABELLED for each site of the roster (``server.study.plan_template``).
     Raises: OutputExistsError, FederationInvalidError without a roster, PlanInvalidError, AccountingError.
     """
-    roster = current_roster(folder)
-    if roster is None:
-        raise FederationInvalidError(f"{folder.path}: no roster yet; admit sites, then `fedward-server roster sign`")
     study = StudyFolder(folder.study(name))
     if study.path.exists():
         raise OutputExistsError(f"{study.path}: exists already and was left alone; choose another name")
     growing = StudyFolder(study.path.with_name(f".{name}"))  # no name of a study: a crash leaves no half of one
     shutil.rmtree(growing.path, ignore_errors=True)
     growing.path.mkdir(mode=0o700, parents=True)
+    try:
+        made = _filled(folder, growing, name, patients, wanted)
+        growing.path.rename(study.path)
+    except BaseException:  # Ctrl-C too
+        shutil.rmtree(growing.path, ignore_errors=True)
+        raise
+    return study, made
+
+
+def _filled(folder: FederationFolder, growing: StudyFolder, name: str, patients: list[str], wanted: Wanted) -> NewPlan:
+    """Write order key, roster and plan of a new study. Raises: as ``new_study``."""
+    roster = current_roster(folder)
+    if roster is None:
+        raise FederationInvalidError(f"{folder.path}: no roster yet; admit sites, then `fedward-server roster sign`")
     order_key = create_signing_key(growing.order_key).public_key()
     write_new(growing.roster, read_bounded(folder.roster, MAX_ROSTER_BYTES))
     made = new_plan(name, roster, patients, order_key=order_key, wanted=wanted)
     write_new(growing.plan, made.text.encode())
-    growing.path.rename(study.path)
-    return study, made
+    return made
 
 
 def sign_study(folder: FederationFolder, name: str) -> StudyPlan:

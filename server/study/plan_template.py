@@ -68,7 +68,7 @@ training_timeout_s = {training_timeout_s:.1f}
 
 [evaluation]
 every_rounds = 10
-epsilon = 1.0                    # budget of the held-out patients over the whole study
+epsilon = {evaluation_epsilon}                    # budget of the held-out patients over the whole study
 
 {sites}
 [[phases]]
@@ -112,6 +112,7 @@ def new_plan_text(
         "roster_digest": roster.digest(),
         "order_key": encode_base64(public_bytes(order_key)),
         "epsilon": epsilon,
+        "evaluation_epsilon": min(1.0, epsilon),
         "delta": delta,
         "n": n,
         "c": c,
@@ -145,6 +146,8 @@ def declared_counts(patients: list[str], roster: Roster) -> dict[str, tuple[int,
         parts = numbers.split(",")
         if len(parts) != 2 or not all(map(_is_count, parts)):
             raise PlanInvalidError(f"--patients {entry[:60]}: write SITE=LABELLED,UNLABELLED with whole numbers")
+        if site in counts:
+            raise PlanInvalidError(f"--patients: {site[:60]} is named twice; give each site of the roster once")
         counts[site] = (int(parts[0]), int(parts[1]))
     if set(counts) != set(roster.sites):
         odd = ", ".join(sorted(set(counts) ^ set(roster.sites))[:5])

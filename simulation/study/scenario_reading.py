@@ -1,7 +1,6 @@
 """From a TOML file to a scenario, or to one sentence that says what is wrong and what to write instead."""
 
 import difflib
-import tomllib
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -11,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from common.errors import NotTomlError
-from common.files import read_text
+from common.files import read_text, toml_document
 from simulation.errors import ScenarioInvalidError
 from simulation.study.scenario import Scenario
 
@@ -44,7 +43,7 @@ def read_scenario(path: Path) -> Scenario:
     """
     text = read_text(path, MAX_SCENARIO_BYTES)
     try:
-        document = tomllib.loads(text)
+        document = toml_document(text)
     except (ValueError, RecursionError) as error:
         raise NotTomlError(f"{path}: not TOML: {str(error)[:200]}") from None
     return parse_scenario(document, str(path))

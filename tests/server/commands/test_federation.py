@@ -394,7 +394,14 @@ NEW = ("study", "new", "lungs-2026", *PATIENTS)
 REFUSED_OPTIONS = {
     "rounds of a recipe that computes them": (("--rounds", 9), "--rounds belongs to --recipe plain"),
     "a task of the plain recipe": (("--recipe", "plain", "--task", "multi_label"), "--task has no effect"),
-    "a size in words": (("--size", "large"), "write numbers with commas"),
+    "a size in words": (("--size", "large"), "write 64, or 64,64"),
+    "a size that is no number": (("--size", "nan"), "write 64, or 64,64"),
+    "a share of masks without masks": (("--mask-share", "0.1"), "--mask-share belongs to --task segmentation"),
+    "a share of masks that is no number": (
+        ("--task", "segmentation", "--classes", "background,organ", "--mask-share", "nan"),
+        "--mask-share is nan",
+    ),
+    "a hospital named twice": (("--patients", "east=1,1"), "east is named twice"),
     "four sides": (("--size", "8,8,8,8"), "write 64, or 64,64"),
     "half a pixel": (("--size", "64.5"), "write 64, or 64,64"),
     "a modality that does not exist": (("--modality", "CR,XY"), "--modality has 'XY'; choose from"),
@@ -408,7 +415,8 @@ REFUSED_OPTIONS = {
 def test_options_that_make_no_plan_are_refused_and_leave_nothing_behind(options, sentence, signed):
     with pytest.raises(FedwardError, match=sentence):
         call(*NEW, *options, "--folder", signed.path)
-    assert signed.study_names() == []
+    place = signed.study("lungs-2026").parent
+    assert not place.exists() or list(place.iterdir()) == []
 
 
 def test_a_new_study_has_the_recipe_of_its_task_whole_and_can_be_signed_as_it_is(signed):
@@ -433,6 +441,11 @@ def test_a_changed_plan_is_fixed_each_change_is_told_and_the_file_before_stays(s
     told = call("plan", "fix", file)
     assert "phases[1].noise_multiplier: " in told
     assert "epsilon = 2.0" in file.with_name("study.toml.before").read_text()
+    file.write_text(file.read_text().replace("epsilon = 2.0", "epsilon = 4.0", 1))
+    file.chmod(0o600)
+    call("plan", "fix", file)
+    assert "epsilon = 4.0" in file.with_name("study.toml.before-2").read_text()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert "wrote" in told
     assert call("plan", "check", file, "--draft")
     assert json.loads(call("plan", "fix", file, "--json"))["changes"] == []
@@ -452,6 +465,11 @@ def test_the_only_encoder_that_takes_such_images_is_built_on(with_encoder):
     plan = read_plan(with_encoder.study("lungs-2026") / "study.toml")
     assert plan.network.encoder is not None
     assert plan.image.size_px == (32, 32)
+
+
+@pytest.mark.parametrize("size", ["32", "32,32", " 32, 32"])
+def test_however_its_size_is_written(with_encoder, size):
+    assert "on a public encoder" in call(*NEW, "--size", size, "--folder", with_encoder.path)
 
 
 @pytest.mark.parametrize("options", [("--encoder", "none"), ("--size", "64"), ("--modality", "OP", "--channels", "3")])

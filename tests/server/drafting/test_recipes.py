@@ -45,6 +45,13 @@ CASES = {
     "nobody is unlabelled": (CHEST, ALL_LABELLED, Recipe.HEAD, ["standardise", "head"]),
     "several labels at once": (LABELS, FEW, Recipe.RIDGE, ["standardise", "ridge"]),
     "colour": (replace(CHEST, channels=3, modalities=(Modality.OP,)), FEW, Recipe.RIDGE, ["standardise", "ridge"]),
+    "a volume, many labels, so that a score is made": (
+        ORGAN, dict.fromkeys(("east", "north", "west"), (2000, 0)), Recipe.PRIOR_HEAD, ["prior", "standardise", "head"],
+    ),
+    "ten hospitals": (
+        ORGAN, {f"site-{number}": (50, 10) for number in range(10)}, Recipe.PRIOR_HEAD,
+        ["prior", "standardise", "head"],
+    ),
     "a volume": (ORGAN, FEW, Recipe.PRIOR_HEAD, ["prior", "standardise", "head"]),
     "classes of volumes": (
         replace(CHEST, modalities=(Modality.MR,), size_px=(16, 32, 32), spacing_mm=(3.0, 2.0, 2.0)),
@@ -63,7 +70,7 @@ def test_the_recipe_of_a_study_is_a_plan_that_keeps_its_promise_and_reads_back(q
     check_fit(plan, phase_layouts(plan), "plan")
     bought = check_guarantee(plan, "plan")
     assert bought is not None
-    assert 0.98 * question.epsilon < bought.epsilon <= question.epsilon
+    assert 0.97 * question.epsilon < bought.epsilon <= question.epsilon
     assert all(phase.maximum_attempts > phase.rounds for phase in plan.phases), "one lost round would end the study"
     text = plan_toml(plan, COMMENTS)
     assert parse_plan(tomllib.loads(text), "plan") == plan
@@ -116,6 +123,12 @@ WRONG = {
     "a segmentation by ridge": (Recipe.RIDGE, ORGAN, FEW, "choose prior-head, or auto"),
     "nobody has a label": (Recipe.AUTO, CHEST, {"east": (0, 9), "north": (0, 9), "west": (0, 9)}, "no hospital has a"),
     "a ridge without unlabelled patients": (Recipe.RIDGE, CHEST, ALL_LABELLED, "needs unlabelled patients"),
+    "a background that is not the first": (
+        Recipe.AUTO,
+        replace(ORGAN, classes=("organ", "background")),
+        FEW,
+        "put 'background' first",
+    ),
     "one class": (Recipe.AUTO, replace(CHEST, classes=("normal",)), FEW, "task.classes"),
     "the same class twice": (Recipe.AUTO, replace(CHEST, classes=("a", "a")), FEW, "an entry twice"),
     "a volume without spacing": (Recipe.AUTO, replace(ORGAN, spacing_mm=()), FEW, "spacing_mm"),
