@@ -296,7 +296,9 @@ def patients(plan):
     for row, owner in enumerate(owners):
         if owner[0] == "c" or (owner[0] == "b" and row % 2):
             labels[row] = UNKNOWN
-    images, are_features = random.random((count, *plan.scan_shape), np.float32), plan.network.encoder is not None
+    are_features = plan.network.encoder is not None
+    whole = plan.scan_shape if are_features else plan.image.input_shape  # patches are taken of whole scans
+    images = random.random((count, *whole), np.float32)
     return ArrayPatients(images, labels, owners, dimensions=len(size), are_features=are_features)
 
 
