@@ -9,25 +9,15 @@ All patches of a patient are rows of one gradient, which is clipped once: the un
 Each patch has a generator of its own, of this patient and this step, so no draw depends on anything else.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from client.learning.patch_rule import PatchRule
 from client.learning.patients import PatientScans, Scans
 from client.learning.round_randomness import PatientRandomness
 from client.learning.whole_scan import Place, WholeScan
-
-
-@dataclass(frozen=True)
-class PatchRule:
-    """``size_px``: of a patch; ``count``: patches of a patient in a step; ``foreground_share``: chance of a patch."""
-
-    size_px: Place
-    count: int
-    foreground_share: float
 
 
 def taken_of(

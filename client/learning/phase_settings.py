@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from client.learning.patches import PatchRule
+from client.learning.patch_rule import PatchRule
 from client.learning.training_settings import Method, Placement, Task, TrainingSettings
 from common.plan.phases import Axis, Phase, ViewRange
 from common.plan.plan import Site, StudyPlan

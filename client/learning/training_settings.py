@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from client.dicom.record import Stratum
-from client.learning.patches import PatchRule
+from client.learning.patch_rule import PatchRule
 from common.plan.combinations import METHODS
 from common.plan.errors import PlanInvalidError
 from common.plan.phases import Loss

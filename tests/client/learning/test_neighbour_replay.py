@@ -15,7 +15,7 @@ from torch import nn
 
 from client.dicom.record import Stratum
 from client.learning import lessons, pseudo_labels
-from client.learning.patches import PatchRule
+from client.learning.patch_rule import PatchRule
 from client.learning.patients import UNKNOWN, ArrayPatients, PatientScans
 from client.learning.private_training import PrivateTraining
 from client.learning.round_randomness import RoundRandomness

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from client.dicom.record import Stratum
-from client.learning.patches import PatchRule, patch_corner, patches_of
+from client.learning.patch_rule import PatchRule
+from client.learning.patches import patch_corner, patches_of
 from client.learning.patients import UNKNOWN, ArrayPatients, PatientScans
 from client.learning.round_randomness import KEY_BYTES, RoundRandomness
 from client.learning.training import PhaseTraining
