@@ -44,7 +44,7 @@ def summarise(plan: StudyPlan, bought: Guarantee | None, fits: list[PhaseFit]) -
         "task": {
             "kind": plan.task.kind.value,
             "classes": list(plan.task.classes),
-            "normal_class": plan.task.classes[plan.task.normal_index],
+            "normal_class": _normal_class(plan),
             "modalities": [modality.value for modality in plan.task.modalities],
             "input_px": list(plan.image.size_px),
             "patch_px": list(plan.image.patch_px),
@@ -105,6 +105,11 @@ def _range_warnings(plan: StudyPlan, phase: Phase) -> list[str]:
         f"{limit:g}; what lies beyond is cut, unseen: raise it"
     )
     return [warning]
+
+
+def _normal_class(plan: StudyPlan) -> str | None:
+    """Return the class that means nothing was found; None where several labels may hold at once."""
+    return None if plan.task.kind is TaskKind.MULTI_LABEL else plan.task.classes[plan.task.normal_index]
 
 
 def _class_warnings(plan: StudyPlan) -> list[str]:

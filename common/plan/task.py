@@ -105,15 +105,18 @@ class Task(PlanPart):
     @property
     def misplaced_normal(self) -> str | None:
         """A class that sounds normal, where the plan takes another one for it; None where all is as it sounds."""
-        sounds = [name for name in self.classes if sounds_normal(name)]
+        sounds = [name for name in self.classes if sounds_normal(name) and self.kind is not TaskKind.MULTI_LABEL]
         return sounds[0] if sounds and self.classes[self.normal_index] not in sounds else None
 
     @model_validator(mode="after")
     def _normal_is_one_of_them(self) -> Self:
         if self.normal_class and self.normal_class not in self.classes:
             raise ValueError(f"normal_class is {self.normal_class!r}, which is none of classes; name one of them")
-        if self.normal_class and self.kind is TaskKind.SEGMENTATION:
-            raise ValueError("normal_class has no meaning for a segmentation, whose first class is the background")
+        if self.normal_class and self.kind is not TaskKind.CLASSIFICATION:
+            raise ValueError(
+                "normal_class has a meaning only with kind = classification (of a segmentation the first class is the "
+                "background, several labels may hold at once); remove it"
+            )
         return self
 
     @model_validator(mode="after")

@@ -9,7 +9,7 @@ from common.encoders.card import EncoderCard
 from common.encoders.shelf import EncoderShelf
 from common.plan.errors import PlanInvalidError
 from common.plan.task import Modality, TaskKind
-from common.terminal import output
+from common.terminal import errors, output
 from server.drafting.recipes import Question, Recipe
 from server.study.new_plan import NewPlan, Wanted
 
@@ -143,6 +143,8 @@ def _card(asked: Asked, shelf: EncoderShelf) -> EncoderCard | None:
     if broken or len(fitting) > 1:
         trouble = broken[0] if broken else f"{len(fitting)} encoders here take such images"
         raise PlanInvalidError(f"{trouble}; say which with --encoder DIGEST, or --encoder none")
+    if cards and not fitting:
+        errors.print(f"{len(cards)} public encoders here take other images; built on our own network", markup=False)
     return fitting[0] if fitting else None
 
 

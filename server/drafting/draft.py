@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from common.networks.settings import ENCODER, LEAST_LEVELS, MOST_LEVELS
+from common.networks.settings import ENCODER, LEAST_LEVELS, MOST_LEVELS, MOST_PROJECTED
 from common.plan.aggregation import Aggregation, SecureAggregation, Timing
 from common.plan.part import PlanPart
 from common.plan.phases import Phase
@@ -44,7 +44,7 @@ class DraftNetwork(PlanPart):
     prior: bool = False
     levels: Annotated[int, Field(ge=LEAST_LEVELS, le=MOST_LEVELS)] = LEAST_LEVELS
     hidden_units: Annotated[int, Field(ge=0, le=1024)] = 0
-    projection: Annotated[int, Field(ge=0, le=4096)] = 0
+    projection: Annotated[int, Field(ge=0, le=MOST_PROJECTED)] = 0
     encoder: DraftEncoder | None = None
 
     @model_validator(mode="after")

@@ -82,6 +82,8 @@ def choose(recipe: Recipe, question: Question, counts: Counts) -> Recipe:
         raise PlanInvalidError(
             f"--classes: the first class of a segmentation is the background; put {later[0]!r} first"
         )
+    if len(question.size_px) == 3 and not question.spacing_mm:
+        raise PlanInvalidError("--spacing is missing: volumes need depth,height,width in mm (image.spacing_mm)")
     if labelled == 0:
         raise PlanInvalidError("--patients: no hospital has a labelled patient, so nothing could be learnt")
     if recipe is Recipe.AUTO:
@@ -129,7 +131,7 @@ def draft_of(recipe: Recipe, question: Question, counts: Counts, *, rate: float)
 def _normal_class(question: Question) -> str:
     """Return the class that sounds normal, where it is not the first; the first of a segmentation is the background."""
     sounding = next((name for name in question.classes if sounds_normal(name)), question.classes[0])
-    return "" if question.kind is TaskKind.SEGMENTATION or sounding == question.classes[0] else sounding
+    return "" if question.kind is not TaskKind.CLASSIFICATION or sounding == question.classes[0] else sounding
 
 
 def thresholds(sites: int) -> dict[str, int]:

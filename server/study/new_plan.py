@@ -51,7 +51,7 @@ def new_plan(name: str, roster: Roster, patients: list[str], *, order_key: Ed255
         "order_key": encode_base64(public_bytes(order_key)),
     }
     planned = plan_for(wanted.recipe, replace(wanted.question, delta=_delta(counts)), counts, study)
-    return NewPlan(_head(planned, name) + plan_toml(planned.plan, COMMENTS), planned)
+    return NewPlan(_head(planned) + plan_toml(planned.plan, COMMENTS), planned)
 
 
 def _delta(counts: Counts) -> float:
@@ -59,7 +59,7 @@ def _delta(counts: Counts) -> float:
     return float(f"{min(LARGEST_DELTA, sum(map(sum, counts.values())) ** -1.1):.3g}")
 
 
-def _head(planned: Planned, name: str) -> str:
+def _head(planned: Planned) -> str:
     scores = "Nobody is held out: with these counts a score would have said too little, so every label trains."
     if planned.standard_error is not None:
         scores = (
@@ -69,8 +69,8 @@ def _head(planned: Planned, name: str) -> str:
     return f"""\
 # A study plan of Fedward, recipe {planned.recipe}. Everything here changes the model or the guarantee; it is hashed,
 # signed and approved. {scores}
-# After a change:  fedward-server plan fix {name}.toml    computes anew what follows from what you changed, and says it
-# Then:            fedward-server plan check {name}.toml --draft
+# After a change: `fedward-server plan fix` of this file computes anew what follows from what you changed, and says it;
+# then `fedward-server plan check --draft`.
 """
 
 

@@ -16,6 +16,7 @@ from common.privacy.accounting import noise_multiplier_for
 from common.trust.canonical import encode_base64
 from common.trust.identity import public_bytes
 from common.trust.roster import Roster
+from server.drafting.recipes import thresholds
 
 LARGEST_COUNT = 10_000_000
 MOST_DIGITS = 8
@@ -101,10 +102,10 @@ def new_plan_text(
     """
     counts = declared_counts(patients, roster)
     n = len(counts)
-    c = 1  # what a site's policy asks for unless its staff change it
+    rules = thresholds(n)
     total = sum(labelled + unlabelled for labelled, unlabelled in counts.values())
     delta = min(1e-5, total**-1.1)
-    attempts, s_min = int(rounds * SPARE_ATTEMPTS) + 1, max(3, n - n // 4)
+    attempts = int(rounds * SPARE_ATTEMPTS) + 1
     multiplier = noise_multiplier_for(epsilon=epsilon, delta=delta, sampling_rate=SAMPLING_RATE, steps=attempts)
     network = network_parameters("small_cnn", dimensions=2, classes=2, width=16)
     facts: dict[str, Any] = {
@@ -115,9 +116,9 @@ def new_plan_text(
         "evaluation_epsilon": min(1.0, epsilon),
         "delta": delta,
         "n": n,
-        "c": c,
-        "t": (n + c) // 2 + 1,
-        "s_min": s_min,
+        "c": rules["assumed_colluders"],
+        "t": rules["threshold"],
+        "s_min": rules["minimum_survivors"],
         "rounds": rounds,
         "attempts": attempts,
         "layout_hash": layout_of(network).digest,

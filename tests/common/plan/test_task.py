@@ -28,8 +28,9 @@ def test_the_normal_class_is_the_first_or_the_named_one(classes, named, index, m
 def test_a_normal_class_that_is_none_of_them_is_refused():
     with pytest.raises(ValidationError, match="which is none of classes"):
         task("normal", "nodule", normal_class="healthy")
-    with pytest.raises(ValidationError, match="first class is the background"):
-        task("background", "organ", kind=TaskKind.SEGMENTATION, normal_class="background")
+    for kind in (TaskKind.SEGMENTATION, TaskKind.MULTI_LABEL):
+        with pytest.raises(ValidationError, match="first class is the"):
+            task("background", "organ", kind=kind, normal_class="background")
 
 
 def test_a_plan_without_the_key_keeps_its_canonical_form():

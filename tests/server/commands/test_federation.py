@@ -472,6 +472,11 @@ def test_however_its_size_is_written(with_encoder, size):
     assert "on a public encoder" in call(*NEW, "--size", size, "--folder", with_encoder.path)
 
 
+def test_an_encoder_that_is_passed_over_is_said(with_encoder):
+    typed = [*NEW, "--size", "64", "--folder", str(with_encoder.path)]
+    assert "1 public encoders here take other images" in CliRunner().invoke(app, typed).stderr
+
+
 @pytest.mark.parametrize("options", [("--encoder", "none"), ("--size", "64"), ("--modality", "OP", "--channels", "3")])
 def test_without_one_that_takes_them_our_own_network_is(with_encoder, options):
     call(*NEW, *options, "--folder", with_encoder.path)
