@@ -56,11 +56,11 @@ def withdraw(
     folder = open_folder(cache_path, secret)
     identifier = typer.prompt(ASKED[by], hide_input=True, err=True)
     reached = _withdrawn(folder, Pseudonyms.of_site(secret), by, identifier, issuer)
-    refresh_catalogues(folder)
     if site_folder:
         keep_opt_outs(SiteFolder(site_folder), folder)
         forget_features(SiteFolder(site_folder))
         forget_score(SiteFolder(site_folder))
+    refresh_catalogues(folder)  # last: it only makes the next opening quick
     if as_json:
         print_json(asdict(reached))
         return

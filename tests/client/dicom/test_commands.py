@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from client.final_model import kept_score
 from client.installation.config import default_site_config
 from common.errors import ExitCode
 
@@ -63,7 +64,10 @@ def test_a_site_ingests_looks_at_its_data_and_lets_a_patient_opt_out(site, tmp_p
     unknown = site("withdraw", "--site-folder", "site", typed="Px\n")
     assert "no record here is of this PatientID: look at the spelling, which was not shown" in unknown.stdout
     assert "Px" not in unknown.stdout + unknown.stderr
+    kept = tmp_path / "site" / kept_score.FILE_NAME
+    kept.write_bytes(b"a sealed score with slices of patients")
     gone = site("withdraw", "--site-folder", "site", "--json", typed="P1\n")
+    assert not kept.exists(), "whoever opted out may be on a slice"
     assert json.loads(gone.stdout[gone.stdout.index("{") :]) == {"erased_records": 3, "persons": 1, "identities": 1}
     assert "P1" not in gone.stdout + gone.stderr
     empty = site("ingest", "scans", "--site-folder", "site")
