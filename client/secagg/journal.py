@@ -36,6 +36,20 @@ _PAGES_IN_WAL: Final = (
 )
 
 
+_CREATING: Final = threading.Lock()
+
+
+def _create(path: Path) -> None:
+    """Create the file, readable by its owner only, unless it is there; one that is there is never opened.
+
+    To close a descriptor gives back every POSIX lock that this process holds on the file, SQLite's too: the next
+    process would take itself for the only one and remove the write-ahead log that this one goes on writing
+    (https://www.sqlite.org/howtocorrupt.html section 2.2).
+    """
+    with _CREATING, contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+
+
 class SiteJournal:
     """One SQLite file of one site; every ``record_...`` is on disk when it returns.
 
@@ -47,7 +61,7 @@ class SiteJournal:
 
     def __init__(self, path: Path) -> None:
         """Open or create the file, readable by its owner only."""
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        _create(path)
         self._path, self._turn, self._process = path, threading.Lock(), os.getpid()
         self._database = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
         try:

@@ -96,6 +96,33 @@ def test_two_agents_on_one_journal_never_both_take_an_attempt(tmp_path: Path) ->
     assert SiteJournal(path).last_attempt(PLAN) == 20
 
 
+LOOK = (
+    "import contextlib, pathlib, sys; from client.secagg.journal import SiteJournal\n"
+    "with contextlib.closing(SiteJournal(pathlib.Path(sys.argv[1]))) as journal: print(journal.last_attempt(bytes(32)))"
+)
+
+
+def test_a_second_look_of_the_agent_never_lets_another_process_take_the_log_away(tmp_path: Path) -> None:
+    """Found with a study that died of it: the agent looks for lost files while it works, and staff call `check`.
+
+    Closing any descriptor of a file gives back SQLite's locks on it; the other process then removed the log of the
+    journal at its end, and the agent wrote on into a file without a name.
+    """
+    path = tmp_path / "journal.sqlite"
+
+    def seen_by_another_process() -> int:
+        command = [sys.executable, "-c", LOOK, str(path)]
+        root = Path(__file__).resolve().parents[3]
+        return int(subprocess.run(command, cwd=root, check=True, timeout=60, capture_output=True, text=True).stdout)
+
+    journal = SiteJournal(path)
+    for attempt in (1, 2, 3):
+        assert journal.record_attempt(PLAN, 0, attempt)
+        SiteJournal(path).close()  # as `losses` does at the beginning of every task
+        assert seen_by_another_process() == attempt
+    assert SiteJournal(path).last_attempt(PLAN) == 3
+
+
 def test_a_closed_journal_refuses_and_keeps_what_it_had(tmp_path: Path) -> None:
     journal = SiteJournal(tmp_path / "journal.sqlite")
     journal.record_attempt(PLAN, 0, 3)
