@@ -38,7 +38,7 @@ from client.private_gradients.budget import Budget, Spending
 from client.private_gradients.clipping import LatticeSum
 from client.private_gradients.engine import PrivateGradient, patients_that_fit
 from client.private_gradients.lattice import finest_step
-from client.private_gradients.settings import MOST_PATIENTS, EngineName, SpeedSettings
+from client.private_gradients.settings import MOST_PATIENTS, SpeedSettings
 from client.private_gradients.stacks import PatientRows
 from client.private_gradients.verdict import Verdicts
 from common.faults import fault_without_text
@@ -50,9 +50,6 @@ MOMENTS: Final[Mapping[Method, Callable[[nn.Module], FeatureMoments | SecondMome
     Method.RIDGE: SecondMoments,
     Method.PRIOR: MeanLabelMap,
 }  # in the place of the network, where what a patient adds is no gradient of it
-# A head on features is trained one patient at a time, whatever the site chose: there is little to save in company, and
-# a matrix product of one row has other bits than one of several (decision 0040).
-ONE_BY_ONE: Final = SpeedSettings(EngineName.LOOP)
 
 _log = logging.getLogger("fedward.trainer")
 
@@ -103,9 +100,10 @@ class PhaseTraining:
         order = moments.order if moments else self.order
         self.sum_length = order.num_parameters
         self.step_size = lattice_step or finest_step(settings.clipping_norm, self.sum_length)
-        if input_shape is not None and len(input_shape) == ROW_AXES:
-            speed = ONE_BY_ONE
-        self.gradient = PrivateGradient(moments or network, order, speed, verdicts, limit=limit)
+        on_features = input_shape is not None and len(input_shape) == ROW_AXES
+        # A head trains few numbers, and a matrix product of one row has other bits than one of several: parts have one
+        # size, where examples can hardly show that two sizes agree (decision 0040).
+        self.gradient = PrivateGradient(moments or network, order, speed, verdicts, limit=limit, one_size=on_features)
         self.patients_at_once = min(patients_at_once, patients_that_fit(self.sum_length, self._device))
         self._together = min(self.patients_at_once, limit)
         self.lessons = {stratum: lesson_for(stratum, settings, self.teacher) for stratum in Stratum}

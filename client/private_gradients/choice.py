@@ -8,6 +8,7 @@ by the reference, has no neighbours and nothing to show: it is what stands where
     give the right      the reference's gradient, of a network with other weights
     keep apart          the same gradient to the last bit beside others, in another place, beside an empty one, again
     keep to the bit     in each size of part in which it may be used: nobody's gradient hangs on how many were sampled
+                        (with ``one_size``: in the one size of all parts, in each of its places)
     end in time         ``Budget``
 
 What is wrong only now and then may pass a trial, so what is known to be is never tried: torch 2.13 on a processor,
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 from client.private_gradients.budget import Budget, Spending, seconds_on
 from client.private_gradients.clipping import patient_norms
 from client.private_gradients.compiled import COMPILED
+from client.private_gradients.places import same_in_each_place
 from client.private_gradients.problem import Engine, Problem
 from client.private_gradients.settings import EngineName
 from client.private_gradients.stacks import PatientStack, public_example
@@ -61,19 +63,21 @@ def choose(
     *,
     reference: Engine,
     spending: Spending | None = None,
+    one_size: bool = False,
 ) -> Way:
     """Return the fastest sound way; it uses bfloat16 only if ``problem`` asks for it and that keeps patients apart.
 
     Of ``stack`` the shape is used: the rows of a patient, and the most patients side by side. Inputs are public random
     numbers, targets zero, and the network is a copy with perturbed weights (a zero head would hide an encoder's
     gradient), so the choice depends on no patient. Once the budget of ``spending`` is spent the reference stands, one
-    patient at a time.
+    patient at a time. ``one_size``: every part holds as many places, empty ones too, and a gradient must have the same
+    bits in each place; where few numbers are trained, agreement of two sizes on examples proves too little.
     Raises: NetworkUnsuitableError if no engine is sound, for example because a layer mixes the rows of a batch.
     """
     alone = Way(EngineName.LOOP, reference, 1, autocast=False)
     if list(engines.values()) == [reference] and not problem.autocast:
         return alone
-    trial = _Trial(problem, stack, reference, spending or Spending(Budget()))
+    trial = _Trial(problem, stack, reference, spending or Spending(Budget()), one_size=one_size)
     for autocast in (True, False) if problem.autocast and not _known_to_be_wrong(problem) else (False,):
         way = trial.best(engines, alone, autocast=autocast)
         if way is not None:
@@ -89,9 +93,11 @@ def choose(
 class _Trial:
     """Public random data, a perturbed copy of the network, and the right answer. ``ended``: the budget is spent."""
 
-    def __init__(self, problem: Problem, stack: PatientStack, reference: Engine, spending: Spending) -> None:
+    def __init__(
+        self, problem: Problem, stack: PatientStack, reference: Engine, spending: Spending, *, one_size: bool
+    ) -> None:
         self._problem = replace(problem, network=_perturbed(problem), autocast=False)
-        self._stack, self._reference = stack, reference
+        self._stack, self._reference, self._one_size = stack, reference, one_size
         self._budget, self._planned, self.ended = spending.budget, spending.planned_patients, False
         self._known: dict[int, tuple[PatientStack, Tensor]] = {}
         self._patient_s = 0.0  # of the reference
@@ -143,7 +149,7 @@ class _Trial:
         moved = self._keeps_apart(way)
         if moved is None:
             return None
-        exact = moved == 0
+        exact = moved == 0 and not self._one_size
         if exact and self._same(way, replace(way, patients=1), way.patients):
             way = replace(way, smaller=(1,))
         odd = exact and way.smaller == () and self._stack.patients >= ODD and self._odd_too(way)
@@ -165,6 +171,11 @@ class _Trial:
         if odd:
             patients, *smaller = sorted({way.patients, *way.smaller, ODD}, reverse=True)
             way = replace(way, patients=patients, smaller=tuple(smaller))
+        if self._one_size:
+            example = public_example(self._stack, patients=way.patients)
+            return (
+                way if same_in_each_place(lambda stack: self._whole(replace(way, smaller=()), stack), example) else None
+            )
         return way if way.patients <= 2 or self._keeps_apart(way) is not None else None
 
     def _odd_too(self, pairs: Way) -> bool:

@@ -51,6 +51,7 @@ class PrivateGradient:
     ``verdicts``: where choices of an engine are kept that were made beforehand (``measure``): what nobody measured is
     done one patient at a time, and nothing is tried at work. None: each is made where it is first needed.
     ``limit``: no more patients side by side than this machine has memory for, whatever was chosen.
+    ``one_size``: all parts hold as many places, empty ones too (``choice``).
     """
 
     def __init__(
@@ -61,8 +62,9 @@ class PrivateGradient:
         verdicts: Verdicts | None = None,
         *,
         limit: int = MOST_PATIENTS,
+        one_size: bool = False,
     ) -> None:
-        self._network, self._order, self._limit = network, order, limit
+        self._network, self._order, self._limit, self._one_size = network, order, limit, one_size
         self._settings = settings or SpeedSettings()
         own = RememberedVerdicts() if self._settings.compile else KNOWN_HERE  # what is compiled belongs to one training
         self._verdicts, self._tries_at_work = verdicts or own, verdicts is None
@@ -220,7 +222,7 @@ class PrivateGradient:
         verdict = None
         for count in (rows,) if self._settings.compile else [count for count in ROWS_IN_COMPANY if count <= rows]:
             shaped = example.first_rows(count)
-            question = question_of(problem, shaped, at_once, self._settings)
+            question = question_of(problem, shaped, at_once, self._settings, one_size=self._one_size)
             verdict = self._verdicts.find(question)
             if verdict is None and spending is not None:
                 verdict = self._tried(engines, problem, shaped.repeated(at_once), spending)
@@ -234,7 +236,7 @@ class PrivateGradient:
         candidates = dict(engines)
         if self._settings.compile:
             candidates[COMPILED] = self._compiled_of(problem)
-        way = choose(candidates, problem, stack, reference=loop_gradients, spending=spending)
+        way = choose(candidates, problem, stack, reference=loop_gradients, spending=spending, one_size=self._one_size)
         if self._settings.compile and way.name != COMPILED:
             failure = self._compiled_of(problem).failure
             reason = f"it failed ({failure})" if failure else f"{way.name} is faster or more exact"

@@ -14,8 +14,13 @@ from client.private_gradients.verdict import Question
 from common.trust.provenance import code_digest
 
 
-def question_of(problem: Problem, example: PatientStack, most: int, settings: SpeedSettings) -> Question:
-    """Return the question: ``example``: patients of the shape in question; ``most``: how many may go side by side."""
+def question_of(
+    problem: Problem, example: PatientStack, most: int, settings: SpeedSettings, *, one_size: bool = False
+) -> Question:
+    """Return the question: ``example``: patients of the shape in question; ``most``: how many may go side by side.
+
+    ``one_size``: all parts must have one.
+    """
     criterion = problem.criterion if hasattr(problem.criterion, "__qualname__") else type(problem.criterion)
     structure = f"{_name(type(problem.network))}\n{problem.network}"
     shapes = [f"{tensor.dtype} {tuple(tensor.shape[1:])}" for tensor in (example.inputs, *example.targets)]
@@ -25,7 +30,10 @@ def question_of(problem: Problem, example: PatientStack, most: int, settings: Sp
         ("loss", _name(criterion)),
         ("shapes", "; ".join(shapes)),
         ("patients", str(most)),
-        ("settings", f"{settings.engine} autocast={settings.autocast} compile={settings.compile}"),
+        (
+            "settings",
+            f"{settings.engine} autocast={settings.autocast} compile={settings.compile}" + " one size" * one_size,
+        ),
         ("device", _machine(str(problem.device))),
         ("threads", str(torch.get_num_threads())),
         ("torch", torch.__version__),

@@ -113,7 +113,7 @@ class PatientStack:
         return self if bool(there.all()) else self.places(there)
 
     def places(self, chosen: slice | Tensor) -> "PatientStack":
-        """Return some places: a slice, or (patients,) bool."""
+        """Return some places: a slice, (patients,) bool, or their numbers in any order."""
         targets = tuple(target[chosen] for target in self.targets)
         return PatientStack(self.inputs[chosen], targets, self.weights[chosen])
 

@@ -12,6 +12,7 @@ from client.learning.patients import UNKNOWN, ArrayPatients, PatientScans
 from client.learning.private_training import PrivateTraining
 from client.learning.record_form import has_form
 from client.learning.round_randomness import RoundRandomness
+from client.learning.training import PhaseTraining
 from client.learning.training_settings import Method, Task, TrainingSettings
 from client.learning.views import chosen_rows
 from client.private_gradients.settings import SpeedSettings
@@ -56,9 +57,9 @@ def head(hidden_units=0):
     return build_network("encoder", dimensions=2, classes=2, width=16, zero_head=False, seed=1, **size)
 
 
-def clean_sum(chosen, present, *, hidden_units=0):
+def clean_sum(chosen, present, *, hidden_units=0, engine="loop"):
     training = PrivateTraining(
-        head(hidden_units), site(present), chosen, noise=NoNoise(), speed=SpeedSettings(engine="loop"),
+        head(hidden_units), site(present), chosen, noise=NoNoise(), speed=SpeedSettings(engine=engine),
         patients_at_once=8, input_shape=(ROWS, FEATURES),
     )  # fmt: skip
     return training.train_round(3, randomness=RoundRandomness(KEY)).values
@@ -73,14 +74,26 @@ CASES = {
 }
 
 
+@pytest.mark.parametrize("engine", ["loop", "auto"])
 @pytest.mark.parametrize("case", CASES)
-def test_a_round_on_features_is_to_the_bit_the_sum_of_what_each_patient_gives_alone(case):
+def test_a_round_on_features_is_to_the_bit_the_sum_of_what_each_patient_gives_alone(case, engine):
     changes, hidden_units = CASES[case]
-    alone = {kind: clean_sum(settings(**changes), (kind,), hidden_units=hidden_units) for kind in KINDS}
+    how = {"hidden_units": hidden_units, "engine": engine}
+    alone = {kind: clean_sum(settings(**changes), (kind,), **how) for kind in KINDS}
     assert sum(found.any() for found in alone.values()) >= 3, "or there would be nothing to see"
     assert not any(alone[kind].any() for kind in KINDS if "NaN" in kind)
-    whole = clean_sum(settings(**changes), tuple(KINDS), hidden_units=hidden_units)
+    whole = clean_sum(settings(**changes), tuple(KINDS), **how)
     assert np.array_equal(whole, sum(alone.values()))
+
+
+def test_patients_with_features_go_side_by_side_in_parts_of_one_size():
+    training = PhaseTraining(
+        head(), site(("labelled",)), settings(method=Method.SUPERVISED, unlabelled_sampling_rate=0.0, trainable="head"),
+        patients_at_once=16, input_shape=(ROWS, FEATURES),
+    )  # fmt: skip
+    training.begin_round(1, randomness=RoundRandomness(KEY))
+    ways = [(way.patients, way.smaller) for way in training.gradient._chosen.values()]
+    assert ways == [(16, ())], "one who comes alone is computed with fifteen empty places beside"
 
 
 def test_a_view_is_one_of_the_kept_rows_bit_for_bit_and_never_the_unchanged_scan():

@@ -1,6 +1,7 @@
 """An engine is chosen on two made-up patients, within a budget, and kept; nobody who is not there is computed."""
 
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from client.private_gradients.choice import choose
 from client.private_gradients.clipping import LatticeSum
 from client.private_gradients.engine import ENGINES, PrivateGradient
 from client.private_gradients.loop import loop_gradients
+from client.private_gradients.places import same_in_each_place
 from client.private_gradients.problem import Problem
 from client.private_gradients.settings import EngineName, SpeedSettings
 from client.private_gradients.stacks import PatientRows, rows_together, stack_patients
@@ -179,6 +181,26 @@ def test_a_budget_is_twenty_seconds_or_two_percent_of_the_planned_work():
     budget.spent_s += 150
     assert budget.allows(50)
     assert not budget.allows(51)
+
+
+FAULTS_OF_PLACES = {
+    "the last place": lambda gradients, stack: gradients[-1].mul_(1 + 1e-6),
+    "a place in the middle": lambda gradients, stack: gradients[5].mul_(1 + 1e-6),
+    "who is alone": lambda gradients, stack: gradients.mul_(1 + 1e-6 * ((stack.weights != 0).sum() == 1)),
+    "a neighbour of the next": lambda gradients, stack: gradients.add_(1e-6 * gradients.roll(1, 0)),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS_OF_PLACES.values(), ids=FAULTS_OF_PLACES)
+def test_parts_of_one_size_are_used_only_where_a_gradient_has_the_same_bits_in_each_place(fault):
+    def broken(problem, stack):
+        gradients = right(problem, stack)
+        fault(gradients, stack)
+        return gradients
+
+    example, right, built = rows_together([patient(seed) for seed in range(8)]), Counted(), problem()
+    assert same_in_each_place(partial(right, built), example)
+    assert not same_in_each_place(partial(broken, built), example)
 
 
 @pytest.mark.parametrize("sampled", [*range(1, 18), 64])
