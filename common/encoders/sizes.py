@@ -30,6 +30,11 @@ MOST_MULTIPLY_ADDS: Final = 20_000_000_000_000  # for one image; the largest vis
 VALUE_BYTES: Final = 4  # of the input
 MOST_FACTORS: Final = 2  # of an Einsum
 SMALL: Final = 4096  # numbers of a constant that is computed here
+MOST_COMPUTED: Final = 20_000  # nodes; exporters of large networks leave some thousand
+HALVES: Final = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+SINGLE_BYTES: Final = 4
+DIVISIONS: Final = ("Div", "Mod")
+WHOLE: Final = (TensorProto.INT32, TensorProto.INT64)
 
 Shape = tuple[int, ...]
 
@@ -58,6 +63,7 @@ class _Walk:
         self.types: dict[str, TypeProto] = {}
         self.values: dict[str, NDArray[Any]] = {}  # small constants
         self.constant: set[str] = set()
+        self.computed = 0
         for tensor in self.graph.initializer:
             self._define(tensor.name, helper.make_tensor_type_proto(tensor.data_type, tensor.dims), is_constant=True)
             if math.prod(tensor.dims) <= SMALL:
@@ -77,7 +83,12 @@ class _Walk:
         return tuple(dim.dim_value for dim in self.types[name].tensor_type.shape.dim)
 
     def bytes_of(self, name: str) -> int:
-        return math.prod(self.shape(name)) * ELEMENTS[self.types[name].tensor_type.elem_type][0]
+        kind = self.types[name].tensor_type.elem_type
+        return math.prod(self.shape(name)) * ELEMENTS[kind][0] + self.single_bytes(name)
+
+    def single_bytes(self, name: str) -> int:
+        """Return what single precision takes beside numbers of half: a processor's runtime computes in it."""
+        return SINGLE_BYTES * math.prod(self.shape(name)) * (self.types[name].tensor_type.elem_type in HALVES)
 
     def scratch_bytes(self, node: NodeProto) -> int:
         """Return what a runtime takes for ``node`` beside its tensors: the columns of a transposed convolution."""
@@ -100,6 +111,8 @@ class _Walk:
                 f"{MOST_FACTORS}",
                 EncoderFault.GRAPH,
             )
+        if node.op_type in DIVISIONS:
+            self._check_divisor(node)
         made = self._inferred(node)
         for name in node.output:
             if name:
@@ -108,6 +121,17 @@ class _Walk:
         self._keep_values(node)
         shapes = [self.shape(name) if name else () for name in node.input]
         return multiply_adds(node, shapes, [self.shape(name) for name in node.output if name])
+
+    def _check_divisor(self, node: NodeProto) -> None:
+        """Refuse to divide whole numbers by what may be -1 (or 0): the least one by -1 ends a runtime's process."""
+        if not all(self.types[name].tensor_type.elem_type in WHOLE for name in node.input):
+            return
+        divisor = self.values.get(node.input[-1])
+        if divisor is None or bool(np.isin(divisor, (-1, 0)).any()):
+            raise EncoderInvalidError(
+                f"a node {shown(node.op_type)} divides whole numbers by what is, or may be, 0 or -1",
+                EncoderFault.GRAPH,
+            )
 
     def _inferred(self, node: NodeProto) -> dict[str, TypeProto]:
         known = {name: numpy_helper.from_array(self.values[name], name) for name in node.input if name in self.values}
@@ -135,8 +159,13 @@ class _Walk:
                 EncoderFault.ELEMENT_TYPE,
             )
         dims = [dim.dim_value for dim in tensor.shape.dim]
+        if min(dims, default=0) < 0:
+            raise EncoderInvalidError(
+                f"a node {shown(node.op_type)} makes a tensor of no size that can be: {str(dims)[:60]}",
+                EncoderFault.MEMORY,
+            )
         size = min(math.prod(dims) * ELEMENTS[tensor.elem_type][0], BEYOND)
-        if min(dims, default=0) < 0 or size > LARGEST_TENSOR_BYTES:
+        if size > LARGEST_TENSOR_BYTES:
             raise EncoderInvalidError(
                 f"a node {shown(node.op_type)} makes {size} bytes for one image, the limit is {LARGEST_TENSOR_BYTES}",
                 EncoderFault.MEMORY,
@@ -169,6 +198,11 @@ class _Walk:
         return np.array(shape[ends.get("start", 0) : ends.get("end", len(shape))], np.int64)
 
     def _computed(self, node: NodeProto, outputs: list[str]) -> list[Any]:
+        self.computed += 1
+        if self.computed > MOST_COMPUTED:
+            raise EncoderInvalidError(
+                f"more than {MOST_COMPUTED} nodes compute constants; export it with constants folded", EncoderFault.WORK
+            )
         names = list(dict.fromkeys(name for name in node.input if name))
         graph = GraphProto(node=[node])
         graph.input.extend(ValueInfoProto(name=name, type=self.types[name]) for name in names)
@@ -197,7 +231,8 @@ def sizes_of(model: ModelProto, card: EncoderCard) -> Sizes:
     walk = _Walk(model, (1, *card.input_shape))
     wanted = {output.name for output in model.graph.output}
     last_use = {name: place for place, node in enumerate(model.graph.node) for name in node.input}
-    alive = most = VALUE_BYTES * math.prod((1, *card.input_shape))
+    alive = VALUE_BYTES * math.prod((1, *card.input_shape))
+    most = alive = alive + sum(walk.single_bytes(tensor.name) for tensor in model.graph.initializer)
     work = 0
     for place, node in enumerate(model.graph.node):
         work += walk.step(node)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from onnx import AttributeProto, ModelProto, NodeProto, StringStringEntryProto, TensorProto, helper, numpy_helper
 
+from common.encoders import sizes
 from common.encoders.checking import check_encoder
 from common.encoders.errors import EncoderFault, EncoderInvalidError
 from common.encoders.inspecting import inspect
@@ -91,6 +92,17 @@ def many_constants(model: ModelProto) -> None:
     """Each is within the limit of one tensor; a runtime would compute and keep them all."""
     model.graph.initializer.append(numpy_helper.from_array(np.array([1 << 27]), "n"))
     model.graph.node.extend(helper.make_node("ConstantOfShape", ["n"], [f"k{i}"]) for i in range(20))
+
+
+def divided_by_the_image(model: ModelProto) -> None:
+    model.graph.node.append(helper.make_node("Cast", ["image"], ["whole"], to=TensorProto.INT64))
+    model.graph.node.append(helper.make_node("Div", ["whole", "whole"], ["added"]))
+
+
+def many_small_constants(model: ModelProto) -> None:
+    """Each is one number; computed one by one they take half a minute."""
+    model.graph.initializer.append(numpy_helper.from_array(np.array([1]), "k0"))
+    model.graph.node.extend(helper.make_node("Neg", [f"k{i}"], [f"k{i + 1}"]) for i in range(60))
 
 
 def growing(model: ModelProto) -> None:
@@ -235,6 +247,20 @@ TABLE: list[tuple[str, Change, EncoderFault]] = [
         adding("Einsum", ["a", "a", "a"], constants={"a": np.zeros((2, 2), np.float32)}, equation="ai,bi,ci->abc"),
         EncoderFault.GRAPH,
     ),
+    ("the least by -1", adding("Div", ["a", "b"], constants={"a": [-(1 << 63)], "b": [-1]}), EncoderFault.GRAPH),
+    ("the rest of it", adding("Mod", ["a", "b"], constants={"a": [-(1 << 63)], "b": [-1]}), EncoderFault.GRAPH),
+    (
+        "32 bits of it",
+        adding("Div", ["a", "b"], constants={"a": np.int32([-(1 << 31)]), "b": np.int32([-1])}),
+        EncoderFault.GRAPH,
+    ),
+    ("by a number of the image", divided_by_the_image, EncoderFault.GRAPH),
+    (
+        "resized by NaN",
+        adding("Resize", ["image", "", "n"], constants={"n": np.array([1, 1, np.nan, 1], np.float32)}),
+        EncoderFault.MEMORY,
+    ),
+    ("constants without end", many_small_constants, EncoderFault.WORK),
     ("doubling", growing, EncoderFault.MEMORY),
     ("endless work", endless_products, EncoderFault.WORK),
     ("size from the image", size_from_the_image, EncoderFault.SHAPE_UNKNOWN),
@@ -264,7 +290,8 @@ TABLE: list[tuple[str, Change, EncoderFault]] = [
 
 
 @pytest.mark.parametrize(("change", "fault"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
-def test_a_hostile_file_is_one_sentence_with_its_code(change, fault):
+def test_a_hostile_file_is_one_sentence_with_its_code(change, fault, monkeypatch):
+    monkeypatch.setattr(sizes, "MOST_COMPUTED", 50)
     model = made_up_model((1, 16, 16))
     change(model)
     content = model.SerializeToString()
@@ -287,6 +314,14 @@ def test_what_was_found_of_a_good_file_is_its_memory_and_work(encoder):
     assert facts.outputs == {"levels": (1, 12), "map": (1, 8, 4, 4)}
     assert 4 * 8 * 8 * 4 * 2 <= facts.bytes_at_once <= 10_000
     assert facts.multiply_adds >= 8 * 8 * 4 * 9 + 4 * 4 * 8 * 4 * 9
+
+
+def test_numbers_of_half_precision_are_counted_with_the_single_ones_that_a_runtime_makes_of_them():
+    single, half = made_up_model((1, 16, 16)), made_up_model((1, 16, 16))
+    half.graph.initializer.append(numpy_helper.from_array(np.zeros((100, 1000), np.float16), "w"))
+    half.graph.node.append(helper.make_node("Neg", ["w"], ["added"]))
+    found = [inspect(each.SerializeToString(), card_of(each.SerializeToString())) for each in (single, half)]
+    assert found[1].bytes_at_once >= 100_000 * (4 + 2 + 4) > 100 * found[0].bytes_at_once
 
 
 def nested(depth: int) -> bytes:
