@@ -9,14 +9,13 @@ from typing import Annotated
 
 import torch
 import typer
+from rich.console import Console
 from rich.progress import Progress as ProgressBar
 from rich.progress import track
-from rich.table import Table
 from torch import Tensor
 
 from client.commands.ingest import watching
-from client.commands.structure_table import print_structures
-from client.dicom.census import SMALL_CELL
+from client.commands.score_table import print_score
 from client.dicom.errors import NothingUsableError
 from client.dicom.masks import MaskForm, MaskWriter, new_folder
 from client.dicom.settings import IngestSettings
@@ -26,7 +25,7 @@ from client.final_model.outlined_slices import outlined_slice
 from client.final_model.predicting import predict
 from client.final_model.predictions import RESEARCH_ONLY, Predictions, figure_names
 from client.final_model.receiving import FinalModel, open_model, receive
-from client.final_model.scoring import ClassScore, Interval, Score, score
+from client.final_model.scoring import score
 from client.installation.config import read_site_config
 from client.installation.folder import SiteFolder
 from client.learning.cached_patients import CachedPatients
@@ -59,9 +58,15 @@ def receive_model(
         print_json(facts)
         return
     output.print(f"received the model of {facts['study']}: weights {model.digest}", markup=False)
-    if not model.card.get("finished"):
-        output.print("its card says that the study was not finished when it was exported")
-    output.print(f"Next: `fedward-site model score --site-folder {site_folder}`", markup=False)
+    _warn_of_unfinished(model, output)
+    if model.plan.evaluation.held_out:
+        output.print(f"Next: `fedward-site model score --site-folder {site_folder}`", markup=False)
+    else:
+        output.print(
+            "Its plan held nobody out, so nobody here is left to score it on. Next: `fedward-site model predict FOLDER "
+            f"--output FILE.csv --site-folder {site_folder}`, on scans that are not in the cache",
+            markup=False,
+        )
 
 
 @model_app.command("score")
@@ -88,6 +93,12 @@ def score_model(
     task = opened.plan.task
     if for_page and task.kind is not TaskKind.SEGMENTATION:
         raise typer.BadParameter(f"--for-page keeps outlines of a segmentation; this model's task is {task.kind}")
+    if not opened.plan.evaluation.held_out:
+        raise NothingUsableError(
+            "the plan of this model held nobody out (evaluation.held_out = false): every labelled patient here taught "
+            "it, and a score on them would say nothing. Try it on scans that are not in the cache: `fedward-site model "
+            "predict FOLDER --output FILE.csv`"
+        )
     patients = _patients(folder, opened)
     keys = track(patients.held_out(), "scoring", console=errors, transient=True, disable=not errors.is_terminal)
     atlas = mean_label_map({"": patients}, classes=len(task.classes)) if task.kind is TaskKind.SEGMENTATION else None
@@ -107,7 +118,7 @@ def score_model(
     if as_json:
         print_json({"model": opened.digest, "plan": opened.plan.digest(), **asdict(found), "left_the_site": "nothing"})
     else:
-        _print_score(found)
+        print_score(found)
 
 
 @model_app.command("predict")
@@ -142,6 +153,7 @@ def predict_scans(
     if target.exists():  # told before the work, and made sure of after it
         raise OutputExistsError(f"{target}: exists already and was left alone; choose another name")
     opened = open_model(folder, model)
+    _warn_of_unfinished(opened, errors)
     writing = _masks(opened, scans, target, masks, form)
     device, quiet = model_device(folder), not errors.is_terminal or as_json
     with (
@@ -207,6 +219,19 @@ def studies_done(doing: str, *, hidden: bool) -> Iterator[Callable[[int, int], N
         yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
 
 
+def _warn_of_unfinished(model: FinalModel, console: Console) -> None:
+    """Say where a model was exported before its study's end."""
+    if model.card.get("finished"):
+        return
+    applied, planned = model.card.get("rounds_applied"), model.card.get("rounds_planned")
+    rounds = f" ({applied} of {planned} rounds)" if isinstance(applied, int) and isinstance(planned, int) else ""
+    console.print(
+        f"its card says that the study was not finished when it was exported{rounds}: what a later phase trains is as "
+        "it began, so it may answer the same to every scan",
+        markup=False,
+    )
+
+
 def _patients(folder: SiteFolder, model: FinalModel) -> CachedPatients:
     return CachedPatients.of_site(folder, model.plan)
 
@@ -214,38 +239,6 @@ def _patients(folder: SiteFolder, model: FinalModel) -> CachedPatients:
 def model_device(folder: SiteFolder) -> torch.device:
     """Return where models run here, by site.toml."""
     return torch.device(read_site_config(folder.config).speed.device if folder.config.exists() else "cpu")
-
-
-def _print_score(found: Score) -> None:
-    if found.patients == 0:
-        output.print("no held-out patient here has a label, so there is nothing to score the model on")
-        return
-    table = Table(title="The model on this hospital's own held-out patients", title_justify="left")
-    for column in ("class", "patients", "AUC", "sensitivity", "specificity", "Dice", "mean label map, no scan"):
-        table.add_column(column)
-    for row in found.classes:
-        figures = (row.auc, row.sensitivity, row.specificity, row.dice, row.dice_atlas_only)
-        table.add_row(row.name, _counts(row), *(_shown(figure) for figure in figures))
-    output.print(table)
-    print_structures(found)
-    if found.calibration_error is not None:
-        output.print(f"calibration: stated confidence is off by {found.calibration_error:.3f} on average")
-    output.print("95 % intervals. Computed and kept here: nothing left this hospital, and looking cost no privacy.")
-    output.print("These figures are exact, so do not send them out.")
-
-
-def _counts(row: ClassScore) -> str:
-    if row.dice is not None or (row.without is None and row.auc is None):
-        return _count(row.with_class)
-    return f"{_count(row.with_class)} with, {_count(row.without)} without"
-
-
-def _count(count: int | None) -> str:
-    return f"<{SMALL_CELL}" if count is None else str(count)
-
-
-def _shown(figure: Interval | None) -> str:
-    return "-" if figure is None else f"{figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})"
 
 
 def _report_predictions(

@@ -7,7 +7,7 @@ import typer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from common.encoders.shelf import EncoderShelf
-from common.terminal import JsonOption, output, print_json
+from common.terminal import JsonOption, errors, output, print_json
 from common.trust.errors import KeyInvalidError
 from common.trust.identity import public_bytes, read_signing_key
 from common.trust.release import WEIGHTS
@@ -46,6 +46,13 @@ def export(
         print_json(card)
     else:
         signed = "its signed card" if signing_key else "its card, which nobody signed: there is no coordinator.key here"
+        if not card["finished"]:
+            errors.print(
+                f"the study is not finished: {card['rounds_applied']} of {card['rounds_planned']} rounds are applied. "
+                "What a later phase trains is as it began, so the model may answer the same to every scan; export it "
+                "again when `status` says finished",
+                markup=False,
+            )
         output.print(f"wrote {place / WEIGHTS} (SHA-256 {card['weights']['sha256']}) and {signed}", markup=False)
 
 

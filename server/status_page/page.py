@@ -89,7 +89,7 @@ def doing(study: StudyFacts) -> str:
     """Return what happens at the moment, as a sentence without its full stop."""
     live, status = study.live, study.status
     if study.is_finished:
-        return "every round was applied and the final model scored; `fedward-server export` writes it"
+        return "every round was applied; `fedward-server export` writes it"
     if not study.running:
         ended = study.ending.sentence if study.ending else live.sentence if live else ""
         return ended or ("it starts as soon as `up` runs" if study.wanted else "nothing runs")

@@ -24,7 +24,7 @@ class RunState(StrEnum):
 
 
 SENTENCES: dict[RunState, str] = {
-    RunState.FINISHED: "every round was applied and the final model scored",
+    RunState.FINISHED: "every round was applied",
     RunState.NOT_SCORED: "every round was applied; no attempt is left to score the final model",
     RunState.STOPPED: "stopped when asked to; start again to go on",
     RunState.NO_COHORT: "too few sites came; start again when they are back",
@@ -34,7 +34,7 @@ SENTENCES: dict[RunState, str] = {
     RunState.UNSOUND_SUMS: "sums keep failing their check: a site sends garbage, and nobody can say which; ask each"
     " site for its version and logs",
 }
-ENDED_EARLY = "scores no longer rose, so the plan's rule left out the rounds that were left; the final model is scored"
+ENDED_EARLY = "scores no longer rose, so the plan's rule left out the rounds that were left"
 
 
 @dataclass(frozen=True)

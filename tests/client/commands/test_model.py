@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import zipfile
 
@@ -26,6 +27,7 @@ from common.errors import FileTooLargeError, FileUnreadableError, OutputExistsEr
 from common.networks.errors import WeightsInvalidError
 from common.plan.reading import read_plan
 from common.plan.schedule import count_layout
+from common.plan.signing import sign_plan
 from common.plan.start import start_network
 from common.privacy.metrics import UNITS_PER_PATIENT, area_under_curve, sensitivities
 from common.trust.errors import ReleaseInvalidError
@@ -126,8 +128,35 @@ def test_a_zip_file_does_as_well(inside, site, release, asked, tmp_path):
     assert (site.models / told["model"] / WEIGHTS).exists()
 
 
-def test_an_unfinished_study_is_said_to_be_unfinished(site, release, site_command):
-    assert "not finished" in site_command("model", "receive", release(finished=False), "--site-folder", site.path)
+def test_an_unfinished_study_is_said_to_be_unfinished_with_what_that_means(site, release, site_command):
+    unfinished = release(finished=False, rounds_applied=3, rounds_planned=4)
+    said = " ".join(site_command("model", "receive", unfinished, "--site-folder", site.path).split())
+    assert "not finished when it was exported (3 of 4 rounds)" in said
+    assert "it may answer the same to every scan" in said
+    assert "not finished when it was exported: " in " ".join(
+        site_command("model", "receive", release(finished=False, rounds_applied="\x1b[2J"), "--site-folder", site.path)
+        .split()
+    )  # fmt: skip
+
+
+def test_a_model_whose_plan_held_nobody_out_is_not_sent_to_be_scored(
+    stocked, plan_file, release, site_command, coordinator_key
+):
+    text, replaced = re.subn(
+        r"(?ms)^\[evaluation\].*?(?=^\[|\Z)", "[evaluation]\nheld_out = false\n\n", plan_file.read_text()
+    )
+    assert replaced == 1
+    file = stocked.path.parent / "nobody.toml"
+    file.write_text(text)
+    plan = read_plan(file)
+    sign_plan(plan, file, coordinator_key)
+    approve(stocked, file, approver="Dr A. Meyer")
+    theirs = release(plan_digest=plan.digest())
+    said = " ".join(site_command("model", "receive", theirs, "--site-folder", stocked.path).split())
+    assert "model predict" in said
+    assert "model score" not in said
+    with pytest.raises(NothingUsableError, match="held nobody out"):
+        site_command("model", "score", "--site-folder", stocked.path)
 
 
 def other_network(weights):
