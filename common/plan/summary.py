@@ -9,7 +9,7 @@ from common.plan.fitting import SUMS_OF_MOMENTS, PhaseFit, derived_range, larges
 from common.plan.guarantee import Guarantee, evaluations, noise_to_signal, seen_by
 from common.plan.head_steps import steps_for
 from common.plan.machines import stated_machines
-from common.plan.phases import Phase
+from common.plan.phases import Method, Phase
 from common.plan.plan import StudyPlan
 from common.plan.privacy import NoisePlacement
 from common.plan.selection import MOST_STANDARD_ERROR, expected_standard_error
@@ -25,8 +25,12 @@ MODELS = {
     "best_noised": "the model of the last phase with the best noised score",
 }
 
+WHAT_A_PATIENT_ADDS = {
+    Method.STANDARDISE: "means and squares of features",
+    Method.RIDGE: "products of features with one another and with labels",
+    Method.PRIOR: "label maps",
+}  # elsewhere: a gradient
 LEAVES_A_SITE = {
-    "masked update": "the sum of clipped patient gradients, noised and masked: uniform random numbers to everybody",
     "noised evaluation counts": "inside the same masked vector",
     "protocol messages": "public keys, sealed key shares, signatures, fixed codes",
     "never": "scans, labels, patient counts, losses, an unmasked update, log lines, file names",
@@ -75,9 +79,18 @@ def summarise(plan: StudyPlan, bought: Guarantee | None, fits: list[PhaseFit]) -
         "machines": stated_machines(plan),
         "result": _result(plan),
         "sites": [site.model_dump() for site in plan.sites],
-        "leaves_a_site": LEAVES_A_SITE,
+        "leaves_a_site": {"masked update": _masked_update(plan), **LEAVES_A_SITE},
         "warnings": warnings(plan, fits),
     }
+
+
+def _masked_update(plan: StudyPlan) -> str:
+    """Say what the one vector is that leaves a site in a round."""
+    added = list(dict.fromkeys(WHAT_A_PATIENT_ADDS.get(phase.method, "gradients") for phase in plan.phases))
+    return (
+        f"the sum of what each patient adds, clipped ({'; '.join(added)}), noised and masked: uniform random "
+        "numbers to everybody"
+    )
 
 
 def network_words(facts: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from common.encoders.showing import card_rows
 from common.errors import FedwardError
 from common.files import replace_atomically, write_new
 from common.plan.combinations import check_combinations
-from common.plan.errors import PlanInvalidError
+from common.plan.errors import PlanInvalidError, PlanWeakPrivacyError
 from common.plan.figure_file import figures_in, own_folder
 from common.plan.fitting import check_fit, require_range
 from common.plan.guarantee import check_guarantee
@@ -201,8 +201,19 @@ def _short(value: Any) -> str:
 
 
 def checked_summary(plan: StudyPlan, source: str) -> dict[str, Any]:
-    """Check combinations, network, settings, guarantee and selection; return the summary. Raises what they raise."""
+    """Check combinations, network, settings, guarantee and selection; return the summary. Raises what they raise.
+
+    Where numbers do not follow from what the plan says, the sentence names `plan fix`.
+    """
     check_combinations(plan, source)
+    try:
+        return _computed_summary(plan, source)
+    except (PlanInvalidError, PlanWeakPrivacyError) as error:
+        fix = "; after a change by hand `fedward-server plan fix` computes noise, layouts, range and reply slot anew"
+        raise type(error)(f"{error}{fix}") from None
+
+
+def _computed_summary(plan: StudyPlan, source: str) -> dict[str, Any]:
     fits = check_fit(plan, phase_layouts(plan), source)
     check_settings_are_read(plan, source)
     check_reply_slot(plan, source)
