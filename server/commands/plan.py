@@ -143,12 +143,12 @@ def new(
 
     Example: `fedward-server plan new study.toml --roster roster.json --order-key orders.pub --patients north=100,900 …`
     """
-    key = read_public_key(order_key)
+    key, signed = read_public_key(order_key), read_roster(roster)
+    words = (classes, modality, size, spacing, window)
+    asked = wanted(Asked(recipe, task, *words, channels, mask_share, encoder, epsilon, rounds), shelf_near(file))
     if not as_json:
         errors.print("computing noise, rounds and range; up to half a minute", markup=False)
-    words = (classes, modality, size, spacing, window)
-    asked = Asked(recipe, task, *words, channels, mask_share, encoder, epsilon, rounds)
-    made = new_plan(file.stem, read_roster(roster), patients, order_key=key, wanted=wanted(asked, shelf_near(file)))
+    made = new_plan(file.stem, signed, patients, order_key=key, wanted=asked)
     write_new(file, made.text.encode())
     plan = read_plan(file)
     if as_json:

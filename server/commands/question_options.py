@@ -8,7 +8,7 @@ import typer
 from common.encoders.card import EncoderCard
 from common.encoders.shelf import EncoderShelf
 from common.plan.errors import PlanInvalidError
-from common.plan.task import Modality, TaskKind
+from common.plan.task import Intensity, Modality, TaskKind
 from common.terminal import errors, output
 from server.drafting.recipes import Question, Recipe
 from server.study.new_plan import NewPlan, Wanted
@@ -110,6 +110,12 @@ def tell_recipe(made: NewPlan) -> None:
     if error is not None:
         scored = f"one score at the end, to about +-{2 * error:.2f}"
     output.print(f"recipe {made.planned.recipe} on {on}; rounds: {rounds}; {scored}", markup=False)
+    if Modality.CT in plan.task.modalities and plan.image.intensity is not Intensity.CT_WINDOW:
+        errors.print(
+            "CT without --window: grey values go by each scan's own percentiles, so Hounsfield units are lost. "
+            "--window 40,400 shows soft tissue, --window=-600,1500 lungs",
+            markup=False,
+        )
 
 
 def _refuse_unread(asked: Asked) -> None:

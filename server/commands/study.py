@@ -64,11 +64,12 @@ def new(
     --patients north=100,900 --patients south=50,500 …`
     """
     federation, _ = federation_at(folder)
-    if not as_json:
-        errors.print("computing noise, rounds and range; up to half a minute", markup=False)
     words = (classes, modality, size, spacing, window)
     asked = Asked(recipe, task, *words, channels, mask_share, encoder, epsilon, rounds)
-    made, new = new_study(federation, study, patients, wanted(asked, EncoderShelf(federation.encoders)))
+    sought = wanted(asked, EncoderShelf(federation.encoders))
+    if not as_json:
+        errors.print("computing noise, rounds and range; up to half a minute", markup=False)
+    made, new = new_study(federation, study, patients, sought)
     plan = read_plan(made.plan)
     if as_json:
         print_json(

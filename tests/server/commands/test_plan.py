@@ -191,6 +191,20 @@ def test_a_new_plan_passes_the_policy_that_a_hospital_starts_with(sites, tmp_pat
     check_policy(SitePolicyFile(format="fedward-policy/1"), plan, guarantee(plan))  # raises if a rule does not hold
 
 
+@pytest.mark.parametrize(("window", "is_told"), [((), True), (("--window", "40,400"), False)])
+def test_a_plan_for_ct_without_a_window_says_that_hounsfield_units_are_lost(window, is_told, tmp_path, fedward_server):
+    names = ("north", "south", "west")
+    for name in ("coordinator", "orders", *names):
+        fedward_server("keys", "new", name, cwd=tmp_path)
+    keys = [part for name in names for part in ("--site", f"{name}={name}.pub")]
+    counts = [part for name in names for part in ("--patients", f"{name}=100,400")]
+    fedward_server("roster", "sign", "r.json", "--federation", "lungs", "--key", "coordinator.key", *keys, cwd=tmp_path)
+    new = ("plan", "new", "chest-ct.toml", "--roster", "r.json", "--order-key", "orders.pub", "--modality", "CT", *counts)
+    done = fedward_server(*new, *window, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert ("Hounsfield units are lost" in done.stderr) is is_told
+
+
 def without_range(study):
     """Take the range out of a plan, as older files were written; return the sentence's place for it."""
     file = study / "study.toml"
