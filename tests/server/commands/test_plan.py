@@ -199,8 +199,8 @@ def test_a_plan_for_ct_without_a_window_says_that_hounsfield_units_are_lost(wind
     keys = [part for name in names for part in ("--site", f"{name}={name}.pub")]
     counts = [part for name in names for part in ("--patients", f"{name}=100,400")]
     fedward_server("roster", "sign", "r.json", "--federation", "lungs", "--key", "coordinator.key", *keys, cwd=tmp_path)
-    new = ("plan", "new", "chest-ct.toml", "--roster", "r.json", "--order-key", "orders.pub", "--modality", "CT", *counts)
-    done = fedward_server(*new, *window, cwd=tmp_path)
+    new = ("plan", "new", "chest-ct.toml", "--roster", "r.json", "--order-key", "orders.pub", *counts)
+    done = fedward_server(*new, "--modality", "CT", *window, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert ("Hounsfield units are lost" in done.stderr) is is_told
 
