@@ -21,6 +21,7 @@ from client.installation.folder import SiteFolder
 from common.encoders.showing import card_rows, encoder_facts
 from common.plan.fitting import check_fit
 from common.plan.guarantee import epsilon_if_real
+from common.plan.lights_table import lights_table
 from common.plan.machines import need_of
 from common.plan.phases import Method
 from common.plan.plan import StudyPlan
@@ -75,6 +76,7 @@ def print_plan(facts: dict[str, Any], console: Console) -> None:
         for name, text in rows:
             table.add_row(printable(name), printable(text))
         console.print(table)
+    console.print(lights_table(facts["lights"]))
     for warning in (*facts["warnings"], *facts["counts"]):
         console.print(f"[yellow]note[/] {printable(warning)}")
     if facts["ledger"] and not facts["ledger"]["fits"]:

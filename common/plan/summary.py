@@ -8,6 +8,7 @@ from common.networks.settings import RESIDUAL, RESIDUAL_LEVELS, SMALL_CNN, UNET
 from common.plan.fitting import SUMS_OF_MOMENTS, PhaseFit, derived_range, largest_sum, says_range
 from common.plan.guarantee import Guarantee, evaluations, noise_to_signal, seen_by
 from common.plan.head_steps import steps_for
+from common.plan.lights import as_values, lights
 from common.plan.machines import stated_machines
 from common.plan.phases import Method, Phase
 from common.plan.plan import StudyPlan
@@ -16,7 +17,6 @@ from common.plan.selection import MOST_STANDARD_ERROR, expected_standard_error
 from common.plan.task import SEEDED, TaskKind
 
 WITH_START_WEIGHTS = (SMALL_CNN, RESIDUAL, RESIDUAL_LEVELS, UNET)  # of which some are shipped
-NOISE_WARNING_LEVEL = 1.0
 FAR_FROM_RULE = 2.5  # times more or fewer rounds than the rule: within, no draw tells them apart
 
 MODELS = {
@@ -80,7 +80,8 @@ def summarise(plan: StudyPlan, bought: Guarantee | None, fits: list[PhaseFit]) -
         "result": _result(plan),
         "sites": [site.model_dump() for site in plan.sites],
         "leaves_a_site": {"masked update": _masked_update(plan), **LEAVES_A_SITE},
-        "warnings": warnings(plan, fits),
+        "lights": as_values(lights(plan, fits)),
+        "warnings": warnings(plan),
     }
 
 
@@ -188,7 +189,7 @@ def _phase(plan: StudyPlan, index: int, fit: PhaseFit) -> dict[str, Any]:
     }
 
 
-def warnings(plan: StudyPlan, fits: list[PhaseFit]) -> list[str]:
+def warnings(plan: StudyPlan) -> list[str]:
     """Return what is allowed but should be decided on purpose, one sentence each."""
     rules, found = plan.secure_aggregation, []
     if plan.privacy.noise is NoisePlacement.NONE:
@@ -210,14 +211,7 @@ def warnings(plan: StudyPlan, fits: list[PhaseFit]) -> list[str]:
             f"secure_aggregation.coordinate_range is not in the plan: {rules.coordinate_range:g} holds, its noise and "
             f"patients need {derived_range(plan):g}; one hospital may move a coordinate further than it must"
         )
-    for phase, fit in zip(plan.phases, fits, strict=True):
+    for phase in plan.phases:
         found += _range_warnings(plan, phase)
         found += _step_warnings(plan, phase)
-        ratio = noise_to_signal(plan, phase, fit.num_parameters)
-        if ratio > NOISE_WARNING_LEVEL:
-            found.append(
-                f"phase {phase.name}: noise is {ratio:.1f} times the signal of a round "
-                f"({fit.num_parameters} parameters, {plan.expected_batch(phase):.0f} patients a round); "
-                "train fewer parameters, or sample more patients"
-            )
     return found

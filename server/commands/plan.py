@@ -16,6 +16,7 @@ from common.plan.errors import PlanInvalidError, PlanWeakPrivacyError
 from common.plan.figure_file import figures_in, own_folder
 from common.plan.fitting import check_fit, require_range
 from common.plan.guarantee import check_guarantee
+from common.plan.lights_table import lights_table
 from common.plan.plan import StudyPlan
 from common.plan.reading import read_plan
 from common.plan.reply_slot import check_reply_slot
@@ -28,6 +29,7 @@ from common.plan.task import TaskKind
 from common.terminal import JsonOption, errors, output, print_json
 from common.trust.identity import read_public_key, read_signing_key
 from common.trust.roster import read_roster
+from server.commands.anyway import AnywayOption, ReasonOption, require_no_red
 from server.commands.plan_encoder import shelf_near, show_encoder
 from server.commands.question_options import (
     DEFAULT_CLASSES,
@@ -100,16 +102,21 @@ def sign(
     file: PlanFile,
     *,
     key: Annotated[Path, typer.Option(help="The coordinator's secret key (0600).")],
+    anyway: AnywayOption = False,
+    reason: ReasonOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Check a plan and sign its digest; the signature lies beside it as FILE.sig.
+
+    A plan with a red light (`plan check`) is not signed without `--anyway --reason TEXT`.
 
     Example: `fedward-server plan sign study.toml --key coordinator.key`
     """
     plan = read_plan(file)
     require_range(plan, str(file))
-    checked_summary(plan, str(file))
-    target = sign_plan(plan, file, read_signing_key(key))
+    signing_key = read_signing_key(key)
+    require_no_red(checked_summary(plan, str(file)), str(file), anyway=anyway, reason=reason)
+    target = sign_plan(plan, file, signing_key)
     if as_json:
         print_json({"digest": plan.digest(), "signature": str(target)})
     else:
@@ -254,6 +261,7 @@ def print_summary(summary: dict[str, Any]) -> None:
     table.add_row("a hospital's machine, estimated", escape(machines))
     table.add_row("leaves a site", escape(_lines(summary["leaves_a_site"])))
     output.print(table)
+    output.print(lights_table(summary["lights"]))
     output.print(f"signed by {summary['signed_by'] or 'nobody yet'}")
     output.print(f"digest    {summary['digest']}")
     for warning in summary["warnings"]:

@@ -9,6 +9,7 @@ from common.plan.reading import read_plan
 from common.plan.signing import signature_path
 from common.plan.task import TaskKind
 from common.terminal import JsonOption, errors, output, print_json
+from server.commands.anyway import AnywayOption, ReasonOption, require_no_red
 from server.commands.federation_options import HERE, FolderOption, StudyArgument, federation_at, study_at
 from server.commands.plan import checked_summary, print_summary
 from server.commands.plan_encoder import show_encoder
@@ -93,10 +94,14 @@ def new(
 def sign(
     study: StudyArgument,
     *,
+    anyway: AnywayOption = False,
+    reason: ReasonOption = "",
     folder: FolderOption = HERE,
     as_json: JsonOption = False,
 ) -> None:
     """Check a study's plan and sign it; then send study.toml and study.toml.sig to every hospital for approval.
+
+    A plan with a red light (`plan check`) is not signed without `--anyway --reason TEXT`.
 
     Example: `fedward-server study sign lungs-2026`
     """
@@ -105,8 +110,9 @@ def sign(
     plan = read_plan(place.plan)
     summary = checked_summary(plan, str(place.plan))
     show_encoder(summary, plan, place.plan, None)
+    require_no_red(summary, str(place.plan), anyway=anyway, reason=reason)
     before = signature_path(place.plan).exists()
-    signed = sign_study(federation, study)
+    signed = sign_study(federation, study, reason=reason.strip())
     if as_json:
         signature = str(signature_path(place.plan))
         facts = {"study": study, "digest": signed.digest(), "plan": str(place.plan), "signature": signature}

@@ -61,10 +61,11 @@ def _filled(folder: FederationFolder, growing: StudyFolder, name: str, patients:
     return made
 
 
-def sign_study(folder: FederationFolder, name: str) -> StudyPlan:
+def sign_study(folder: FederationFolder, name: str, *, reason: str = "") -> StudyPlan:
     """Check the plan of a study as the server will, sign it with the coordinator's key, and return it.
 
-    The roster laid beside it is the one that the plan names, of whatever epoch.
+    The roster laid beside it is the one that the plan names, of whatever epoch. ``reason``: why it is signed although a
+    light is red; it goes into the audit log.
     Raises: StudyFolderInvalidError once the study has begun, or for another order key; FederationInvalidError; what the
     checks of plan and roster raise.
     """
@@ -83,7 +84,7 @@ def sign_study(folder: FederationFolder, name: str) -> StudyPlan:
     replace_atomically(study.roster, _roster_of(folder, plan))
     sign_plan(plan, study.plan, read_signing_key(folder.key))
     signed, _ = open_papers(study.path)
-    audit(folder, "plan signed", study=name, plan=signed.digest())
+    audit(folder, "plan signed", study=name, plan=signed.digest(), **({"anyway": reason} if reason else {}))
     return signed
 
 

@@ -146,8 +146,9 @@ class Story:
             )  # fmt: skip
 
     def sign_plan(self) -> None:
-        """From here on the plan is fixed."""
-        type_in("fedward-server", "study", "sign", STUDY, *self._federation)
+        """From here on the plan is fixed. So few patients teach nothing, and nobody should: it is a rehearsal."""
+        why = ("--anyway", "--reason", "a rehearsal on drawn scans")
+        type_in("fedward-server", "study", "sign", STUDY, *why, *self._federation)
 
     def approve_plan(self) -> None:
         """A named person of each hospital reads the plan and says yes."""

@@ -1,5 +1,6 @@
 """A file whose loss loosens a promise never begins again by itself: one rule, and what each file's loss comes to."""
 
+import gc
 import json
 import shutil
 from pathlib import Path
@@ -44,6 +45,8 @@ def two_rounds(prepared, rounds, tmp_path_factory) -> Path:
     rounds.run(rounds.begin(study, attempt=1), sites)
     shutil.copytree(root / "east", root / "first")
     rounds.run(rounds.begin(study, attempt=2), sites)
+    del sites
+    gc.collect()  # their journals close now, or a file goes while the folder is copied
     return root
 
 

@@ -36,6 +36,7 @@ from server.study.folder import open_study, read_order_key
 from simulation.drawing.made_up_encoder import made_up_encoder
 
 NAMES = ("east", "north", "west")
+ANYWAY = ("--anyway", "--reason", "a plain plan of few patients, for its commands")
 PATIENTS = [word for name in NAMES for word in ("--patients", f"{name}=100,100")]
 
 
@@ -311,7 +312,7 @@ def test_a_study_that_cannot_be_made_leaves_nothing_behind(signed):
 
 
 def test_a_signed_study_opens_and_the_coordinator_signed_it(drafted):
-    facts = json.loads(call("study", "sign", "lungs-2026", "--folder", drafted.path, "--json"))
+    facts = json.loads(call("study", "sign", "lungs-2026", *ANYWAY, "--folder", drafted.path, "--json"))
     study = open_study(drafted.study("lungs-2026"))
     assert facts["digest"] == study.plan.digest()
     verify_plan(study.plan, study.folder.plan, read_public_key(drafted.public_key))
@@ -320,23 +321,41 @@ def test_a_signed_study_opens_and_the_coordinator_signed_it(drafted):
 
 
 def test_signing_again_says_that_hospitals_must_approve_again(drafted):
-    once = call("study", "sign", "lungs-2026", "--folder", drafted.path)
+    once = call("study", "sign", "lungs-2026", *ANYWAY, "--folder", drafted.path)
     assert "signed before" not in once
     assert "every hospital must approve it again" in " ".join(
-        call("study", "sign", "lungs-2026", "--folder", drafted.path).split()
+        call("study", "sign", "lungs-2026", *ANYWAY, "--folder", drafted.path).split()
     )
+
+
+def test_a_plan_that_cannot_work_is_signed_only_with_a_reason_which_is_kept(drafted):
+    sign = ("study", "sign", "lungs-2026", "--folder", drafted.path)
+    with pytest.raises(PlanInvalidError, match=r"nearly nothing is learnt.*--anyway --reason TEXT"):
+        call(*sign)
+    with pytest.raises(PlanInvalidError, match="needs --reason"):
+        call(*sign, "--anyway")
+    call(*sign, *ANYWAY)
+    entries = [link.entry for link in HashChain(drafted.audit, AUDIT_NAME).links()]
+    assert (entries[-1]["what"], entries[-1]["anyway"]) == ("plan signed", ANYWAY[-1])
+
+
+def test_a_reason_without_a_red_light_is_refused(signed):
+    call("study", "new", "fine-2026", *PATIENTS, "--folder", signed.path)
+    with pytest.raises(PlanInvalidError, match="no light of this plan is red"):
+        call("study", "sign", "fine-2026", *ANYWAY, "--folder", signed.path)
+    call("study", "sign", "fine-2026", "--folder", signed.path)
 
 
 def test_a_plan_may_name_an_earlier_roster_but_no_unknown_one(drafted, tmp_path):
     admit(drafted, tmp_path, "south")
     call("roster", "sign", "--folder", drafted.path)
-    call("study", "sign", "lungs-2026", "--folder", drafted.path)
+    call("study", "sign", "lungs-2026", *ANYWAY, "--folder", drafted.path)
     assert open_study(drafted.study("lungs-2026")).roster.epoch == 1
     plan = drafted.study("lungs-2026") / "study.toml"
     digest = read_plan(plan).study.roster_digest
     plan.write_text(plan.read_text().replace(digest, "0" * 64))
     with pytest.raises(FederationInvalidError, match="no roster has the digest"):
-        call("study", "sign", "lungs-2026", "--folder", drafted.path)
+        call("study", "sign", "lungs-2026", *ANYWAY, "--folder", drafted.path)
 
 
 def test_another_order_key_and_a_study_that_has_begun_are_not_signed(drafted):
@@ -345,17 +364,17 @@ def test_another_order_key_and_a_study_that_has_begun_are_not_signed(drafted):
     (place / "orders.key").unlink()
     create_signing_key(place / "orders.key")
     with pytest.raises(StudyFolderInvalidError, match="order_key"):
-        call("study", "sign", "lungs-2026", "--folder", drafted.path)
+        call("study", "sign", "lungs-2026", *ANYWAY, "--folder", drafted.path)
     (place / "orders.key").write_bytes(own)
     (place / "journal.sqlite").touch()
     with pytest.raises(StudyFolderInvalidError, match="has begun"):
-        call("study", "sign", "lungs-2026", "--folder", drafted.path)
+        call("study", "sign", "lungs-2026", *ANYWAY, "--folder", drafted.path)
 
 
 def test_run_marks_a_signed_study_and_stop_takes_the_mark_away(drafted):
     with pytest.raises(Exception, match="not signed"):
         call("run", "lungs-2026", "--folder", drafted.path)
-    call("study", "sign", "lungs-2026", "--folder", drafted.path)
+    call("study", "sign", "lungs-2026", *ANYWAY, "--folder", drafted.path)
     call("run", "lungs-2026", "--folder", drafted.path)
     assert drafted.wanted("lungs-2026").exists()
     call("stop", "lungs-2026", "--folder", drafted.path)
@@ -366,7 +385,7 @@ def test_run_marks_a_signed_study_and_stop_takes_the_mark_away(drafted):
 
 @pytest.mark.parametrize("state", [RunState.FINISHED, RunState.NOT_SCORED, RunState.NO_ATTEMPT_LEFT])
 def test_a_study_with_nothing_left_to_run_is_not_started_again(drafted, state):
-    call("study", "sign", "lungs-2026", "--folder", drafted.path)
+    call("study", "sign", "lungs-2026", *ANYWAY, "--folder", drafted.path)
     write_ending(drafted.study("lungs-2026"), state, "it is over")
     with pytest.raises(StudyStoppedError, match="it is over"):
         call("run", "lungs-2026", "--folder", drafted.path)
@@ -386,7 +405,7 @@ def test_the_status_of_a_federation_names_processes_sites_and_studies(drafted):
     assert facts["processes"] == dict.fromkeys(["supervisor", "superlink", "executor", "gateway", "page"])
     assert facts["sites"]["north"] == {"in_roster": True, "online": None}
     assert facts["studies"]["lungs-2026"]["state"] == "not signed or damaged"
-    call("study", "sign", "lungs-2026", "--folder", drafted.path)
+    call("study", "sign", "lungs-2026", *ANYWAY, "--folder", drafted.path)
     assert "not started" in call("status", "--folder", drafted.path)
 
 
