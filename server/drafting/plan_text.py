@@ -12,7 +12,12 @@ def plan_toml(plan: StudyPlan, comments: Mapping[str, str] | None = None) -> str
 
     A comment stands where its place comes first.
     """
-    return "\n".join(_toml_lines(plan.model_dump(mode="json"), "", dict(comments or {}))) + "\n"
+    return toml_text(plan.model_dump(mode="json"), comments)
+
+
+def toml_text(values: Mapping[str, Any], comments: Mapping[str, str] | None = None) -> str:
+    """Return plain values as TOML; None is left out. ``comments``: as for a plan."""
+    return "\n".join(_toml_lines(values, "", dict(comments or {}))) + "\n"
 
 
 def _toml_lines(values: Mapping[str, Any], place: str, comments: dict[str, str]) -> list[str]:

@@ -1,5 +1,6 @@
 """``fedward-sim run``: a whole study on this machine, from scans to the report."""
 
+import tempfile
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -10,27 +11,39 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from common.plan.plan import StudyPlan
+from common.plan.reading import read_plan
 from common.terminal import JsonOption, errors, output, print_json
+from server.commands.plan_encoder import shelf_near
 from server.errors import StudyStoppedError
 from server.study.events import RunState
 from simulation.errors import ScenarioInvalidError
 from simulation.report.figures import figures
 from simulation.report.words import amount, duration
 from simulation.study.comparisons import ATLAS
+from simulation.study.planned_scenario import write_scenario
 from simulation.study.run_folder import RunFolder
 from simulation.study.running import Finished, run_built
 from simulation.study.scenario import Scenario
 from simulation.study.scenario_reading import find_scenario, read_scenario
 from simulation.study.site_building import Watcher, build_run
 
+DRAWN = (
+    "drawn findings stood for the plan's classes: the score says whether such a plan learns from so many patients, not "
+    "how well it will do on your scans; --data FILE.npz tries it on images of your own"
+)
 GOOD_ENDS = frozenset({RunState.FINISHED, RunState.NOT_SCORED, RunState.STOPPED})
 
 
 def run(
     scenario: Annotated[
         str, typer.Argument(help="A scenario file (TOML), or the name of a shipped one, such as demo.")
-    ],
+    ] = "",
     *,
+    plan: Annotated[
+        Path | None,
+        typer.Option("--from", help="In place of a scenario: try this study plan before anybody signs it."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the run; default: runs/NAME-TIME.", show_default=False)
     ] = None,
@@ -48,26 +61,36 @@ def run(
 ) -> None:
     """Run a whole study: hospitals, keys, plan, approvals, private rounds, comparisons, report.
 
-    Ctrl-C finishes the round; `--resume` goes on, also after a crash.
+    Ctrl-C finishes the round; `--resume` goes on, also after a crash. With `--from study.toml` the plan is tried as it
+    is, phases and noise, by as many hospitals with as many patients: on drawn scans, or on those of `--data`.
 
     Example: `fedward-sim run demo --out runs/demo`
+    Example: `fedward-sim run --from federation/studies/lungs-2026/study.toml`
     """
     began_s = time.monotonic()
     if resume and out is None:
         raise ScenarioInvalidError("--resume needs --out: the folder of the run to go on with")
-    file = find_scenario(scenario)
-    folder = RunFolder(out or Path("runs") / f"{file.stem}-{time.strftime('%Y%m%d-%H%M%S')}")
-    if resume and folder.ready.exists():
-        chosen = read_scenario(folder.scenario)
-    else:
-        if resume:
-            folder.clear_half_built()
-        chosen = read_scenario(file)
-        folder.path.mkdir(parents=True, exist_ok=True)
-        _build(folder, chosen, file, data, _encoder(chosen, file, encoder, card), quiet=as_json)
+    if bool(scenario) == (plan is not None):
+        raise ScenarioInvalidError("name a scenario, or a plan with --from; one of the two")
+    with tempfile.TemporaryDirectory() as scratch:
+        file = find_scenario(scenario) if plan is None else Path(scratch) / f"{plan.resolve().parent.name}.toml"
+        folder = RunFolder(out or Path("runs") / f"{file.stem}-{time.strftime('%Y%m%d-%H%M%S')}")
+        if resume and folder.ready.exists():
+            chosen = read_scenario(folder.scenario)
+        else:
+            if resume:
+                folder.clear_half_built()
+            if plan is not None:
+                tried = read_plan(plan)
+                write_scenario(tried, file, archive=data, encoder=_of_plan(tried, plan, encoder, card))
+            chosen = read_scenario(file)
+            folder.path.mkdir(parents=True, exist_ok=True)
+            _build(folder, chosen, file, data, _encoder(chosen, file, encoder, card), quiet=as_json)
     finished = run_built(folder, chosen, console=errors, quiet=as_json, told=lambda text: _tell(text, quiet=as_json))
     answer = summary(finished, seconds=time.monotonic() - began_s)
     print_json(answer) if as_json else _show(finished, answer, folder)
+    if plan is not None and chosen.hospitals.source == "phantoms":
+        _tell(DRAWN, quiet=as_json)
     if finished.end.state not in GOOD_ENDS:
         raise StudyStoppedError(f"{finished.end.sentence}; the report says how far it came: {finished.report}")
 
@@ -113,6 +136,15 @@ def summary(finished: Finished, *, seconds: float) -> dict[str, Any]:
         "report": str(finished.report),
         "plan_digest": facts.plan.digest(),
     }
+
+
+def _of_plan(plan: StudyPlan, file: Path, encoder: Path | None, card: Path | None) -> tuple[Path, Path] | None:
+    """Return encoder and card of a plan: as given, else from the federation folder that the plan lies in."""
+    named = plan.network.encoder
+    if named is None or (encoder and card):
+        return (encoder, card) if named and encoder and card else None
+    shelf = shelf_near(file)
+    return (shelf.file(named.file), shelf.card_file(named.file)) if shelf.file(named.file).exists() else None
 
 
 def _encoder(scenario: Scenario, file: Path, encoder: Path | None, card: Path | None) -> tuple[Path, Path] | None:
