@@ -12,16 +12,20 @@ import pytest
 from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
-from common.errors import ExitCode
+from common.errors import ExitCode, FileUnreadableError
 from common.plan.reading import read_plan
+from common.plan.task import Modality, TaskKind
 from common.terminal import new_application
 from server.drafting.plan_text import plan_toml
+from server.drafting.planning import plan_for
+from server.drafting.recipes import Question, Recipe
 from server.study.journal import Journal
 from simulation.commands.run import summary
 from simulation.errors import ScenarioInvalidError
 from simulation.study.run_folder import RunFolder
 from simulation.study.scenario_reading import parse_scenario
 
+STUDY = {"name": "lungs-2026", "title": "lungs", "roster_digest": "0" * 64, "order_key": "A" * 43 + "="}
 REQUIRED = {
     "auc", "auc_interval", "epsilon", "delta", "rounds", "sites", "bytes_out_per_site", "seconds", "report",
 }  # fmt: skip
@@ -59,6 +63,9 @@ def application():
 
 REFUSED = {
     "resume without a folder": (["demo", "--resume"], ScenarioInvalidError, "--resume needs --out"),
+    "nothing to run": ([], ScenarioInvalidError, "name a scenario, or a plan with --from"),
+    "a scenario and a plan": (["demo", "--from", "study.toml"], ScenarioInvalidError, "one of the two"),
+    "a plan that is not there": (["--from", "study.toml"], FileUnreadableError, "study.toml"),
     "an unknown scenario": (["demmo"], ScenarioInvalidError, "did you mean demo"),
 }
 
@@ -75,6 +82,23 @@ def test_what_the_command_refuses(arguments, error, sentence, tmp_path, monkeypa
 def test_a_folder_that_holds_something_else_is_left_alone(real_run, tmp_path):
     result = CliRunner().invoke(application(), ["run", "demo", "--out", str(real_run.folder.path)])
     assert result.exception.exit_code == ExitCode.OUTPUT_EXISTS
+
+
+@pytest.mark.slow
+def test_a_plan_for_real_hospitals_is_tried_with_its_own_noise_before_anybody_signs_it(tmp_path):
+    question = Question(TaskKind.CLASSIFICATION, ("normal", "mass"), (Modality.DX,), (32, 32), 8.0, 1e-4)
+    plan = plan_for(Recipe.RIDGE, question, dict.fromkeys(("east", "north", "west"), (30, 60)), STUDY).plan
+    (tmp_path / "lungs-2026").mkdir()
+    file = tmp_path / "lungs-2026" / "study.toml"
+    file.write_text(plan_toml(plan))
+    out = tmp_path / "run"
+    result = CliRunner().invoke(application(), ["run", "--from", str(file), "--out", str(out), "--json"])
+    assert result.exception is None, result.output
+    answer, tried = json.loads(result.stdout), read_plan(RunFolder(out).study.plan)
+    assert (answer["state"], answer["rounds"], answer["epsilon_promised"]) == ("finished", 4, 8.0)
+    assert answer["auc"] > 0.5
+    assert [phase.noise_multiplier for phase in tried.phases] == [phase.noise_multiplier for phase in plan.phases]
+    assert sum(site.labelled_patients for site in tried.sites) == pytest.approx(90, abs=12)
 
 
 SMALL = """
