@@ -64,7 +64,8 @@ def run_study(grid: Grid, folder: Path, options: RunOptions) -> RunEnd:
                 first_poll_s=options.first_poll_s,
                 hello_timeout_s=options.hello_timeout_s,
             )
-            return StudyRun(study, key, journal, channel, options.events, options.settings, options.should_stop)
+            signals = options.should_stop, options.asked_to_go_on
+            return StudyRun(study, key, journal, channel, options.events, options.settings, *signals)
 
         ended = FedwardStrategy(make_run).run(grid)
         journal.close()

@@ -4,6 +4,7 @@ from client.consent.approval import CheckedPlan
 from client.consent.confirmation import least_confirmed
 from client.consent.policy import SitePolicyFile
 from client.secagg.rules import PhaseRules, SecondAttempt, SitePolicy
+from common.plan.attempts import most_orders, slots_of
 from common.plan.plan import StudyPlan
 from common.plan.privacy import NoisePlacement
 from common.plan.protocol import privacy_digest, task_digest
@@ -43,11 +44,12 @@ def session_policy(checked: CheckedPlan, policy: SitePolicyFile) -> SitePolicy:
         minimum_confirmed=least_confirmed(policy, plan),
         colluders=max(rules.assumed_colluders, policy.assumed_colluders),
         maximum_session_s=policy.maximum_session_s,
+        maximum_orders=most_orders(plan),
     )
 
 
 def _phases(plan: StudyPlan, shapes: Shapes) -> tuple[PhaseRules, ...]:
-    found = []
+    found, slots = [], slots_of(plan)
     for index, (phase, shape) in enumerate(zip(plan.phases, shapes, strict=True)):
         found.append(
             PhaseRules(
@@ -58,6 +60,7 @@ def _phases(plan: StudyPlan, shapes: Shapes) -> tuple[PhaseRules, ...]:
                 model_bytes=BYTES_PER_WEIGHT * shape.travelling_parameters,
                 rounds=last_round(plan, index),
                 maximum_attempts=phase.maximum_attempts,
+                slots=slots[index],
                 meta_words=count_layout(plan).length,
                 body_length=shape.sum_length,
                 coordinate_range=plan.secure_aggregation.coordinate_range,

@@ -10,6 +10,7 @@ from client.secagg.journal import SiteJournal
 from client.secagg.rules import PhaseRules, SecondAttempt, SitePolicy
 from client.secagg.slots import ReplySlots
 from client.secagg.state import ConsistentState, KeyedState, MaskedState, SharedState
+from common.plan.attempts import fit
 from common.secagg.errors import VectorRefusedError
 from common.secagg.keys import is_signed
 from common.secagg.messages import Certificate, Forward, Keylist, SignedOrder, Survivors
@@ -115,18 +116,26 @@ def check_model(checks: CheckSet, phase: PhaseRules, order: Order, model: memory
     )
 
 
-def check_history(checks: CheckSet, phase: PhaseRules, journal: SiteJournal, order: Order) -> None:
+def check_history(checks: CheckSet, policy: SitePolicy, phase: PhaseRules, journal: SiteJournal, order: Order) -> None:
     """R0: what this site did before. The last check also writes: the attempt is on disk when it returns."""
     plan, is_noiseless = order.plan_digest, phase.second_attempt is SecondAttempt.NEVER
     announced = journal.result_of(plan, phase=order.phase, round_number=order.round_number - 1)
     checks.demand(Check.R0_RESULT, lambda: announced in {None, order.model_digest})
-    checks.demand(Check.R0_ATTEMPT_MAXIMUM, lambda: journal.attempts_in(plan, order.phase) < phase.maximum_attempts)
+    checks.demand(Check.R0_ATTEMPT_MAXIMUM, lambda: _has_attempt_left(policy, journal, order))
     # With noise, a model may be ordered again: at a higher attempt (below), with fresh noise (R0.fresh), and charged.
     checks.demand(
         Check.R0_RELEASED,
         lambda: not is_noiseless or journal.released_in(plan, order.model_digest) == 0,
     )
     checks.demand(Check.R0_ATTEMPT, lambda: journal.record_attempt(plan, order.phase, order.attempt))
+
+
+def _has_attempt_left(policy: SitePolicy, journal: SiteJournal, order: Order) -> bool:
+    """Tell whether one more vector may leave in this phase, and one more order be taken at all."""
+    phases = range(len(policy.phases))
+    released = [journal.masked_in(order.plan_digest, phase) + (phase == order.phase) for phase in phases]
+    begun = sum(journal.attempts_in(order.plan_digest, phase) for phase in phases)
+    return fit(released, policy.slots) and begun < policy.maximum_orders
 
 
 def check_fresh(checks: CheckSet, phase: PhaseRules, journal: SiteJournal, *, plan: bytes, contribution: bytes) -> None:

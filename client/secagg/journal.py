@@ -1,4 +1,4 @@
-"""The site's durable memory of secure aggregation: attempts, opened models, announced results.
+"""The site's durable memory of secure aggregation: attempts, vectors that left, opened models, announced results.
 
 Everything is on disk (SQLite in WAL mode with ``synchronous=FULL``: one fsync at each commit) before the message that
 depends on it is sent, so a crash can cost an attempt but never repeats one. Secrets of a session are never written.
@@ -30,6 +30,11 @@ CREATE TABLE IF NOT EXISTS results (plan BLOB, phase INTEGER, round INTEGER, mod
 CREATE TABLE IF NOT EXISTS announced (plan BLOB, attempt INTEGER, result BLOB NOT NULL,
                                       PRIMARY KEY (plan, attempt)) STRICT;
 """
+# Of what left before this table was kept nobody knows: every attempt so far counts as one whose vector left.
+_MASKED: Final = (
+    "CREATE TABLE masked (plan BLOB, attempt INTEGER, phase INTEGER NOT NULL, PRIMARY KEY (plan, attempt)) STRICT",
+    "INSERT INTO masked SELECT plan, attempt, phase FROM attempts WHERE phase >= 0",
+)
 _BUSY_TIMEOUT_S: Final = 5.0
 _PAGES_IN_WAL: Final = (
     100  # then they are moved to the file; a short WAL is written over, which costs less than to grow
@@ -48,6 +53,19 @@ def _create(path: Path) -> None:
     """
     with _CREATING, contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+
+
+def _add_masked(database: sqlite3.Connection) -> None:
+    """Add what journals of before did not keep, in one transaction with what it begins with."""
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'masked'").fetchone():
+            for statement in _MASKED:
+                database.execute(statement)
+        database.execute("COMMIT")
+    except BaseException:
+        database.execute("ROLLBACK")
+        raise
 
 
 class SiteJournal:
@@ -70,6 +88,7 @@ class SiteJournal:
                 database.execute("PRAGMA synchronous=FULL")
                 database.execute(f"PRAGMA wal_autocheckpoint={_PAGES_IN_WAL}")
                 database.executescript(_SCHEMA)
+                _add_masked(database)
                 is_whole = database.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok"
         except BaseException:
             self._database.close()
@@ -100,6 +119,15 @@ class SiteJournal:
     def attempts_in(self, plan_digest: bytes, phase: int) -> int:
         """Return how many attempts at rounds of that phase this site has begun."""
         return self._number("SELECT count(*) FROM attempts WHERE plan = ? AND phase = ?", plan_digest, phase)
+
+    def record_masked(self, plan_digest: bytes, phase: int, attempt: int) -> None:
+        """Note that a masked vector of that attempt is about to leave: from here on the attempt counts."""
+        with self._open() as database:
+            database.execute("INSERT OR IGNORE INTO masked VALUES (?, ?, ?)", (plan_digest, attempt, phase))
+
+    def masked_in(self, plan_digest: bytes, phase: int) -> int:
+        """Return how many attempts at rounds of that phase a masked vector of this site may have left in."""
+        return self._number("SELECT count(*) FROM masked WHERE plan = ? AND phase = ?", plan_digest, phase)
 
     def skip_to(self, plan_digest: bytes, attempt: int) -> None:
         """Forbid all attempts up to ``attempt``: for staff, after restoring the file from a backup."""

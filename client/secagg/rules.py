@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from common.plan.attempts import Slots
 from common.plan.errors import PlanWeakThresholdError
 from common.secagg.keys import KEY_BYTES
 from common.secagg.thresholds import SMALLEST_SUM, least_survivors
@@ -31,8 +32,9 @@ class PhaseRules:
         layout_digest, task_digest, privacy_digest: of the trainable parameters, training settings, privacy settings.
         frozen_digest: SHA-256 of this site's own copy of the frozen weights (zeros where there are none).
         model_bytes: size of the trainable part that an ORDER carries.
-        rounds: planned rounds of the phase. maximum_attempts: how many this site may begin; the noise is computed
-            for so many.
+        rounds: planned rounds of the phase. maximum_attempts: how many may release something here (a masked vector
+            may have left); the noise is computed for so many. slots: the same with what other phases leave unused
+            (``common.plan.attempts``); None: nothing is lent.
         meta_words, body_length, coordinate_range: the vector, see ``common.secagg.vector``.
         word_bits: the word sizes the plan may use; only 32 where the noise is distributed, unless ``plan check``
             proved the narrower bounds. minimum_guard_bits: at least 1, without which nothing is detected; exactly so
@@ -49,6 +51,7 @@ class PhaseRules:
     model_bytes: int
     rounds: int
     maximum_attempts: int
+    slots: Slots | None = None
     meta_words: int
     body_length: int
     coordinate_range: float
@@ -71,7 +74,8 @@ class SitePolicy:
         confirmed: the sites of the roster that a person here confirmed, this one included; all others are counted with
             the colluders. minimum_confirmed: how many of them every stage must hold; None: minimum_survivors.
         minimum_cohort: n_min. minimum_survivors: s_min. colluders: c, the sites assumed to help the server.
-        maximum_session_s: longest time from ORDER to its deadline.
+        maximum_session_s: longest time from ORDER to its deadline. maximum_orders: of the plan, over all phases,
+            whatever became of them.
     Raises: PlanWeakThresholdError if the site's own thresholds would let a single update be seen; ValueError if a key
         has another length or the site is not in the roster.
     """
@@ -90,6 +94,7 @@ class SitePolicy:
     minimum_survivors: int = 3
     colluders: int = 1
     maximum_session_s: float = 86_400.0
+    maximum_orders: int = 1000
 
     def __post_init__(self) -> None:
         """Refuse a policy that could not protect anybody."""
@@ -107,6 +112,11 @@ class SitePolicy:
         keys = [*self.identities.values(), self.order_key]
         if self.site_id not in self.identities or any(len(key) != KEY_BYTES for key in keys):
             raise ValueError(f"{self.site_id!r} must be in the roster, and each key must have {KEY_BYTES} bytes")
+
+    @property
+    def slots(self) -> tuple[Slots, ...]:
+        """The attempts that each phase brings."""
+        return tuple(phase.slots or Slots(phase.maximum_attempts) for phase in self.phases)
 
     @property
     def least_confirmed(self) -> int:

@@ -102,7 +102,7 @@ def answer_order(
     check_cohort(site.checks, site.policy, order, phase=phase)
     check_vector(site.checks, phase, order)
     check_model(site.checks, phase, order, model)
-    check_history(site.checks, phase, site.journal, order)
+    check_history(site.checks, site.policy, phase, site.journal, order)
     slots = ReplySlots(came_s, phase.reply_slot_s, order.deadline_unix_s)
     try:
         contribution = _contribute(site, phase, order, model, until_unix_s=slots.train_until_s)
@@ -182,6 +182,7 @@ def answer_forward(site: SiteContext, shared: SharedState, message: Forward) -> 
     check_shares(site.checks, opened)
     pairs = {own: shared.own_pair, **{v: pair for v, pair in opened.items() if pair is not None}}
     vector = _mask(site, shared, message.dealers)
+    site.journal.record_masked(shared.order.plan_digest, shared.order.phase, shared.order.attempt)
     _spend(site, shared.order)
     u2h = dealers_digest(sid, message.dealers)
     signature = sign(site.identity, *masked_statement(sid, u2h, own, vector.digest))

@@ -1,7 +1,8 @@
 """One attempt at a round: each stage sent, each answer handed to the session, each outcome noted."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 
 from common.flower.messages import Received
@@ -9,7 +10,7 @@ from common.secagg.messages import Packet
 from common.secagg.refusals import TABLE, Check
 from common.secagg.stages import Kind
 from server.attempts.channel import Channel
-from server.attempts.exchange import TAKEN, TIMEOUT
+from server.attempts.exchange import TAKEN, TIMEOUT, First
 from server.attempts.stage import GARBAGE, Asked, Stage, StageSettings
 from server.secagg.opening import OpenedSum
 from server.secagg.session import ServerSession
@@ -17,11 +18,19 @@ from server.study.events import AttemptStart, RoundEvents
 from server.study.journal_rows import AnswerRow, Details, HeadRow, OpenedRow, RefusalRow
 
 
+@dataclass(frozen=True)
+class HeadStart:
+    """``sites`` are ordered first: all others ``seconds`` later, or when these have answered and enough are left."""
+
+    sites: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+
 class Attempt:
     """Carries one ``ServerSession`` over the channel.
 
     Attributes: start, its number, round and cohort; whole, the sites that could have taken part; session; answers,
-    what became of each question, in order.
+    what became of each question, in order; forwarded, whether shares went out, so that masked vectors may have left.
     """
 
     def __init__(
@@ -32,9 +41,13 @@ class Attempt:
         *,
         start: AttemptStart,
         whole: tuple[str, ...],
+        head_start: HeadStart,
+        forwards: Callable[[int], None],
     ) -> None:
+        """``forwards``: makes durable that the attempt of this number is charged, before its shares leave."""
         self._channel, self._events, self._began_s = channel, events, time.monotonic()
         self.session, self.start, self.whole = session, start, whole
+        self._head_start, self._forwards, self.forwarded = head_start, forwards, False
         self.answers: list[AnswerRow] = []
 
     @property
@@ -55,7 +68,8 @@ class Attempt:
         self._events.on_stage(kind.value, tuple(packets), timeout_s)
         stage = self.stage(kind, packets, timeout_s, reply_bytes=reply_bytes)
         packets.clear()  # the model is in Flower's message now; the caller may still hold what it handed over
-        self._channel.ask(stage)
+        first = self._head_start.sites if kind is Kind.ORDER else ()
+        self._channel.ask(stage, first=First(first, self._head_start.seconds, self._has_enough))
 
     def stage(self, kind: Kind, packets: Mapping[str, Packet], timeout_s: float, *, reply_bytes: int = 0) -> Stage:
         """Return one stage without sending it or telling anybody; arguments as for ``ask``."""
@@ -65,10 +79,18 @@ class Attempt:
             self.answers.append(AnswerRow(self.number, kind.value, site, asked.outcome, *sizes, asked.seconds))
             self._events.on_answer(self.answers[-1])
 
+        if kind is Kind.FORWARD:
+            self._forwards(self.number)
+            self.forwarded = True
         nodes = dict(self._channel.nodes)
         take = partial(self._take, nodes)
         settings = StageSettings(kind, timeout_s, str(self.number), take, note, reply_bytes)
         return Stage(packets, nodes, settings)
+
+    def _has_enough(self) -> bool:
+        """Tell whether the order can still be answered by enough sites."""
+        lost = {row.site for row in self.answers if row.outcome != TAKEN}
+        return len(set(self.start.cohort) - lost) >= self.session.least
 
     @property
     def silent(self) -> set[str]:

@@ -7,9 +7,12 @@ node 1; a late reply finds nobody who waits for it.
 """
 
 import logging
+import math
+import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from flwr.app import Message
 from flwr.serverapp import Grid
@@ -18,6 +21,7 @@ _log = logging.getLogger("fedward.exchange")
 
 TAKEN = "taken"
 TIMEOUT = "timeout"
+SLOW = "slow"  # others were there, and it took much longer than they
 FIRST_POLL_S = 0.002
 POLL_GROWTH = 1.5
 
@@ -45,6 +49,42 @@ class Pace:
     first_poll_s: float = FIRST_POLL_S
 
 
+@dataclass(frozen=True, slots=True)
+class First:
+    """``sites`` are asked before the others: those ``head_start_s`` later, or as soon as the first have answered.
+
+    ``is_enough`` is then asked; where it says no, the others are not asked at all: their work would be in vain.
+    """
+
+    sites: Collection[str] = ()
+    head_start_s: float = 0.0
+    is_enough: Callable[[], bool] = lambda: True
+
+
+NOBODY_FIRST: Final = First()
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """Who takes longer than ``multiple`` times the median of those who answered is not waited for (0: always is).
+
+    Only once ``is_enough``, and never before ``least_s``, so that short stages do not hang on chance.
+    """
+
+    multiple: float = 0.0
+    least_s: float = 0.0
+    is_enough: Callable[[], bool] = lambda: False
+
+    def after_s(self, seconds: Sequence[float]) -> float:
+        """Return after how long the rest is late, where those who answered took ``seconds``."""
+        if self.multiple == 0 or not seconds or not self.is_enough():
+            return math.inf
+        return max(self.least_s, self.multiple * statistics.median(seconds))
+
+
+NOBODY_LATE: Final = Late()
+
+
 def exchange(
     grid: Grid,
     questions: dict[str, Message],
@@ -53,6 +93,8 @@ def exchange(
     timeout_s: float,
     pace: Pace,
     settled: Callable[[str, Outcome], None] = lambda _site, _outcome: None,
+    first: First = NOBODY_FIRST,
+    late: Late = NOBODY_LATE,
 ) -> dict[str, Outcome]:
     """Send each question (by site name), hand each reply to ``take`` as it comes, and return every site's outcome.
 
@@ -60,38 +102,99 @@ def exchange(
     reply before the next is fetched.
 
     ``take`` returns the outcome of a reply with content. Outcomes otherwise: ``failed:push``, ``failed:<Flower's error
-    code>``, ``timeout``. ``settled`` is called with each as soon as it is known.
-    Returns when all have answered, or after ``timeout_s`` seconds.
+    code>``, ``timeout``, ``slow``. ``settled`` is called with each as soon as it is known. Who was not asked
+    (``first``) has none. Returns when all have answered, or the rest is ``late``, or after ``timeout_s`` seconds.
     """
-    started = time.monotonic()
-    outcomes: dict[str, Outcome] = {}
-
-    def settle(site: str, what: str) -> None:
-        outcomes[site] = Outcome(what, time.monotonic() - started)
-        settled(site, outcomes[site])
-
-    waiting: dict[str, str] = {}
-    for site in list(questions):
-        identifier = _push(grid, questions.pop(site))
-        if identifier:
-            waiting[identifier] = site
-        else:
-            settle(site, "failed:push")
+    now = [site for site in questions if site in first.sites or not first.sites]
+    asking = _Asking(grid, questions, take, settled, later=[site for site in questions if site not in now])
+    asking.send(now)
     pause_s = pace.first_poll_s
-    while waiting and (left_s := started + timeout_s - time.monotonic()) > 0:
-        before, looked_s = len(waiting), time.monotonic()
-        for reply in _replies(grid, list(waiting), pace.batch):
-            answered = waiting.pop(reply.metadata.reply_to_message_id, None)
-            if answered is not None:
-                settle(answered, f"failed:{reply.error.code}" if reply.has_error() else take(answered, reply))
-            del reply
-        pause_s = pace.first_poll_s if len(waiting) < before else min(pause_s * POLL_GROWTH, pace.longest_poll_s)
+    while asking.goes_on and (left_s := timeout_s - asking.seconds) > 0:
+        if asking.later and (not asking.waiting or asking.seconds >= first.head_start_s):
+            if not first.is_enough():
+                asking.let_go()
+                break
+            asking.send_later()
+        before, looked_s = len(asking.waiting), time.monotonic()
+        asking.collect(pace.batch)
+        pause_s = pace.first_poll_s if len(asking.waiting) < before else min(pause_s * POLL_GROWTH, pace.longest_poll_s)
+        if not asking.later and asking.seconds >= late.after_s(asking.took_s):
+            asking.settle_rest(SLOW)
         rest_s = pause_s - (time.monotonic() - looked_s)  # a grid that itself waits for answers has paused enough
-        if waiting and rest_s > 0:
+        if asking.waiting and rest_s > 0:
             time.sleep(min(rest_s, max(left_s, 0.0)))
-    for site in waiting.values():
-        settle(site, TIMEOUT)
-    return outcomes
+    asking.settle_rest(TIMEOUT)
+    return asking.outcomes
+
+
+class _Asking:
+    """The questions that are out. ``later``: who is asked later; ``took_s``: how long answers took that were taken."""
+
+    def __init__(
+        self,
+        grid: Grid,
+        questions: dict[str, Message],
+        take: Take,
+        settled: Callable[[str, Outcome], None],
+        *,
+        later: list[str],
+    ) -> None:
+        self._grid, self._questions, self._take, self._settled = grid, questions, take, settled
+        self._started = time.monotonic()
+        self.later, self.waiting = later, dict[str, str]()
+        self.outcomes: dict[str, Outcome] = {}
+
+    @property
+    def seconds(self) -> float:
+        """How long ago the first question was sent."""
+        return time.monotonic() - self._started
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether an answer may still come."""
+        return bool(self.waiting or self.later)
+
+    @property
+    def took_s(self) -> list[float]:
+        """After how many seconds each answer came that was taken."""
+        return [outcome.seconds for outcome in self.outcomes.values() if outcome.what == TAKEN]
+
+    def send(self, sites: Iterable[str]) -> None:
+        """Send the questions of these sites, and let go of them."""
+        for site in list(sites):
+            identifier = _push(self._grid, self._questions.pop(site))
+            if identifier:
+                self.waiting[identifier] = site
+            else:
+                self._settle(site, "failed:push")
+
+    def send_later(self) -> None:
+        """Send the questions that were held back."""
+        later, self.later = self.later, []
+        self.send(later)
+
+    def collect(self, batch: int) -> None:
+        """Take what has come."""
+        for reply in _replies(self._grid, list(self.waiting), batch):
+            site = self.waiting.pop(reply.metadata.reply_to_message_id, None)
+            if site is not None:
+                self._settle(site, f"failed:{reply.error.code}" if reply.has_error() else self._take(site, reply))
+            del reply
+
+    def let_go(self) -> None:
+        """Wait for nobody any more, and ask nobody else."""
+        self._questions.clear()
+        self.waiting, self.later = {}, []
+
+    def settle_rest(self, what: str) -> None:
+        """Note what became of all who have not answered."""
+        for site in self.waiting.values():
+            self._settle(site, what)
+        self.waiting = {}
+
+    def _settle(self, site: str, what: str) -> None:
+        self.outcomes[site] = Outcome(what, self.seconds)
+        self._settled(site, self.outcomes[site])
 
 
 def _push(grid: Grid, question: Message) -> str:

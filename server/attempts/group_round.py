@@ -93,7 +93,8 @@ class GroupRound:
         """Note that the round comes to nothing, and wait before it is done again."""
         checks = [check for check, _ in self.lost]
         unsound = [check for check in checks if check in UNSOUND]
-        self._run.failures.note(next(iter(unsound + checks), Check.ANY_INTERNAL))
+        masked = any(attempt.forwarded for attempt in self._all)
+        self._run.failures.note(next(iter(unsound + checks), Check.ANY_INTERNAL), masked=masked)
         self._conclude()
         self._run.pause(next(row for row in reversed(self._run.journal.aborts())))
 
@@ -146,4 +147,4 @@ class GroupRound:
     def _conclude(self) -> None:
         """Write down once for the round what its sums prove, and who was silent in it."""
         self._run.conclude(self._all[-1])
-        self._run.note_attendance(self._all)
+        self._run.gathering.note(self._all)

@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from server.attempts.exchange import FIRST_POLL_S
-from server.attempts.study_run import RunSettings, never
+from server.attempts.retries import RunSettings
+from server.attempts.study_run import never
 from server.study.events import LoggedEvents, RoundEvents
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """Watcher, stop signal, patience.
+    """Watcher, signals to stop and to go on at once, patience.
 
     ``first_poll_s``: the pause between two looks for answers right after something came; it grows to
     ``longest_poll_s``. Where a look is work for another process, the first pause should be no shorter than the last.
@@ -24,6 +25,7 @@ class RunOptions:
 
     events: RoundEvents = field(default_factory=LoggedEvents)
     should_stop: Callable[[], bool] = never
+    asked_to_go_on: Callable[[], bool] = never
     settings: RunSettings = field(default_factory=RunSettings)
     longest_poll_s: float = 0.2
     first_poll_s: float = FIRST_POLL_S

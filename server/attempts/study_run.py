@@ -4,29 +4,30 @@ Settings here change only speed and patience, never the model or the guarantee.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from common.plan.attempts import may_order, most_orders
 from common.plan.errors import PlanInvalidError
 from common.plan.schedule import is_closing, last_round, total_rounds
 from common.processes.freed_memory import give_back
 from common.secagg.refusals import TABLE, Check, RoundAbortedError
 from common.secagg.stages import Kind
-from server.attempts.attempt import Attempt
+from server.attempts.attempt import Attempt, HeadStart
 from server.attempts.channel import Channel
 from server.attempts.cohort import (
-    Attendance,
     choose_cohort,
     cohort_without_liars,
     least_cohort,
     publicly_ranked,
     random_groups,
 )
+from server.attempts.gathering import Gathering
 from server.attempts.orders import new_order
-from server.attempts.retries import SUMMED, UNSOUND, Failures, RetryRules
+from server.attempts.retries import SUMMED, UNSOUND, Failures, RunSettings
 from server.attempts.suspicion import Suspicions
 from server.attempts.telling import tell_people
 from server.model.blocks import Vector, Weights
@@ -34,6 +35,7 @@ from server.model.state import StateOf, evaluation_of
 from server.model.sums import write_sum
 from server.secagg.opening import OpenedSum
 from server.secagg.session import ServerSession
+from server.study.charged import charged_by_phase, orders
 from server.study.events import (
     ENDED_EARLY,
     SENTENCES,
@@ -50,24 +52,6 @@ from server.study.journal_rows import AbortRow
 from server.study.progress import announced_results, apply_opened
 from server.study.score_limit import scored_attempts
 
-SHORTEST_SLEEP_S = 0.1
-
-
-@dataclass(frozen=True)
-class RunSettings:
-    """How patient a run is.
-
-    ``cohort_wait_s``: how long to wait for enough sites before the run ends. ``gather_s``: how long to wait for the
-    plan's full cohort before going on with fewer. ``result_timeout_s``: how long RESULT may take; nothing depends on
-    its answer. ``threads``: for removing masks.
-    """
-
-    cohort_wait_s: float = 3600.0
-    gather_s: float = 10.0
-    result_timeout_s: float = 10.0
-    threads: int = 1
-    retries: RetryRules = field(default_factory=RetryRules)
-
 
 def never() -> bool:
     """Do not stop."""
@@ -76,7 +60,7 @@ def never() -> bool:
 
 @dataclass(eq=False)
 class StudyRun:
-    """The parts of a run. ``should_stop`` is asked between attempts and while waiting."""
+    """The parts of a run. ``should_stop`` is asked between attempts and while waiting, ``asked_to_go_on`` then too."""
 
     study: Study
     order_key: Ed25519PrivateKey
@@ -85,13 +69,16 @@ class StudyRun:
     events: RoundEvents = field(default_factory=LoggedEvents)
     settings: RunSettings = field(default_factory=RunSettings)
     should_stop: Callable[[], bool] = never
-    attendance: Attendance = field(default_factory=Attendance)
+    asked_to_go_on: Callable[[], bool] = never
     failures: Failures = field(default_factory=Failures)
+    gathering: Gathering = field(init=False)
     suspicions: Suspicions = field(init=False)
     announced: dict[int, bytes] = field(init=False)
 
     def __post_init__(self) -> None:
         """Take up what was proven of a site, and what was announced, before a restart."""
+        signals = self.should_stop, self.asked_to_go_on
+        self.gathering = Gathering(self.study.plan, self.channel, self.events, self.settings, *signals)
         self.suspicions = Suspicions(most_liars=self.study.plan.secure_aggregation.assumed_colluders)
         self.suspicions.remember(self.journal.unsound(), self.journal.suspicions())
         self.announced = announced_results(self.journal)
@@ -109,22 +96,16 @@ class StudyRun:
     def open_groups(self, state: StateOf[Weights]) -> list[Attempt] | RunState:
         """Prepare the attempts of a round, one for each group (the whole cohort where the plan draws none)."""
         plan = self.study.plan
-        whole = choose_cohort(plan, self._gather(), self.attendance)
+        whole = choose_cohort(plan, self.gathering.gather(), self.gathering.attendance)
         ended = self._reason_to_end(state, whole)
         if ended or whole is None:
             return ended or RunState.NO_COHORT
         number, part = self.journal.last_attempt() + 1, self.failures.part
-        turn = self.orders_of_a_site(state.phase) if plan.aggregation.takes_median else None
+        turn = orders(plan, self.journal) if plan.aggregation.takes_median else None
         cohort = cohort_without_liars(whole, self.suspicions, plan=plan, attempt=number, part=part, turn=turn)
         model = self.study.network.phases[state.phase].travelling(state.parameters)
         groups = random_groups(cohort, plan=plan) if plan.aggregation.takes_median else [cohort]
         return [self._prepare(state, model, group, whole) for group in groups]
-
-    def orders_of_a_site(self, phase: int) -> int:
-        """Return how often any one site was ordered in a phase at most: what its own limit of attempts counts."""
-        if self.study.plan.aggregation.takes_median:
-            return self.journal.most_orders_of_a_site(phase)
-        return self.journal.attempts_in(phase)
 
     def _prepare(
         self, state: StateOf[Weights], model: Vector, cohort: tuple[str, ...], whole: tuple[str, ...]
@@ -149,14 +130,24 @@ class StudyRun:
         )
         start = self._start(state, number, cohort)
         self.events.on_attempt(start)
-        return Attempt(self.channel, session, self.events, start=start, whole=whole)
+        doubtful = tuple(site for site in cohort if self.gathering.presence.refuses(site))
+        head_start = HeadStart(doubtful, self.settings.head_start_s)
+        return Attempt(
+            self.channel,
+            session,
+            self.events,
+            start=start,
+            whole=whole,
+            head_start=head_start,
+            forwards=self.journal.record_forwarded,
+        )
 
     def give_up(self, attempt: Attempt, aborted: RoundAbortedError) -> None:
         """Note an aborted attempt, and wait before the next."""
-        self.failures.note(aborted.check)
+        self.failures.note(aborted.check, masked=attempt.forwarded)
         abort = self.note_lost(attempt, aborted)
         self.conclude(attempt)
-        self.note_attendance([attempt])
+        self.gathering.note([attempt])
         self.pause(abort)
 
     def note_lost(self, attempt: Attempt, aborted: RoundAbortedError) -> AbortRow:
@@ -174,7 +165,7 @@ class StudyRun:
         """Wait before the next attempt."""
         wait_s = self.failures.wait_s(self.settings.retries)
         self.events.on_aborted(abort, wait_s)
-        self._sleep(wait_s)
+        self.gathering.pause(wait_s)
 
     def apply(self, attempt: Attempt, opened: OpenedSum, state: StateOf[Weights]) -> StateOf[Weights] | None:
         """Make the sum durable, then move the model by it; None where it cannot be applied (noted as aborted)."""
@@ -202,7 +193,7 @@ class StudyRun:
 
     def close_attempt(self, attempt: Attempt, opened: OpenedSum) -> None:
         """Note who was there, and tell the watcher."""
-        self.note_attendance([attempt])
+        self.gathering.note([attempt])
         self.suspicions.note_sound(frozenset(attempt.whole), frozenset(opened.participants))
         self.conclude(attempt)
         self.failures.clear()
@@ -225,25 +216,15 @@ class StudyRun:
         self.events.on_finished(ended)
         return ended
 
-    def _gather(self) -> tuple[str, ...]:
-        """Return the sites that are online: at once if the full cohort is, after ``gather_s`` if enough are."""
-        wanted, least = self.study.plan.round_size, least_cohort(self.study.plan)
-        began_s = time.monotonic()
-        while len(online := self.channel.online()) < wanted and not self.should_stop():
-            patience_s = self.settings.gather_s if len(online) >= least else self.settings.cohort_wait_s
-            if time.monotonic() - began_s >= patience_s:
-                break
-            self.events.on_waiting(len(online), least)
-            self._sleep(min(1.0, patience_s))
-        return online
-
     def _reason_to_end(self, state: StateOf[Weights], whole: tuple[str, ...] | None) -> RunState | None:
         plan = self.study.plan
         if self.should_stop():
             return RunState.STOPPED
-        if self.orders_of_a_site(state.phase) >= plan.phases[state.phase].maximum_attempts:
+        if not may_order(plan, charged_by_phase(plan, self.journal), state.phase):
             closing = is_closing(plan, state.phase, state.round_number)
             return RunState.NOT_SCORED if closing else RunState.NO_ATTEMPT_LEFT
+        if orders(plan, self.journal) >= most_orders(plan):
+            return RunState.NO_ORDER_LEFT
         sizes = {"cohort_size": len(whole or ()), "part_size": least_cohort(plan)}
         return self.failures.verdict(self.settings.retries, **sizes)
 
@@ -266,15 +247,3 @@ class StudyRun:
         row = self.suspicions.conclude(attempt.number, ranked, least=least_cohort(plan))
         if row is not None:
             tell_people(self.study, self.journal, row)
-
-    def note_attendance(self, attempts: Sequence[Attempt]) -> None:
-        """Note who of a round was silent, who spoke, and at whose node somebody else may sit."""
-        silent = set[str]().union(*(attempt.silent for attempt in attempts))
-        self.attendance.note_timeouts(silent, set[str]().union(*(attempt.spoke for attempt in attempts)))
-        for site in set[str]().union(*(attempt.doubtful for attempt in attempts)):
-            self.channel.doubt(site)
-
-    def _sleep(self, seconds: float) -> None:
-        end_s = time.monotonic() + seconds
-        while (left_s := end_s - time.monotonic()) > 0 and not self.should_stop():
-            time.sleep(min(left_s, SHORTEST_SLEEP_S))

@@ -93,6 +93,9 @@ def _words(place: Path) -> str:
     live = read_live_status(place)
     if live is None:
         return "starting"
+    missing = "; ".join(f"{each['site']}: {each['why']}" for each in live.missing)
     if live.doing == "waiting":
-        return f"waiting: {live.online} of {live.needed} hospitals"
+        return f"waiting: {live.online} of {live.needed} hospitals; {missing}"
+    if live.doing == "pausing" and missing:
+        return f"waiting: {missing}"
     return f"attempt {live.attempt}: {live.asked or live.doing}"

@@ -1,5 +1,6 @@
 """fedward-server status: where a study stands."""
 
+import time
 from typing import Annotated, Any
 
 import typer
@@ -60,15 +61,32 @@ def _print_federation(facts: dict[str, Any]) -> None:
 
 
 def _last(study: dict[str, Any]) -> str:
+    if study.get("waiting"):
+        return "; ".join(each["sentence"] for each in study["waiting"]["for"])
     return str(study["ended"]["why"]) if study["ended"] else str(study.get("why", ""))
+
+
+def _print_waiting(study: str, waiting: dict[str, Any] | None) -> None:
+    """Say for whom a study waits, since when, why, and what to do."""
+    if waiting is None:
+        return
+    since = time.strftime("%Y-%m-%d %H:%M", time.localtime(waiting["since_unix_s"] or time.time()))
+    how = "the next attempt follows by itself"
+    if waiting["needed"] is not None:
+        how = f"{waiting['hospitals']} of at least {waiting['needed']} hospitals can be asked"
+    output.print(f"waiting since {since}: {how}; it goes on by itself when the cause is gone", markup=False)
+    for each in waiting["for"]:
+        output.print(f"  {each['sentence']}", markup=False)
+    output.print(f"  when it is mended: `fedward-server study go-on {study}` asks everybody at once", markup=False)
 
 
 def _print(facts: dict[str, Any]) -> None:
     output.print(
         f"{facts['study']}: {facts['state']}, {facts['rounds_applied']} of {facts['rounds_planned']} rounds, "
-        f"{facts['attempts']} of {facts['attempts_allowed']} attempts",
+        f"{facts['attempts']} of {facts['attempts_allowed']} attempts, {facts['orders']} orders",
         markup=False,
     )
+    _print_waiting(facts["study"], facts["waiting"])
     if facts["ended"] and not facts["running"]:
         output.print(f"last run: {facts['ended']['why']}", markup=False)
     for why, count in facts["aborted"].items():

@@ -11,6 +11,7 @@ from common.plan.task import TaskKind
 from common.terminal import JsonOption, errors, output, print_json
 from server.commands.anyway import AnywayOption, ReasonOption, require_no_red
 from server.commands.federation_options import HERE, FolderOption, StudyArgument, federation_at, study_at
+from server.commands.go_on import go_on
 from server.commands.plan import checked_summary, print_summary
 from server.commands.plan_encoder import show_encoder
 from server.commands.question_options import (
@@ -37,6 +38,9 @@ from server.study.folder import StudyFolder, open_study
 from server.study.making import new_study, sign_study
 
 study_app = typer.Typer(name="study", help="Make and sign the studies of a federation.", no_args_is_help=True)
+
+
+study_app.command("go-on")(go_on)
 
 
 @study_app.command("new")

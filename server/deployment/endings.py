@@ -14,7 +14,13 @@ FILE_NAME: Final = "ended.json"
 MAX_BYTES: Final = 64 * 1024
 # Starting again would change nothing, or would spend privacy on sums that cannot be right: a person must act.
 FINAL: Final = frozenset(
-    {RunState.FINISHED, RunState.NOT_SCORED, RunState.NO_ATTEMPT_LEFT, RunState.UNSOUND_SUMS}
+    {
+        RunState.FINISHED,
+        RunState.NOT_SCORED,
+        RunState.NO_ATTEMPT_LEFT,
+        RunState.NO_ORDER_LEFT,
+        RunState.UNSOUND_SUMS,
+    }
 )  # fmt: skip
 
 

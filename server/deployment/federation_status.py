@@ -14,7 +14,7 @@ from server.federation.certificates import days_left
 from server.federation.config import CoordinatorConfig
 from server.federation.folder import FederationFolder
 from server.study.folder import open_study
-from server.study.live_status import is_running
+from server.study.live_status import is_running, waiting_of
 from server.study.status import read_journal, study_status
 
 PROCESSES: Final = ("supervisor", "superlink", "executor", "gateway", "page")
@@ -51,12 +51,15 @@ def sites_online(folder: FederationFolder) -> dict[str, bool]:
 
 def keeping(study_folder: Path) -> dict[str, Any]:
     """Return what becomes of a study: is it wanted, does it run, how did its last run end?"""
-    ending = read_ending(study_folder)
-    return {
-        "wanted": (study_folder / "wanted").exists(),
-        "running": is_running(study_folder),
+    ending, is_wanted = read_ending(study_folder), (study_folder / "wanted").exists()
+    running, waiting = is_running(study_folder), waiting_of(study_folder)
+    kept = {
+        "wanted": is_wanted,
+        "running": running,
         "ended": None if ending is None else {"state": ending.state and ending.state.value, "why": ending.sentence},
+        "waiting": waiting if running else None,
     }
+    return kept | ({"state": "waiting"} if kept["waiting"] else {})
 
 
 def process_of(folder: FederationFolder, name: str) -> int | None:

@@ -34,8 +34,10 @@ from common.plan.reading import read_plan
 from common.plan.shape import longest_sum
 from common.plan.sizes import largest_payload_bytes
 from server.app import run_study
+from server.attempts.retries import WAITS_FOR_EVER
 from server.attempts.run_options import RunOptions
 from server.deployment.endings import forget_ending, write_ending
+from server.deployment.going_on import GoOnSignal
 from server.deployment.loopback_tls import loopback_authority
 from server.deployment.score_noise import ScoreNoise
 from server.deployment.study_grid import SMALL_REPLY_BYTES, StudyGrid
@@ -142,7 +144,14 @@ def _run(folder: FederationFolder, study: str, grid: StudyGrid, should_stop: Sto
     watcher = LiveFile(place, LoggedEvents())
     poll_s = config.running.poll_interval_s
     # a look costs the SuperLink 10 ms and more of its one interpreter, so the first comes no sooner than the others
-    options = RunOptions(events=watcher, should_stop=should_stop, longest_poll_s=poll_s, first_poll_s=poll_s)
+    options = RunOptions(
+        events=watcher,
+        should_stop=should_stop,
+        asked_to_go_on=GoOnSignal(place),
+        settings=WAITS_FOR_EVER,
+        longest_poll_s=poll_s,
+        first_poll_s=poll_s,
+    )
     return run_study(grid, place, options)
 
 

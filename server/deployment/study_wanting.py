@@ -2,6 +2,7 @@
 
 from common.files import replace_atomically, sync_folder
 from server.deployment.endings import forget_ending, read_ending
+from server.deployment.going_on import say_go_on
 from server.errors import StudyStoppedError
 from server.federation.admission import audit
 from server.federation.folder import FederationFolder
@@ -9,11 +10,11 @@ from server.study.events import RunState
 from server.study.folder import open_study, read_order_key
 from server.study.live_status import is_running
 
-NEVER_AGAIN = {RunState.FINISHED, RunState.NOT_SCORED, RunState.NO_ATTEMPT_LEFT}
+NEVER_AGAIN = {RunState.FINISHED, RunState.NOT_SCORED, RunState.NO_ATTEMPT_LEFT, RunState.NO_ORDER_LEFT}
 
 
 def want(folder: FederationFolder, study: str) -> None:
-    """Have a study run until it is finished; one that runs already is left alone.
+    """Have a study run until it is finished; one that runs already and waits asks every hospital at once.
 
     Raises: StudyStoppedError when nothing is left to run; what an incomplete or unsigned study raises.
     """
@@ -22,7 +23,9 @@ def want(folder: FederationFolder, study: str) -> None:
     ending = read_ending(place)
     if ending and ending.state in NEVER_AGAIN:
         raise StudyStoppedError(f"{study}: {ending.sentence}")
-    if not is_running(place):
+    if is_running(place):
+        say_go_on(place)
+    else:
         forget_ending(place)
     if not folder.wanted(study).exists():
         replace_atomically(folder.wanted(study), b"")

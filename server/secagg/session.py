@@ -106,6 +106,11 @@ class ServerSession:
         return self._stage
 
     @property
+    def least(self) -> int:
+        """The fewest sites that must answer the order."""
+        return max(self._facts.order.least_set, self._minimum_cohort)
+
+    @property
     def ledger_heads(self) -> dict[str, bytes]:
         """The head of its ledger's chain that each site signed with its keys (32 bytes)."""
         return {site: keys.ledger_head for site, keys in self._facts.keys.items()}

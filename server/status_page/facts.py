@@ -15,7 +15,7 @@ from server.federation.folder import FederationFolder
 from server.study.folder import Study, open_study
 from server.study.history import AttemptRecord, attempt_records
 from server.study.journal_rows import AnswerRow
-from server.study.live_status import LiveStatus, is_running, read_live_status
+from server.study.live_status import LiveStatus, is_running, read_live_status, waiting_of
 from server.study.status import read_journal, study_status
 
 WANTED_NAME: Final = "wanted"  # the coordinator asked for this study to run
@@ -46,6 +46,11 @@ class StudyFacts:
     def plan(self) -> StudyPlan:
         """The study's plan."""
         return self.study.plan
+
+    @property
+    def waiting(self) -> dict[str, Any] | None:
+        """For whom the run waits (``server.study.live_status.waiting_of``); None where it does not, or none goes on."""
+        return waiting_of(self.study.folder.path) if self.running else None
 
     @property
     def is_finished(self) -> bool:

@@ -15,6 +15,7 @@ from common.web.words import ago, amount, duration, moment, plural
 from server.status_page.facts import StudyFacts, UnreadableStudy
 from server.status_page.participation import participation
 from server.status_page.suspicions import suspicions
+from server.status_page.waiting import waiting_words
 from server.study.status import reason
 
 STAGES: Final = {
@@ -76,7 +77,7 @@ def state(study: StudyFacts) -> Markup:
     if study.is_finished:
         return pill("finished", "good")
     if study.running:
-        waits = study.live is not None and study.live.doing == "waiting"
+        waits = study.waiting is not None
         return pill("waiting for hospitals", "warn") if waits else pill("running", "main")
     if study.wanted:
         return pill("starting", "warn")
@@ -95,10 +96,8 @@ def doing(study: StudyFacts) -> str:
         return ended or ("it starts as soon as `up` runs" if study.wanted else "nothing runs")
     if live is None:
         return "the server has started"
-    if live.doing == "waiting":
-        return f"{live.online} of at least {live.needed} hospitals are there"
-    if live.doing == "pausing":
-        return f"attempt {live.attempt} was given up; the next one starts soon"
+    if live.doing in {"waiting", "pausing"}:
+        return waiting_words(live)
     where = f"phase {status['phase']}, round {status['round_number']}, attempt {live.attempt}"
     stage = STAGES.get(live.asked, "between two stages")
     answered = f" ({len(live.outcomes)} of {len(live.sites)} have answered)" if live.asked else ""

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from server.model.evaluation import Evaluation
 from server.study.journal_rows import AbortRow, AnswerRow
+from server.study.waiting import Missing
 
 _log = logging.getLogger("fedward.rounds")
 
@@ -19,6 +20,7 @@ class RunState(StrEnum):
     STOPPED = "stopped"
     NO_COHORT = "no_cohort"
     NO_ATTEMPT_LEFT = "no_attempt_left"
+    NO_ORDER_LEFT = "no_order_left"
     KEEPS_FAILING = "keeps_failing"
     UNSOUND_SUMS = "unsound_sums"
 
@@ -30,6 +32,7 @@ SENTENCES: dict[RunState, str] = {
     RunState.NO_COHORT: "too few sites came; start again when they are back",
     RunState.NO_ATTEMPT_LEFT: "the plan's attempts are used up, and the noise was computed for so many: a new plan is"
     " needed to go on",
+    RunState.NO_ORDER_LEFT: "so many orders came to nothing that hospitals take no more: a new plan is needed to go on",
     RunState.KEEPS_FAILING: "attempt after attempt was given up; `status` shows why",
     RunState.UNSOUND_SUMS: "sums keep failing their check: a site sends garbage, and nobody can say which; ask each"
     " site for its version and logs",
@@ -76,6 +79,9 @@ class RoundEvents(Protocol):
     def on_waiting(self, online: int, needed: int) -> None:
         """Too few sites are online to start a round."""
 
+    def on_missing(self, missing: tuple[Missing, ...]) -> None:
+        """For whom is waited, and why: comes before ``on_waiting`` and after ``on_aborted``."""
+
     def on_attempt(self, start: AttemptStart) -> None:
         """An attempt begins; its number is durable."""
 
@@ -101,6 +107,11 @@ class LoggedEvents:
     def on_waiting(self, online: int, needed: int) -> None:
         """Log it."""
         _log.info("%d sites are online, %d are needed", online, needed)
+
+    def on_missing(self, missing: tuple[Missing, ...]) -> None:
+        """Log each."""
+        for each in missing:
+            _log.warning("%s", each.sentence)
 
     def on_attempt(self, start: AttemptStart) -> None:
         """Log it."""

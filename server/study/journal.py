@@ -8,6 +8,7 @@
     refusals   signed refusals of sites: code, and the site they name
     heads      the head of each site's ledger, as it signed it with its keys: against older copies of a ledger
     medians    of which group's sums an applied row is the median, where the plan draws groups
+    forwarded  its shares are about to leave, so masked vectors may: from here on the attempt is charged
     unsound    who was in the sum of an attempt that was given up because the sum failed its check
     suspicions what such sums proved: who is left out of cohorts since when, until when, and why
 
@@ -18,7 +19,6 @@ the server starts again. Triggers refuse every change and deletion of a row.
 import json
 import sqlite3
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,7 +47,7 @@ from server.study.journal_rows import (
     suspicion_row,
     unsound_row,
 )
-from server.study.journal_tables import schema
+from server.study.journal_tables import ALL_FORWARDED, schema
 
 Row = TypeVar("Row")
 
@@ -87,7 +87,9 @@ class Journal:
         # WAL with FULL: one fsync at each commit, and `status` reads while a round runs.
         for setting in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
             self._rows(f"PRAGMA {setting}")
-        self._write([(sql, ()) for sql in schema()])
+        # of what a journal of before was forwarded nobody knows: every attempt of then counts
+        earlier = [] if self._has("forwarded") or not self._has("attempts") else [ALL_FORWARDED]
+        self._write([(sql, ()) for sql in schema() + earlier])
         self._write([("INSERT OR IGNORE INTO study VALUES (1, ?, ?)", (plan_digest, self._clock()))])
 
     def _check(self, plan_digest: bytes) -> None:
@@ -120,6 +122,10 @@ class Journal:
         unsound = [("INSERT INTO unsound VALUES (?, ?)", (abort.attempt, json.dumps(list(details.summed))))]
         statements = [*statements_of(details), *(unsound if details.summed else ())]
         self._write([("INSERT INTO aborts VALUES (?, ?, ?, ?, ?)", row), *statements])
+
+    def record_forwarded(self, attempt: int) -> None:
+        """Note that an attempt's shares are about to leave: only then may a masked vector come back."""
+        self._write([("INSERT INTO forwarded VALUES (?)", (attempt,))])
 
     def record_suspicion(self, row: SuspicionRow) -> None:
         """Note what unsound sums proved; one row for an attempt."""
@@ -167,10 +173,12 @@ class Journal:
         """Return how many attempts at rounds of a phase were numbered."""
         return int(self._rows("SELECT count(*) FROM attempts WHERE phase = ?", phase)[0][0])
 
-    def most_orders_of_a_site(self, phase: int) -> int:
-        """Return how many attempts of a phase the site was ordered for that was ordered for most."""
-        orders = Counter(site for row in self.attempts() if row.phase == phase for site in row.cohort)
-        return max(orders.values(), default=0)
+    def charged(self) -> list[AttemptRow]:
+        """Return the attempts from which a masked vector may have left, in order; of journals of before: all."""
+        if not self._has("forwarded"):
+            return self.attempts()
+        query = "SELECT * FROM attempts WHERE attempt IN (SELECT attempt FROM forwarded) ORDER BY attempt"
+        return self._read(attempt_row, query)
 
     def attempts(self) -> list[AttemptRow]:
         """Return all attempts, in order."""

@@ -22,10 +22,14 @@ _TABLES: Final = {
     " code INTEGER NOT NULL, about TEXT NOT NULL, PRIMARY KEY (attempt, site)",
     "heads": "attempt INTEGER NOT NULL REFERENCES attempts, site TEXT NOT NULL, head BLOB NOT NULL,"
     " PRIMARY KEY (attempt, site)",
+    "forwarded": "attempt INTEGER PRIMARY KEY REFERENCES attempts",
     "unsound": "attempt INTEGER PRIMARY KEY REFERENCES attempts, summed TEXT NOT NULL",
     "suspicions": "attempt INTEGER PRIMARY KEY REFERENCES attempts, kind TEXT NOT NULL, groups TEXT NOT NULL,"
     " until_attempt INTEGER NOT NULL, sentence TEXT NOT NULL, unix_s REAL NOT NULL",
 }
+
+
+ALL_FORWARDED: Final = "INSERT INTO forwarded SELECT attempt FROM attempts"
 
 
 def schema() -> list[str]:

@@ -18,9 +18,11 @@ from common.errors import FileTooLargeError, FileUnreadableError
 from common.files import parsed_json, read_bounded
 from server.study.events import AttemptStart, RoundEnd, RoundEvents, RunEnd
 from server.study.journal_rows import AbortRow, AnswerRow
+from server.study.waiting import Missing
 
 FILE_NAME: Final = "live.json"
 ANSWERS_WITHIN_S: Final = 0.1
+LATER: Final = {"missing", "since_unix_s"}  # a file of before has none
 _MAX_BYTES: Final = 1 << 20
 
 
@@ -29,7 +31,9 @@ class LiveStatus:
     """The moment. ``doing``: ``waiting``, ``asking``, ``pausing`` (before the next attempt), ``applied``, ``ended``.
 
     online, needed: while waiting for sites. asked: kind of the message that is out, to ``sites``, to be answered before
-    ``until_unix_s``. outcomes: site -> what became of it in this stage. sentence: how a run ended.
+    ``until_unix_s``. outcomes: site -> what became of it in this stage. sentence: how a run ended. missing: for whom is
+    waited (``server.study.waiting``), with what to do and a sentence for a person. since_unix_s: when a wait began,
+    over attempts that came to nothing.
     """
 
     doing: str = "starting"
@@ -42,15 +46,37 @@ class LiveStatus:
     until_unix_s: float | None = None
     outcomes: dict[str, str] = field(default_factory=dict)
     sentence: str = ""
+    missing: list[dict[str, Any]] = field(default_factory=list)
+    since_unix_s: float | None = None
 
 
 def read_live_status(study_folder: Path) -> LiveStatus | None:
     """Return what was written last; None where nothing (or nothing readable) lies there."""
     try:
         document = parsed_json(read_bounded(study_folder / FILE_NAME, _MAX_BYTES))
-        return LiveStatus(**{name: document[name] for name in LiveStatus.__dataclass_fields__})
+        known = LiveStatus.__dataclass_fields__
+        return LiveStatus(**{name: document[name] for name in known if name in document or name not in LATER})
     except (FileUnreadableError, FileTooLargeError, ValueError, KeyError, TypeError):
         return None
+
+
+def waiting_of(study_folder: Path) -> dict[str, Any] | None:
+    """Return what a run waits for, by the file alone; None where it does not wait.
+
+    ``hospitals`` and ``needed``: how many can be asked, of how many at least (None before the next attempt, which is
+    then due at ``until_unix_s``). ``for``: each that is missing (``server.study.waiting``), with a sentence.
+    """
+    live = read_live_status(study_folder)
+    if live is None or live.doing not in {"waiting", "pausing"} or (live.doing == "pausing" and not live.missing):
+        return None
+    is_pause = live.doing == "pausing"
+    return {
+        "since_unix_s": live.since_unix_s,
+        "hospitals": None if is_pause else live.online,
+        "needed": None if is_pause else live.needed,
+        "until_unix_s": live.until_unix_s if is_pause else None,
+        "for": live.missing,
+    }
 
 
 class LiveFile:
@@ -66,12 +92,27 @@ class LiveFile:
 
     def on_waiting(self, online: int, needed: int) -> None:
         """Note how many sites are there."""
-        self._show(doing="waiting", online=online, needed=needed, attempt=None, sites=[], outcomes={}, asked="")
+        since = self._now.since_unix_s or time.time()
+        facts = {"online": online, "needed": needed, "since_unix_s": since}
+        self._show(doing="waiting", attempt=None, sites=[], outcomes={}, asked="", **facts)
         self._then.on_waiting(online, needed)
+
+    def on_missing(self, missing: tuple[Missing, ...]) -> None:
+        """Note for whom is waited."""
+        self._show(missing=[asdict(each) | {"do": each.do, "sentence": each.sentence} for each in missing])
+        self._then.on_missing(missing)
 
     def on_attempt(self, start: AttemptStart) -> None:
         """Note the attempt."""
-        self._show(doing="asking", attempt=start.attempt, sites=list(start.cohort), outcomes={}, asked="", sentence="")
+        self._show(
+            doing="asking",
+            attempt=start.attempt,
+            sites=list(start.cohort),
+            outcomes={},
+            asked="",
+            sentence="",
+            missing=[],
+        )
         self._then.on_attempt(start)
 
     def on_stage(self, asked: str, sites: tuple[str, ...], timeout_s: float) -> None:
@@ -92,12 +133,13 @@ class LiveFile:
 
     def on_aborted(self, abort: AbortRow, wait_s: float) -> None:
         """Note that the attempt was given up."""
-        self._show(doing="pausing", asked="", until_unix_s=time.time() + wait_s)
+        since = self._now.since_unix_s or time.time()
+        self._show(doing="pausing", asked="", until_unix_s=time.time() + wait_s, since_unix_s=since)
         self._then.on_aborted(abort, wait_s)
 
     def on_round(self, end: RoundEnd) -> None:
         """Note that a round was applied."""
-        self._show(doing="applied", asked="", until_unix_s=None)
+        self._show(doing="applied", asked="", until_unix_s=None, since_unix_s=None)
         self._then.on_round(end)
 
     def on_finished(self, end: RunEnd) -> None:

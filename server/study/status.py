@@ -3,9 +3,11 @@
 from collections import Counter
 from typing import Any
 
+from common.plan.attempts import most_orders
 from common.plan.schedule import is_evaluated, total_rounds
 from common.secagg.refusals import CHECK_OF_CODE
 from server.errors import StudyFolderInvalidError
+from server.study.charged import charged_by_phase, orders
 from server.study.folder import Study
 from server.study.history import AttemptRecord, attempt_records, scores_by_version
 from server.study.journal import Journal, NotBegunError
@@ -42,22 +44,15 @@ def study_status(study: Study, journal: Journal | None) -> dict[str, Any]:
         "rounds_planned": planned,
         "phase": study.plan.phases[last.ordered.phase].name if last else None,
         "round_number": last.ordered.round_number if last else None,
-        "attempts": _attempts(study, journal),
+        "attempts": sum(charged_by_phase(study.plan, journal)) if journal else 0,
         "attempts_allowed": sum(phase.maximum_attempts for phase in study.plan.phases),
+        "orders": orders(study.plan, journal) if journal else 0,
+        "orders_allowed": most_orders(study.plan),
         "aborted": dict(Counter(reason(record.abort.code) for record in records if record.abort)),
         "suspicions": _suspicions(journal, last) if journal else [],
         "scores": {str(version): _score(score.document()) for version, score in scores.items()},
         "sites": {site.name: _site(site.name, records, journal) for site in study.plan.sites},
     }
-
-
-def _attempts(study: Study, journal: Journal | None) -> int:
-    """Return how many of the plan's attempts are used up: with groups, those of the site that was ordered most."""
-    if journal is None:
-        return 0
-    if study.plan.aggregation.takes_median:
-        return sum(journal.most_orders_of_a_site(phase) for phase in range(len(study.plan.phases)))
-    return journal.last_attempt()
 
 
 def reason(code: int) -> str:

@@ -81,6 +81,7 @@ def _attempts_used_up(arena: Arena) -> Mapping[str, Any]:
     for name in arena.honest:
         for attempt in (1, 2):
             arena.federation.journals[name].record_attempt(arena.federation.order.plan_digest, 0, attempt)
+            arena.federation.journals[name].record_masked(arena.federation.order.plan_digest, 0, attempt)
     return {"attempt": 3}
 
 

@@ -25,9 +25,8 @@ from common.files import replace_atomically
 from common.plan.plan import StudyPlan
 from common.trust.identity import read_signing_key
 from common.trust.release import WEIGHTS
-from server.attempts.retries import RetryRules
+from server.attempts.retries import RetryRules, RunSettings
 from server.attempts.run_options import RunOptions, set_options
-from server.attempts.study_run import RunSettings
 from server.export.package import weights_file
 from server.study.events import LoggedEvents, RunEnd, RunState
 from server.study.folder import Study, open_study

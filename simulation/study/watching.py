@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from server.study.events import AttemptStart, RoundEnd, RoundEvents, RunEnd
 from server.study.journal_rows import AbortRow, AnswerRow
+from server.study.waiting import Missing
 
 
 class SilentEvents:
@@ -11,6 +12,9 @@ class SilentEvents:
 
     def on_waiting(self, online: int, needed: int) -> None:
         """Too few sites are online."""
+
+    def on_missing(self, missing: tuple[Missing, ...]) -> None:
+        """For whom is waited."""
 
     def on_attempt(self, start: AttemptStart) -> None:
         """An attempt begins."""
@@ -41,6 +45,11 @@ class AllEvents:
         """Pass it on."""
         for watcher in self._watchers:
             watcher.on_waiting(online, needed)
+
+    def on_missing(self, missing: tuple[Missing, ...]) -> None:
+        """Pass it on."""
+        for watcher in self._watchers:
+            watcher.on_missing(missing)
 
     def on_attempt(self, start: AttemptStart) -> None:
         """Pass it on."""

@@ -21,9 +21,8 @@ from client.site import Site
 from client.trainer.local_work import local_work
 from common.plan.plan import StudyPlan
 from common.plan.reading import read_plan
-from server.attempts.retries import RetryRules
+from server.attempts.retries import RetryRules, RunSettings
 from server.attempts.run_options import RunOptions
-from server.attempts.study_run import RunSettings
 from server.study.events import RunEnd
 from server.study.folder import open_study
 from server.study.journal import Journal

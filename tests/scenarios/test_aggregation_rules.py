@@ -23,8 +23,8 @@ from common.plan.protocol import divisor
 from common.plan.reading import read_plan
 from common.plan.signing import sign_plan, signature_path
 from common.trust.identity import read_secret_file, read_signing_key
+from server.attempts.retries import RunSettings
 from server.attempts.run_options import RunOptions
-from server.attempts.study_run import RunSettings
 from server.drafting.plan_text import plan_toml
 from server.model.checkpoint import same_state
 from server.model.sums import sum_name

@@ -2,8 +2,8 @@
 
 import pytest
 
+from server.attempts.retries import RunSettings
 from server.attempts.run_options import RunOptions
-from server.attempts.study_run import RunSettings
 from server.study.events import RunState
 from server.study.folder import open_study
 from server.study.progress import open_journal

@@ -12,7 +12,7 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from server.attempts.run_options import RunOptions, set_options
-from server.attempts.study_run import RunSettings
+from server.attempts.retries import RunSettings
 from simulation.runtime.made_up_work import made_up_site, numbered_update
 from simulation.runtime.ray_runtime import run_on_ray
 from simulation.study.run_folder import RunFolder

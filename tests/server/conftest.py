@@ -45,9 +45,8 @@ from common.trust.identity import create_signing_key, public_bytes
 from common.trust.provenance import code_digest
 from common.trust.roster import Roster, signed_roster
 from server.app import run_study
-from server.attempts.retries import RetryRules
+from server.attempts.retries import RetryRules, RunSettings
 from server.attempts.run_options import RunOptions
-from server.attempts.study_run import RunSettings
 from server.drafting.plan_text import plan_toml
 from server.study.events import LoggedEvents, RunEnd
 from simulation.runtime.faults import Fault

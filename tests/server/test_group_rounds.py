@@ -9,6 +9,7 @@ from common.plan.protocol import divisor
 from server.attempts.channel import Channel
 from server.attempts.study_run import StudyRun
 from server.model.checkpoint import same_state
+from server.study.charged import charged_by_phase
 from server.study.events import LoggedEvents, RunState
 from server.study.folder import open_study
 from server.study.history import attempt_records, scores_by_version
@@ -169,10 +170,10 @@ def test_attempts_are_counted_as_each_hospital_counts_them_and_not_once_for_each
 
 def test_the_study_ends_when_a_hospital_s_attempts_are_used_up(make_groups):
     federation = make_groups(9, short={"rounds": 2, "maximum_attempts": 3})
-    end = federation.run(Fault(Trouble.DROP, sites=("site-5",), actions=("keylist",), rounds=(2,)))
+    end = federation.run(Fault(Trouble.DROP, sites=("site-5",), actions=("forward",), rounds=(2,)))
     told = Told(federation)
     assert end.state is RunState.NO_ATTEMPT_LEFT
-    assert told.journal.most_orders_of_a_site(0) == 3
+    assert charged_by_phase(told.study.plan, told.journal) == [3]
     assert len(told.journal.applied()) == 1
 
 

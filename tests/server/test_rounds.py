@@ -18,8 +18,9 @@ from common.secagg.stages import SITE_SENDS, Kind
 from common.secagg.statements import masked_statement
 from server.app import FOLDER_KEY, app, run_study
 from server.attempts.channel import Channel
+from server.attempts.retries import RunSettings
 from server.attempts.run_options import RunOptions, set_options
-from server.attempts.study_run import RunSettings, StudyRun
+from server.attempts.study_run import StudyRun
 from server.errors import StudyFolderInvalidError, StudyStoppedError
 from server.model.checkpoint import same_state
 from server.model.sums import read_sum
@@ -221,7 +222,7 @@ def test_a_run_that_keeps_failing_ends_with_a_clear_state(make_federation):
 
 def test_attempts_beyond_the_plan_are_never_ordered(make_federation):
     federation = make_federation(short={"rounds": 2, "maximum_attempts": 7})
-    faults = Fault(Trouble.DROP, sites=("site-1", "site-2"), actions=("keylist",))
+    faults = Fault(Trouble.DROP, sites=("site-1", "site-2"), actions=("forward",))
     ends = [federation.run(faults).state for _ in range(2)]
     assert ends == [RunState.KEEPS_FAILING, RunState.NO_ATTEMPT_LEFT]
     assert len(Ledger(federation).records) == 7
@@ -230,7 +231,7 @@ def test_attempts_beyond_the_plan_are_never_ordered(make_federation):
 
 def test_without_an_attempt_to_spare_the_final_model_stands_unscored(make_federation):
     federation = make_federation(short={"rounds": 3, "maximum_attempts": 5})
-    end = federation.run(Fault(Trouble.DROP, sites=("site-1", "site-2"), actions=("keylist",), rounds=(4,)))
+    end = federation.run(Fault(Trouble.DROP, sites=("site-1", "site-2"), actions=("forward",), rounds=(4,)))
     assert end.state is RunState.NOT_SCORED
     assert list(scores_by_version(Ledger(federation).study, Ledger(federation).journal)) == [2]
 

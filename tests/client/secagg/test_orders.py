@@ -90,6 +90,10 @@ ORDERS: dict[str, tuple[Check, Callable[[Federation], dict[str, Any]]]] = {
     "that was ordered before": (Check.R0_ATTEMPT, lambda f: {"attempt": _journal_attempt(f, 7)}),
     "with a lower attempt": (Check.R0_ATTEMPT, lambda f: {"attempt": _journal_attempt(f, 8) - 5}),
     "after all attempts are used": (Check.R0_ATTEMPT_MAXIMUM, lambda f: {"attempt": _use_up_attempts(f)}),
+    "after all orders are used, although no vector left": (
+        Check.R0_ATTEMPT_MAXIMUM,
+        lambda f: {"attempt": _use_up_orders(f)},
+    ),
     "for an opened model without noise": (Check.R0_RELEASED, lambda f: {"attempt": _release_without_noise(f)}),
     "that could open a second sum without noise": (
         Check.R0_TWO_SUMS,
@@ -120,8 +124,18 @@ def _journal_attempt(federation: Federation, attempt: int) -> int:
 def _use_up_attempts(federation: Federation) -> int:
     for attempt in range(1, 3):
         _journal_attempt(federation, attempt)
+        federation.journals[VICTIM].record_masked(federation.order.plan_digest, 0, attempt)
     _change_phase(federation, maximum_attempts=2)
     return 3
+
+
+def _use_up_orders(federation: Federation) -> int:
+    policy = federation.policies[VICTIM]
+    for attempt in range(1, 6):
+        _journal_attempt(federation, attempt)
+    federation.policies[VICTIM] = replace(policy, maximum_orders=5)
+    federation.new_session(VICTIM)
+    return 6
 
 
 def _plan_for_four(federation: Federation) -> int:
