@@ -18,7 +18,6 @@ from server.study.events import RoundEvents
 from server.study.waiting import Missing
 
 SHORTEST_SLEEP_S: Final = 0.1
-LOOK_EVERY_S: Final = 1.0
 SAY_AGAIN_S: Final = 60.0
 
 
@@ -52,7 +51,7 @@ class Gathering:
             if time.monotonic() - began_s >= patience_s:
                 return ready
             self._say(len(ready), least)
-            self._sleep(min(LOOK_EVERY_S, patience_s))
+            self._sleep(min(self.settings.look_every_s, patience_s))
 
     def pause(self, wait_s: float) -> None:
         """Wait before the next attempt, or until something changes."""
@@ -60,8 +59,8 @@ class Gathering:
         if wait_s > 0:
             self.events.on_missing(self.presence.missing())
         while (left_s := until_s - time.monotonic()) > 0 and not self.should_stop():
-            self._sleep(min(left_s, LOOK_EVERY_S))
-            if left_s > LOOK_EVERY_S and self._something_changed():
+            self._sleep(min(left_s, self.settings.look_every_s))
+            if left_s > self.settings.look_every_s and self._something_changed():
                 return
 
     def note(self, attempts: Sequence[Attempt]) -> None:

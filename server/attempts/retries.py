@@ -46,7 +46,7 @@ class RunSettings:
     ``cohort_wait_s``: how long to wait for enough sites before the run ends. ``gather_s``: how long to wait for the
     plan's full cohort before going on with fewer. ``result_timeout_s``: how long RESULT may take; nothing depends on
     its answer. ``threads``: for removing masks. ``head_start_s``: how long those who refused before are asked before
-    everybody else is.
+    everybody else is. ``look_every_s``: how often a wait looks whether something changed.
     """
 
     cohort_wait_s: float = 3600.0
@@ -54,6 +54,7 @@ class RunSettings:
     result_timeout_s: float = 10.0
     threads: int = 1
     head_start_s: float = 10.0
+    look_every_s: float = 1.0
     retries: RetryRules = field(default_factory=RetryRules)
 
 

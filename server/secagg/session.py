@@ -22,8 +22,6 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from common.networks.errors import WeightsInvalidError
-from common.plan.errors import PlanWeakThresholdError
 from common.secagg.accumulator import Accumulator
 from common.secagg.keys import sign
 from common.secagg.messages import Packet, Result, SignedOrder, decode, encode
@@ -31,9 +29,7 @@ from common.secagg.order import Order, encode_order, order_digest
 from common.secagg.refusals import ALL_CHECKS, Check, CheckSet, RefusedError, RoundAbortedError
 from common.secagg.stages import SERVER_TRANSITIONS, SITE_SENDS, Kind, ServerStage
 from common.secagg.statements import order_statement, result_digest, result_statement
-from common.secagg.thresholds import is_reachable, least_survivors, never_both_kinds
 from common.secagg.wire import MAX_MESSAGE_BYTES
-from common.trust.errors import RosterInvalidError
 from server.secagg.checks import (
     check_consistent,
     check_keys,
@@ -46,6 +42,7 @@ from server.secagg.checks import (
 from server.secagg.facts import RoundFacts
 from server.secagg.lists import open_certificate, open_forward, open_keylist, open_survivors
 from server.secagg.opening import LargestNorm, OpenedSum, check_norm, open_sum, unbounded
+from server.secagg.own_order import check_order
 from server.secagg.receipts import Receipt, SiteRefusal
 from server.secagg.transcript import Transcript
 
@@ -83,7 +80,7 @@ class ServerSession:
         Raises: PlanWeakThresholdError, RosterInvalidError, VectorRefusedError, WeightsInvalidError for an order that
         no honest site would take.
         """
-        _check_order(order, identities, memoryview(model), minimum_cohort)
+        check_order(order, identities, memoryview(model), minimum_cohort)
         octets = encode_order(order)
         self._order_message = SignedOrder(order=octets, signature=sign(order_key, *order_statement(octets)))
         self._order_key, self._checks, self._threads = order_key, checks, threads
@@ -285,21 +282,3 @@ _OPENINGS: dict[ServerStage, Callable[[RoundFacts], dict[str, Packet]]] = {
     ServerStage.WAITING_FOR_MASKED: open_survivors,
     ServerStage.WAITING_FOR_CONSISTENT: open_certificate,
 }
-
-
-def _check_order(order: Order, identities: Mapping[str, bytes], model: memoryview, minimum_cohort: int) -> None:
-    """Refuse an order that no honest site would take, before anything leaves."""
-    n, t, c, s_min = len(order.cohort), order.threshold, order.colluders, order.minimum_survivors
-    if not set(order.cohort) <= set(identities) or list(order.cohort) != sorted(set(order.cohort)):
-        raise RosterInvalidError("the cohort must be sorted, without repetition, and within the roster")
-    if not (never_both_kinds(n, t, c) and is_reachable(n, t) and least_survivors(c) <= s_min <= n >= minimum_cohort):
-        raise PlanWeakThresholdError(
-            f"n = {n}, t = {t}, c = {c}, s_min = {s_min}, n_min = {minimum_cohort} break 2t > n + c, t <= n, "
-            "max(3, c + 2) <= s_min <= n or n >= n_min; choose others in the plan"
-        )
-    order.vector.check()
-    if n > order.cohort_maximum or model.nbytes != order.model_bytes:
-        raise WeightsInvalidError(
-            f"the vector is made for {order.cohort_maximum} sites and the order announces {order.model_bytes} bytes; "
-            f"the cohort has {n} sites and the model {model.nbytes} bytes"
-        )
