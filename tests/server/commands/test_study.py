@@ -53,7 +53,8 @@ def test_the_status_counts_rounds_attempts_failures_and_sites(federation):
     assert federation.run(*DROPOUTS).state is RunState.FINISHED
     facts = status(federation)
     assert facts["state"] == "finished"
-    assert (facts["rounds_applied"], facts["attempts"], facts["attempts_allowed"]) == (3, 4, 9)
+    assert (facts["rounds_applied"], facts["attempts"], facts["attempts_allowed"]) == (3, 3, 9)
+    assert (facts["orders"], facts["orders_allowed"]) == (4, 1180)
     assert facts["aborted"] == {"C.too_few": 1}
     assert facts["scores"]["2"]["score"] == 0.8
     two = facts["sites"]["site-2"]
@@ -90,7 +91,7 @@ def test_the_status_can_be_read_while_rounds_run(federation):
 def test_people_see_a_table(federation):
     federation.run(*DROPOUTS)
     shown = call("status", federation.study)
-    assert "small: finished, 3 of 3 rounds, 4 of 9 attempts" in shown
+    assert "small: finished, 3 of 3 rounds, 3 of 9 attempts, 4 orders" in shown
     assert "C.too_few" in shown
     assert "site-4" in shown
 
