@@ -17,11 +17,11 @@ from client.consent.policy import SitePolicyFile
 from client.installation.audit_log import audit, audit_links
 from client.installation.errors import NotEnrolledError
 from client.installation.folder import SiteFolder
-from client.installation.joining import own_name, same_fingerprint
+from client.installation.joining import own_name
 from common.plan.errors import PlanInvalidError
 from common.plan.plan import StudyPlan
 from common.trust.canonical import encode_base64
-from common.trust.identity import fingerprint, public_bytes
+from common.trust.identity import fingerprint, public_bytes, same_fingerprint
 from common.trust.roster import Roster, read_roster
 
 MAX_PERSON_CHARACTERS = 100
@@ -48,8 +48,8 @@ def confirm(folder: SiteFolder, site: str, heard: str, *, person: str) -> Confir
     wanted = fingerprint(roster.sites[site])
     if not same_fingerprint(heard, wanted):
         raise NotConfirmedError(
-            f"the roster's {site} has the fingerprint {wanted}, which is not what you heard; nothing was confirmed. "
-            "Call the hospital again and compare all six groups: the coordinator may have invented it"
+            f"the roster's {site} has another fingerprint than the one given; nothing was confirmed. Call the hospital "
+            "again, have all six groups read out and type what you hear: the coordinator may have invented it"
         )
     made = Confirmation(site, wanted, person.strip(), int(time.time()))
     _record(folder, roster, "confirmed", made)

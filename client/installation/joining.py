@@ -15,7 +15,7 @@ from client.installation.errors import NotEnrolledError
 from client.installation.folder import SiteFolder
 from common.files import read_bounded, replace_atomically
 from common.trust.errors import KitInvalidError, RosterInvalidError
-from common.trust.identity import public_bytes, read_signing_key
+from common.trust.identity import public_bytes, read_signing_key, same_fingerprint
 from common.trust.kit import MAX_KIT_BYTES, Kit, checked_kit, read_kit
 from common.trust.roster import Roster, read_roster
 
@@ -53,8 +53,8 @@ def join(folder: SiteFolder, kit_file: Path, *, spoken: Callable[[], str]) -> Jo
         )
     if former is None and not same_fingerprint(spoken(), kit.fingerprint()):
         raise KitInvalidError(
-            f"the kit is of the coordinator {kit.fingerprint()}, which is not the fingerprint you heard; nothing was "
-            "kept. Call the coordinator and compare all six groups: the kit may be forged"
+            "the kit is of a coordinator with another fingerprint than the one given; nothing was kept. Call the "
+            "coordinator, have all six groups read out again and type what you hear: the kit may be forged"
         )
     site = own_name(folder, kit.roster) if kit.roster else ""
     changed = _is_newer(folder, kit.roster) if kit.roster else False
@@ -64,15 +64,6 @@ def join(folder: SiteFolder, kit_file: Path, *, spoken: Callable[[], str]) -> Jo
     _record(folder, kit)
     others = {} if kit.roster is None else {n: f for n, f in kit.roster.fingerprints().items() if n != site}
     return Joined(kit, site, others, kit.roster.epoch if kit.roster else None, changed)
-
-
-def same_fingerprint(heard: str, wanted: str) -> bool:
-    """Tell whether a fingerprint as typed is the one wanted; case, spaces and hyphens do not matter."""
-    return _characters(heard) == _characters(wanted)
-
-
-def _characters(text: str) -> str:
-    return "".join(character for character in text.upper() if character not in " -\t\n")
 
 
 def own_name(folder: SiteFolder, roster: Roster) -> str:

@@ -24,6 +24,9 @@ SECRET_BYTES = 32
 FINGERPRINT_BITS = 120
 # Crockford's base 32: no I, L, O or U, so nothing is mistaken when read aloud.
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+AS_READ = {
+    ord(heard): meant for heard, meant in zip("OIL-\u2010\u2011\u2013\u2014", ("0", "1", "1", *[""] * 5), strict=True)
+}
 
 
 def create_signing_key(path: Path) -> Ed25519PrivateKey:
@@ -152,6 +155,18 @@ def fingerprint(key: Ed25519PublicKey) -> str:
     number = int.from_bytes(digest, "big") >> (256 - FINGERPRINT_BITS)
     characters = [ALPHABET[(number >> shift) & 31] for shift in range(FINGERPRINT_BITS - 5, -1, -5)]
     return "-".join("".join(characters[i : i + 4]) for i in range(0, len(characters), 4))
+
+
+def same_fingerprint(heard: str, wanted: str) -> bool:
+    """Tell whether a fingerprint as typed is the one wanted.
+
+    As heard: case, spaces and dashes do not matter, and O is 0, I and L are 1, as Crockford's base 32 reads them.
+    """
+    return _heard(heard) == _heard(wanted)
+
+
+def _heard(text: str) -> str:
+    return "".join(text.upper().translate(AS_READ).split())
 
 
 def sign(key: Ed25519PrivateKey, purpose: str, message: bytes) -> bytes:

@@ -17,7 +17,7 @@ from common.trust.canonical import encode_base64
 from common.trust.enrolment import MAX_ENROLMENT_BYTES, Enrolment, read_enrolment
 from common.trust.errors import EnrolmentInvalidError
 from common.trust.hash_chain import HashChain
-from common.trust.identity import public_bytes, read_signing_key
+from common.trust.identity import public_bytes, read_signing_key, same_fingerprint
 from common.trust.roster import MAX_ROSTER_BYTES, Roster, read_roster, signed_roster
 from server.federation.errors import FederationInvalidError
 from server.federation.folder import FederationFolder
@@ -49,10 +49,10 @@ def admit(folder: FederationFolder, file: Path, fingerprint: str, *, replaces: b
     Raises: EnrolmentInvalidError (also for another fingerprint), OutputExistsError, and what reading raises.
     """
     enrolment = read_enrolment(file)
-    if enrolment.fingerprint() != fingerprint.strip().upper():
+    if not same_fingerprint(fingerprint, enrolment.fingerprint()):
         raise EnrolmentInvalidError(
-            f"{file}: its fingerprint is {enrolment.fingerprint()}, not the one given; "
-            "call the site and compare all six groups. It was not admitted"
+            f"{file}: its fingerprint is not the one given; it was not admitted. Call the site, have all six groups "
+            "read out again and type what you hear"
         )
     _require_new(folder, enrolment, replaces=replaces)
     former = admitted(folder).get(enrolment.site)

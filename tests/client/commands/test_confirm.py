@@ -76,9 +76,10 @@ def test_case_spaces_and_hyphens_of_what_was_heard_do_not_matter(call, north, ro
 def test_what_is_not_a_confirmation_leaves_no_line(name, changes, refusal, call, north, roster):  # noqa: PLR0917
     if changes.get("heard") == "SOUTH'S":
         changes = {"heard": roster.fingerprints()["south"]}
-    with pytest.raises(refusal):
+    with pytest.raises(refusal) as refused:
         call(name, **changes)
     assert list(audit_links(north)) == []
+    assert not any(text in str(refused.value) for text in roster.fingerprints().values()), "it is heard, not copied"
 
 
 def test_without_a_fingerprint_and_a_terminal_there_is_nobody_to_ask(asked, north):

@@ -62,10 +62,11 @@ def test_a_fingerprint_may_be_typed_in_small_letters_and_with_spaces(join, kit_f
     assert join(kit_file(), heard)["site"] == "north"
 
 
-def test_another_fingerprint_than_the_one_heard_is_refused_and_nothing_is_kept(join, kit_file, fresh):
-    with pytest.raises(KitInvalidError, match="may be forged"):
+def test_another_fingerprint_than_the_one_heard_is_refused_and_nothing_is_kept(join, kit_file, fresh, coordinator_key):
+    with pytest.raises(KitInvalidError, match="may be forged") as refused:
         join(kit_file(), fingerprint(Ed25519PrivateKey.generate().public_key()))
     assert nothing_was_kept(fresh)
+    assert fingerprint(coordinator_key.public_key()) not in str(refused.value), "or it would be copied, not heard"
 
 
 def test_most_of_a_fingerprint_is_not_enough(join, kit_file, fresh, coordinator_key):

@@ -111,6 +111,15 @@ def test_a_fingerprint_is_six_groups_without_letters_that_sound_alike():
     assert not set(text) & set("ILOU")
 
 
+HEARD = ["0A1B-2C3D", "0a1b2c3d", "0A1B 2C3D", " 0a1b - 2c3d\n", "OA1B-2C3D", "0AlB-2C3D", "oaib\u20132c3d"]
+NOT_HEARD = ["", "0A1B", "0A1B-2C3", "0A1B-2C3E", "8A1B-2C3D", "0A1B-2C3D0", "QA1B-2C3D"]
+
+
+def test_a_fingerprint_is_taken_as_it_was_heard_and_no_other_is():
+    assert all(identity.same_fingerprint(heard, "0A1B-2C3D") for heard in HEARD)
+    assert not any(identity.same_fingerprint(heard, "0A1B-2C3D") for heard in NOT_HEARD)
+
+
 def test_the_fingerprint_of_a_known_key_never_changes():
     # RFC 8032 section 7.1, test 1: public key. A change would make every printed fingerprint useless.
     key = Ed25519PublicKey.from_public_bytes(

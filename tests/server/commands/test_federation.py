@@ -184,10 +184,11 @@ def test_an_authority_can_be_read_again_and_signs(folder):
 def test_a_site_is_admitted_with_the_fingerprint_it_read_out_and_not_with_another(folder, tmp_path):
     file, spoken = enrolment_of(tmp_path, "north")
     _, other = enrolment_of(tmp_path / "..", "south")
-    with pytest.raises(EnrolmentInvalidError, match="not the one given"):
+    with pytest.raises(EnrolmentInvalidError, match="not the one given") as refused:
         call("admit", file, "--fingerprint", other, "--folder", folder.path)
+    assert spoken not in str(refused.value), "or it would be copied, not heard"
     assert not folder.enrolment("north").exists()
-    call("admit", file, "--fingerprint", spoken.lower(), "--folder", folder.path)
+    call("admit", file, "--fingerprint", spoken.lower().replace("-", " "), "--folder", folder.path)
     assert folder.enrolment("north").read_bytes() == file.read_bytes()
     assert audited(folder) == ["created", "admitted"]
 
@@ -274,6 +275,17 @@ def test_the_kit_holds_what_a_site_needs(signed, tmp_path):
     assert kit.ca_certificate == signed.ca_certificate.read_text()
     assert kit.roster is not None
     assert facts["roster"] == kit.roster.digest() == read_roster(signed.roster).digest()
+
+
+def test_no_kit_is_written_while_the_list_of_sites_is_not_the_signed_one(signed, tmp_path):
+    kit = ("kit", "--output", tmp_path / "kit.json", "--folder", signed.path)
+    call("dismiss", NAMES[0], "--folder", signed.path)
+    with pytest.raises(RosterInvalidError, match=f"{NAMES[0]}.*roster sign` first"):
+        call(*kit)
+    assert not (tmp_path / "kit.json").exists()
+    call("roster", "sign", "--folder", signed.path)
+    call(*kit)
+    assert NAMES[0] not in read_kit(tmp_path / "kit.json").roster.sites
 
 
 def test_a_kit_before_the_first_roster_has_none_and_says_so(folder, tmp_path):
