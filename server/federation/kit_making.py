@@ -16,7 +16,8 @@ from server.federation.folder import FederationFolder
 def make_kit(folder: FederationFolder, config: CoordinatorConfig) -> bytes:
     """Return the signed kit, with the current roster if one was signed.
 
-    Raises: RosterInvalidError when sites changed since it was signed; KitInvalidError, and what reading key, certificate and roster raises.
+    Raises: RosterInvalidError when sites changed since it was signed; KitInvalidError, and what reading key,
+    certificate and roster raises.
     """
     key = read_signing_key(folder.key)
     _require_signed(folder)
