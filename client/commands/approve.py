@@ -26,7 +26,9 @@ SHORTEST_DIGEST = 8
 def approve_plan(
     plan: Annotated[Path | None, typer.Argument(help="The plan (TOML), with its signature beside it.")] = None,
     *,
-    site_folder: Annotated[Path, typer.Option("--site-folder", help="Folder of this site's installation.")] = Path(),
+    site_folder: Annotated[
+        Path, typer.Option("--site-folder", envvar="FEDWARD_SITE", help="Folder of this site's installation.")
+    ] = Path(),
     approver: Annotated[str | None, typer.Option(help="Name of the person who decides; asked for otherwise.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Decide without being asked.")] = False,
     withdraw: Annotated[

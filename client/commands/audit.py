@@ -17,7 +17,9 @@ SHORT_DIGEST = 12
 
 def show_audit(
     *,
-    site_folder: Annotated[Path, typer.Option("--site-folder", help="Folder of this site's installation.")] = Path(),
+    site_folder: Annotated[
+        Path, typer.Option("--site-folder", envvar="FEDWARD_SITE", help="Folder of this site's installation.")
+    ] = Path(),
     verify: Annotated[bool, typer.Option("--verify", help="Only check the record from its first line.")] = False,
     as_json: JsonOption = False,
 ) -> None:

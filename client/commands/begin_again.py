@@ -27,7 +27,9 @@ def begin_file_again(
             "--shown-elsewhere", help="Nothing here shows it, but the coordinator's heads do (ledger and journal only)."
         ),
     ] = False,
-    site_folder: Annotated[Path, typer.Option("--site-folder", help="The site folder.")] = Path(),
+    site_folder: Annotated[
+        Path, typer.Option("--site-folder", envvar="FEDWARD_SITE", help="The site folder.")
+    ] = Path(),
     yes: Annotated[bool, typer.Option("--yes", help="Decide without being asked.")] = False,
     as_json: JsonOption = False,
 ) -> None:

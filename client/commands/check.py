@@ -18,7 +18,9 @@ MARKS = {Level.OK: "[green]ok  [/]", Level.ADVICE: "[yellow]look[/]", Level.STOP
 
 def check(
     *,
-    site_folder: Annotated[Path, typer.Option("--site-folder", help="Folder of this site's installation.")] = Path(),
+    site_folder: Annotated[
+        Path, typer.Option("--site-folder", envvar="FEDWARD_SITE", help="Folder of this site's installation.")
+    ] = Path(),
     offline: Annotated[bool, typer.Option("--offline", help="Leave the coordinator out.")] = False,
     as_json: JsonOption = False,
 ) -> None:

@@ -21,7 +21,9 @@ def confirm_hospital(
     fingerprint: Annotated[
         str | None, typer.Option(help="That hospital's fingerprint, as it read it out itself; asked for otherwise.")
     ] = None,
-    site_folder: Annotated[Path, typer.Option("--site-folder", help="Folder of this site's installation.")] = Path(),
+    site_folder: Annotated[
+        Path, typer.Option("--site-folder", envvar="FEDWARD_SITE", help="Folder of this site's installation.")
+    ] = Path(),
     withdraw: Annotated[bool, typer.Option("--withdraw", help="Take the confirmation back.")] = False,
     as_json: JsonOption = False,
 ) -> None:

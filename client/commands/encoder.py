@@ -21,7 +21,9 @@ from common.encoders.showing import encoder_facts, print_encoder, print_list
 from common.terminal import JsonOption, errors, output, print_json
 from common.trust.kit import DIGEST, read_kit
 
-SiteFolderOption = Annotated[Path, typer.Option("--site-folder", help="Folder of this site's installation.")]
+SiteFolderOption = Annotated[
+    Path, typer.Option("--site-folder", envvar="FEDWARD_SITE", help="Folder of this site's installation.")
+]
 DigestArgument = Annotated[str, typer.Argument(help="First digits of the card's digest, or of the file's.")]
 
 encoder_app = typer.Typer(name="encoder", help="Add, fetch, show and verify public encoders.", no_args_is_help=True)

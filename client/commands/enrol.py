@@ -15,7 +15,9 @@ from common.trust.identity import read_signing_key
 
 def enrol(
     *,
-    site_folder: Annotated[Path, typer.Option("--site-folder", help="Folder of this site's installation.")] = Path(),
+    site_folder: Annotated[
+        Path, typer.Option("--site-folder", envvar="FEDWARD_SITE", help="Folder of this site's installation.")
+    ] = Path(),
     target: Annotated[
         Path | None, typer.Option("--output", help="File to write; default: NAME-enrolment.json in this folder.")
     ] = None,

@@ -15,7 +15,9 @@ from common.terminal import JsonOption, errors, output, print_json
 def join_federation(
     kit_file: Annotated[Path, typer.Argument(metavar="KIT", help="The kit (JSON) from the coordinator.")],
     *,
-    site_folder: Annotated[Path, typer.Option("--site-folder", help="Folder of this site's installation.")] = Path(),
+    site_folder: Annotated[
+        Path, typer.Option("--site-folder", envvar="FEDWARD_SITE", help="Folder of this site's installation.")
+    ] = Path(),
     fingerprint: Annotated[
         str | None, typer.Option(help="The coordinator's fingerprint as heard over the phone; asked for otherwise.")
     ] = None,

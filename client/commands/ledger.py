@@ -22,7 +22,9 @@ from common.terminal import JsonOption, errors, output, print_json
 
 def ledger(
     *,
-    site_folder: Annotated[Path, typer.Option("--site-folder", help="The site folder (ledger and policy).")] = Path(),
+    site_folder: Annotated[
+        Path, typer.Option("--site-folder", envvar="FEDWARD_SITE", help="The site folder (ledger and policy).")
+    ] = Path(),
     check: Annotated[bool, typer.Option("--verify", help="Recompute epsilon with a second accountant.")] = False,
     chart: Annotated[Path | None, typer.Option("--chart", help="Write a small picture (PNG).")] = None,
     anchor: Annotated[

@@ -35,7 +35,9 @@ from common.files import write_new
 from common.plan.task import TaskKind
 from common.terminal import JsonOption, errors, output, print_json
 
-SiteFolderOption = Annotated[Path, typer.Option("--site-folder", help="Folder of this site's installation.")]
+SiteFolderOption = Annotated[
+    Path, typer.Option("--site-folder", envvar="FEDWARD_SITE", help="Folder of this site's installation.")
+]
 ModelOption = Annotated[str, typer.Option("--model", help="First digits of a model's digest; default: the newest.")]
 
 model_app = typer.Typer(name="model", help="Receive, score and use a study's final model.", no_args_is_help=True)

@@ -15,7 +15,9 @@ from common.web.page_token import FILE_NAME, page_token
 
 def page(
     *,
-    site_folder: Annotated[Path, typer.Option("--site-folder", help="The site folder.")] = Path(),
+    site_folder: Annotated[
+        Path, typer.Option("--site-folder", envvar="FEDWARD_SITE", help="The site folder.")
+    ] = Path(),
     as_json: JsonOption = False,
 ) -> None:
     """Print the address of this site's status page, to be opened in a browser on this machine.

@@ -14,7 +14,7 @@ from client.consent.pausing import resume as resume_folder
 from client.installation.folder import SiteFolder
 from common.terminal import JsonOption, output, print_json
 
-FolderOption = Annotated[Path, typer.Option("--site-folder", help="The site folder.")]
+FolderOption = Annotated[Path, typer.Option("--site-folder", envvar="FEDWARD_SITE", help="The site folder.")]
 PersonOption = Annotated[
     str, typer.Option("--by", help="Who decides this, for the audit log; default: your user name.")
 ]

@@ -21,7 +21,9 @@ def restored(
         int, typer.Option(min=1, max=1 << 31, help="The study's last attempt, as the coordinator tells it.")
     ],
     by: Annotated[str, typer.Option("--by", help="Who restored the site, for the audit log; default: you.")] = "",
-    site_folder: Annotated[Path, typer.Option("--site-folder", help="The site folder.")] = Path(),
+    site_folder: Annotated[
+        Path, typer.Option("--site-folder", envvar="FEDWARD_SITE", help="The site folder.")
+    ] = Path(),
     as_json: JsonOption = False,
 ) -> None:
     """Never again take part in an attempt up to the given one: a restored journal has forgotten the newest.

@@ -16,7 +16,9 @@ MEASURING: Final = "measuring"
 
 def status(
     *,
-    site_folder: Annotated[Path, typer.Option("--site-folder", help="The site folder.")] = Path(),
+    site_folder: Annotated[
+        Path, typer.Option("--site-folder", envvar="FEDWARD_SITE", help="The site folder.")
+    ] = Path(),
     watch: Annotated[bool, typer.Option("--watch", help="Show each step as it happens, until Ctrl-C.")] = False,
     as_json: JsonOption = False,
 ) -> None:

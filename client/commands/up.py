@@ -24,7 +24,9 @@ from common.trust.kit import Kit, read_kit
 
 def up(
     *,
-    site_folder: Annotated[Path, typer.Option("--site-folder", help="The site folder.")] = Path(),
+    site_folder: Annotated[
+        Path, typer.Option("--site-folder", envvar="FEDWARD_SITE", help="The site folder.")
+    ] = Path(),
     allow_root: Annotated[
         bool, typer.Option("--allow-root", envvar="FEDWARD_ALLOW_ROOT", help="Run as root (in a container).")
     ] = False,

@@ -8,7 +8,7 @@ import typer
 from server.federation.config import CoordinatorConfig, read_coordinator_config
 from server.federation.folder import PLAN, FederationFolder
 
-FolderOption = Annotated[Path, typer.Option("--folder", help="The federation folder.")]
+FolderOption = Annotated[Path, typer.Option("--folder", envvar="FEDWARD_FEDERATION", help="The federation folder.")]
 StudyArgument = Annotated[str, typer.Argument(help="Name of the study.")]
 HERE = Path()
 

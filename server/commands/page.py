@@ -15,7 +15,9 @@ from server.federation.folder import FederationFolder
 
 def page(
     *,
-    folder: Annotated[Path, typer.Option("--folder", help="The federation folder.")] = Path(),
+    folder: Annotated[
+        Path, typer.Option("--folder", envvar="FEDWARD_FEDERATION", help="The federation folder.")
+    ] = Path(),
     as_json: JsonOption = False,
 ) -> None:
     """Print the address of the status page, to be opened in a browser on this machine.
