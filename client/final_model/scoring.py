@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from client.dicom.census import SMALL_CELL
 from client.final_model.structure_measures import StructureFigures
 from client.final_model.structure_tally import StructureTally
+from client.learning.logits import logits_of
 from client.learning.patient_answers import answered_scans, mean_answers
 from client.learning.patients import UNKNOWN, Scans
 from client.learning.whole_scan import Place
@@ -78,9 +79,8 @@ def predicted(network: nn.Module, images: Tensor, kind: TaskKind, device: torch.
     Shapes: images (scans, channels, *size) float32 in [0, 1].
     """
     activate: Callable[[Tensor], Tensor] = torch.sigmoid if kind is TaskKind.MULTI_LABEL else _softmax
-    with torch.no_grad():
-        parts = [activate(network(part.to(device)).float()).cpu() for part in torch.split(images, SCANS_AT_ONCE)]
-    return torch.cat(parts)
+    parts = torch.split(images, SCANS_AT_ONCE)
+    return torch.cat([activate(logits_of(network, part.to(device))).cpu() for part in parts])
 
 
 def score(

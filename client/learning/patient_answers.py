@@ -11,6 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from client.learning.logits import logits_of
 from client.learning.patients import UNKNOWN, PatientScans, Scans
 from client.learning.sliding_window import answered_label_map
 from client.learning.whole_scan import Place
@@ -112,5 +113,4 @@ def _answered(network: nn.Module, patient: Scans, most: int) -> Iterator[tuple[P
     for block in patient.blocks(most):
         part = block.chosen(block.labelled.nonzero().squeeze(1))
         if len(part):
-            with torch.no_grad():
-                yield part, network(part.unchanged.to(device)).float().cpu()
+            yield part, logits_of(network, part.unchanged.to(device)).cpu()

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from client.learning.logits import logits_of
 from client.learning.whole_scan import Place, WholeScan
 
 OVERLAP: Final = 0.5  # of a window's side
@@ -65,9 +66,8 @@ def blended_slabs(network: nn.Module, scan: WholeScan, window: Place) -> Iterato
     buffer = torch.zeros(0)
     for number, first in enumerate(starts[0]):
         for rest in product(*starts[1:]):
-            with torch.no_grad():
-                part = scan.image_part((first, *rest), window).unsqueeze(0).to(device)
-                logits = network(part)[0].float().cpu()
+            part = scan.image_part((first, *rest), window).unsqueeze(0).to(device)
+            logits = logits_of(network, part)[0].cpu()
             if len(buffer) == 0:
                 buffer = torch.zeros(len(logits), window[0], *scan.size[1:])
             place = tuple(slice(start, start + length) for start, length in zip(rest, window[1:], strict=True))

@@ -9,6 +9,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from client.learning.logits import logits_of
 from common.networks.parameters import Layout
 
 
@@ -41,8 +42,7 @@ class Teacher:
 
     def _answer(self, image: Tensor, *, several_labels: bool) -> Tensor:
         """Answer for one scan alone: (1, channels, *size) -> (1, classes, ...)."""
-        with torch.no_grad():
-            logits: Tensor = self.network(image).float()
+        logits = logits_of(self.network, image)
         return torch.sigmoid(logits) if several_labels else torch.softmax(logits, 1)
 
 

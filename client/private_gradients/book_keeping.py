@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from client.private_gradients.layer_gradients import LAYERS
+from client.private_gradients.lone_volumes import lone_volumes_by_onednn
 from client.private_gradients.problem import Problem
 from client.private_gradients.stacks import PatientStack
 from client.private_gradients.taps import tapped
@@ -37,7 +38,10 @@ def book_keeping_gradients(problem: Problem, stack: PatientStack) -> Tensor:
         raise NotImplementedError(f"book-keeping does not know the layers {', '.join(sorted(unsupported))}")
     kept = _Kept(problem, stack.patients)
     token = torch.zeros((), device=problem.device, requires_grad=True)
-    with tapped(problem.trained_layers, token, kept.output, kept.rows):
+    with (
+        lone_volumes_by_onednn(problem.network.modules(), weights_too=False),
+        tapped(problem.trained_layers, token, kept.output, kept.rows),
+    ):
         loss = problem.loss(stack.flat())
     torch.autograd.grad(loss, token, allow_unused=True)
     return kept.all()

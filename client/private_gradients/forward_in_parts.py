@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from client.private_gradients.layer_gradients import padded, unfold
+from client.private_gradients.lone_volumes import convolved
 
 # What is computed at a time (measured: 1 MiB costs calls, 8 MiB leave the cache). Just below 4 MiB the memory stays
 # with the process, as our services tell glibc, instead of being asked for page by page each time.
@@ -72,11 +73,9 @@ def _forward(layer: Any) -> Callable[[Tensor], Tensor]:
         if better_as_product(layer, len(x) * math.prod(size)):
             outputs: Tensor = (weight.flatten(1) @ unfolded(layer, x)).unflatten(2, size)
             return outputs if bias is None else outputs + bias.view(-1, *[1] * len(size))
-        convolved = [
-            layer._conv_forward(x, weight[part], None if bias is None else bias[part])  # noqa: SLF001 (padding modes)
-            for part in parts_of(weight.shape)
-        ]
-        return torch.cat(convolved, dim=1)
+        parts = parts_of(weight.shape)
+        found = [convolved(layer, x, weight[part], None if bias is None else bias[part]) for part in parts]
+        return torch.cat(found, dim=1)
 
     return forward
 

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from client.private_gradients.clipping import LatticeSum, Piece
 from client.private_gradients.forward_in_parts import CONVOLUTIONS, better_as_product, in_parts, parts_of, unfolded
 from client.private_gradients.layer_gradients import LAYERS, padded
+from client.private_gradients.lone_volumes import lone_volumes_by_onednn, weight_gradient
 from client.private_gradients.problem import Problem
 from client.private_gradients.stacks import PatientRows, PatientStack
 from client.private_gradients.taps import tapped
@@ -55,7 +56,11 @@ def gradient_pieces(problem: Problem, rows: PatientRows) -> list[Piece]:
     """
     sources = _Sources()
     token = torch.zeros((), device=problem.device, requires_grad=True)
-    with in_parts(problem.network.modules()), tapped(problem.trained_layers, token, sources.output, sources.rows):
+    with (
+        in_parts(problem.network.modules()),
+        lone_volumes_by_onednn(problem.network.modules(), weights_too=False),
+        tapped(problem.trained_layers, token, sources.output, sources.rows),
+    ):
         loss = problem.loss(rows)
     torch.autograd.grad(loss, token, allow_unused=True)
     return [
@@ -128,13 +133,7 @@ def _convolution_rows(layer: Any, x: Tensor, g: Tensor) -> Rows:
     x, padding = padded(layer, x)
     geometry = (list(layer.stride), padding, list(layer.dilation), False, [0] * len(padding), 1)
     weight = layer.weight.detach()
-
-    def rows(part: slice) -> Tensor:
-        mask = [False, True, False]
-        found: Tensor = torch.ops.aten.convolution_backward(g[:, part], x, weight[part], None, *geometry, mask)[1]
-        return found
-
-    return rows
+    return lambda part: weight_gradient(x, g[:, part], weight[part], geometry)
 
 
 _PREPARE: Final[dict[type[nn.Module], Callable[[Any, Tensor, Tensor], Rows]]] = {

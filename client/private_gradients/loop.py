@@ -7,6 +7,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
+from client.private_gradients.lone_volumes import lone_volumes_by_onednn
 from client.private_gradients.problem import Problem
 from client.private_gradients.stacks import PatientRows, PatientStack
 
@@ -21,8 +22,9 @@ def loop_gradients(problem: Problem, stack: PatientStack) -> Tensor:
     present = list(stack.present())
     dtype = torch.promote_types(torch.float32, problem.parameters[0].dtype)
     gradients = torch.empty(len(present), problem.order.num_parameters, dtype=dtype, device=problem.device)
-    for row, rows in zip(gradients, present, strict=True):
-        _write_gradient(problem, rows, row)
+    with lone_volumes_by_onednn(problem.network.modules()):
+        for row, rows in zip(gradients, present, strict=True):
+            _write_gradient(problem, rows, row)
     return gradients
 
 
