@@ -1,14 +1,15 @@
 """How many sites must stand together, and what the server does with their sum."""
 
 from enum import StrEnum
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from common.plan.part import PlanPart
 
 LEAST_GROUPS: Final = 3  # a median of two is their mean
 LEAST_HOSPITALS_IN_GROUPS: Final = 9
+LEAST_SLOW_MULTIPLE: Final = 1.5
 
 
 class SecureAggregation(PlanPart):
@@ -90,8 +91,22 @@ class Timing(PlanPart):
 
     Training time follows the private batch; the slot keeps it from leaving the site. 0 is for plans without privacy,
     and in a plan of before stands for the default (``common.plan.reply_slot``).
+    ``slow_multiple``: once enough sites answered a stage, those that take longer than so many times the median of these
+    are not waited for, and count as absent (never within the first 30 s; 0: all are waited for until the timeout).
     """
+
+    LATER_KEYS = ("slow_multiple",)
 
     training_timeout_s: Annotated[float, Field(gt=0, le=172_800)] = 3600.0
     stage_timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 120.0
     reply_slot_s: Annotated[float, Field(ge=0, le=3600)] = 0.0
+    slow_multiple: Annotated[float, Field(ge=0, le=1000)] = 4.0
+
+    @model_validator(mode="after")
+    def _patient(self) -> Self:
+        if 0 < self.slow_multiple < LEAST_SLOW_MULTIPLE:
+            raise ValueError(
+                f"slow_multiple is {self.slow_multiple:g}, it must be 0 (wait for everybody) or at least "
+                f"{LEAST_SLOW_MULTIPLE:g}: half of all hospitals are slower than the median"
+            )
+        return self

@@ -10,7 +10,7 @@ from common.secagg.messages import Packet
 from common.secagg.refusals import TABLE, Check
 from common.secagg.stages import Kind
 from server.attempts.channel import Channel
-from server.attempts.exchange import TAKEN, TIMEOUT, First
+from server.attempts.exchange import NOBODY_LATE, SLOW, TAKEN, TIMEOUT, First, Late
 from server.attempts.stage import GARBAGE, Asked, Stage, StageSettings
 from server.secagg.opening import OpenedSum
 from server.secagg.session import ServerSession
@@ -19,11 +19,17 @@ from server.study.journal_rows import AnswerRow, Details, HeadRow, OpenedRow, Re
 
 
 @dataclass(frozen=True)
-class HeadStart:
-    """``sites`` are ordered first: all others ``seconds`` later, or when these have answered and enough are left."""
+class Patience:
+    """Who is ordered first, and how long the slowest are waited for (``server.attempts.exchange``).
 
-    sites: tuple[str, ...] = ()
-    seconds: float = 0.0
+    ``first`` are ordered before all others: these ``head_start_s`` later, or when the first have answered and enough
+    are left. ``slow_multiple``: of the plan, in effect after ``least_s`` of a stage.
+    """
+
+    first: tuple[str, ...] = ()
+    head_start_s: float = 0.0
+    slow_multiple: float = 0.0
+    least_s: float = 0.0
 
 
 class Attempt:
@@ -41,13 +47,13 @@ class Attempt:
         *,
         start: AttemptStart,
         whole: tuple[str, ...],
-        head_start: HeadStart,
+        patience: Patience,
         forwards: Callable[[int], None],
     ) -> None:
         """``forwards``: makes durable that the attempt of this number is charged, before its shares leave."""
         self._channel, self._events, self._began_s = channel, events, time.monotonic()
         self.session, self.start, self.whole = session, start, whole
-        self._head_start, self._forwards, self.forwarded = head_start, forwards, False
+        self.patience, self._forwards, self.forwarded = patience, forwards, False
         self.answers: list[AnswerRow] = []
 
     @property
@@ -68,8 +74,10 @@ class Attempt:
         self._events.on_stage(kind.value, tuple(packets), timeout_s)
         stage = self.stage(kind, packets, timeout_s, reply_bytes=reply_bytes)
         packets.clear()  # the model is in Flower's message now; the caller may still hold what it handed over
-        first = self._head_start.sites if kind is Kind.ORDER else ()
-        self._channel.ask(stage, first=First(first, self._head_start.seconds, self._has_enough))
+        patience, is_order = self.patience, kind is Kind.ORDER
+        first = First(patience.first if is_order else (), patience.head_start_s, self._can_have_enough)
+        late = Late(patience.slow_multiple, patience.least_s, lambda: self.session.has_enough)
+        self._channel.ask(stage, first=first, late=NOBODY_LATE if kind is Kind.RESULT else late)
 
     def stage(self, kind: Kind, packets: Mapping[str, Packet], timeout_s: float, *, reply_bytes: int = 0) -> Stage:
         """Return one stage without sending it or telling anybody; arguments as for ``ask``."""
@@ -87,15 +95,15 @@ class Attempt:
         settings = StageSettings(kind, timeout_s, str(self.number), take, note, reply_bytes)
         return Stage(packets, nodes, settings)
 
-    def _has_enough(self) -> bool:
+    def _can_have_enough(self) -> bool:
         """Tell whether the order can still be answered by enough sites."""
         lost = {row.site for row in self.answers if row.outcome != TAKEN}
         return len(set(self.start.cohort) - lost) >= self.session.least
 
     @property
     def silent(self) -> set[str]:
-        """The sites that let a timeout pass."""
-        return {row.site for row in self.answers if row.outcome == TIMEOUT}
+        """The sites that let a timeout pass, or took so much longer than others that nobody waited."""
+        return {row.site for row in self.answers if row.outcome in {TIMEOUT, SLOW}}
 
     @property
     def spoke(self) -> set[str]:

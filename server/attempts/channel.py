@@ -11,7 +11,17 @@ from flwr.serverapp import Grid
 from common.flower.errors import ContentRefusedError
 from common.flower.messages import HELLO_TYPE, NONCE_BYTES, hello_question, read_hello
 from common.trust.provenance import code_digest
-from server.attempts.exchange import FIRST_POLL_S, NOBODY_FIRST, TAKEN, First, Outcome, Pace, exchange
+from server.attempts.exchange import (
+    FIRST_POLL_S,
+    NOBODY_FIRST,
+    NOBODY_LATE,
+    TAKEN,
+    First,
+    Late,
+    Outcome,
+    Pace,
+    exchange,
+)
 from server.attempts.stage import GARBAGE, TTL_MARGIN_S, Stage
 
 _log = logging.getLogger("fedward.channel")
@@ -62,11 +72,11 @@ class Channel:
         if node is not None:
             self._greeted_at_s = {node: time.monotonic()}
 
-    def ask(self, *stages: Stage, first: First = NOBODY_FIRST) -> None:
+    def ask(self, *stages: Stage, first: First = NOBODY_FIRST, late: Late = NOBODY_LATE) -> None:
         """Send a stage's questions and read every answer as it comes; returns when all are in, or it is time.
 
         Several stages are those of several attempts: one kind, one timeout, no site in two of them. ``first``: who is
-        asked before the others, see ``server.attempts.exchange.First``.
+        asked before the others; ``late``: who is not waited for (``server.attempts.exchange``).
 
         Outcomes: what the stage's ``take`` returned, ``rejected:content``, those of ``server.attempts.exchange``, and
         ``failed:offline`` for a site without a node.
@@ -90,7 +100,9 @@ class Channel:
         def settle(site: str, outcome: Outcome) -> None:
             of[site].settle(site, outcome)
 
-        exchange(self.grid, questions, read, timeout_s=settings.timeout_s, pace=pace, settled=settle, first=first)
+        exchange(
+            self.grid, questions, read, timeout_s=settings.timeout_s, pace=pace, settled=settle, first=first, late=late
+        )
 
     def _greet(self, nodes: list[int]) -> None:
         nonces = {str(node): os.urandom(NONCE_BYTES) for node in nodes}

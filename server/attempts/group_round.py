@@ -12,6 +12,7 @@ from common.secagg.messages import Packet
 from common.secagg.refusals import Check, RoundAbortedError
 from common.secagg.stages import Kind
 from server.attempts.attempt import Attempt
+from server.attempts.exchange import NOBODY_LATE, Late
 from server.attempts.retries import UNSOUND
 from server.attempts.study_run import StudyRun
 from server.model.blocks import Weights
@@ -73,7 +74,9 @@ class GroupRound:
         if stages:
             sites = sorted(site for stage in stages for site in stage.sites)
             self._run.events.on_stage(kind.value, tuple(sites), timeout_s)
-            self._run.channel.ask(*stages)
+            patience = self.live[0].patience
+            late = Late(patience.slow_multiple, patience.least_s, self._have_enough)
+            self._run.channel.ask(*stages, late=NOBODY_LATE if kind is Kind.RESULT else late)
 
     def open(self) -> list[OpenedRow]:
         """Open every sum and make it durable, each before the next; return their rows."""
@@ -136,6 +139,9 @@ class GroupRound:
             is_scored={row.attempt for row in self.opened} <= scored,
         )
         run.events.on_round(RoundEnd(start, participants, dropped, score, last.seconds))
+
+    def _have_enough(self) -> bool:
+        return all(attempt.session.has_enough for attempt in self.live)
 
     def _lose(self, attempt: Attempt, aborted: RoundAbortedError) -> None:
         """Note an aborted group; the others go on."""

@@ -47,6 +47,7 @@ class RunSettings:
     plan's full cohort before going on with fewer. ``result_timeout_s``: how long RESULT may take; nothing depends on
     its answer. ``threads``: for removing masks. ``head_start_s``: how long those who refused before are asked before
     everybody else is. ``look_every_s``: how often a wait looks whether something changed.
+    ``least_patience_s``: how long the slowest are waited for at least, whatever the plan's ``slow_multiple``.
     """
 
     cohort_wait_s: float = 3600.0
@@ -55,6 +56,7 @@ class RunSettings:
     threads: int = 1
     head_start_s: float = 10.0
     look_every_s: float = 1.0
+    least_patience_s: float = 30.0
     retries: RetryRules = field(default_factory=RetryRules)
 
 

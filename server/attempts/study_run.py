@@ -16,7 +16,7 @@ from common.plan.schedule import is_closing, last_round, total_rounds
 from common.processes.freed_memory import give_back
 from common.secagg.refusals import TABLE, Check, RoundAbortedError
 from common.secagg.stages import Kind
-from server.attempts.attempt import Attempt, HeadStart
+from server.attempts.attempt import Attempt, Patience
 from server.attempts.channel import Channel
 from server.attempts.cohort import (
     choose_cohort,
@@ -131,14 +131,14 @@ class StudyRun:
         start = self._start(state, number, cohort)
         self.events.on_attempt(start)
         doubtful = tuple(site for site in cohort if self.gathering.presence.refuses(site))
-        head_start = HeadStart(doubtful, self.settings.head_start_s)
+        times = self.settings.head_start_s, plan.timing.slow_multiple, self.settings.least_patience_s
         return Attempt(
             self.channel,
             session,
             self.events,
             start=start,
             whole=whole,
-            head_start=head_start,
+            patience=Patience(doubtful, *times),
             forwards=self.journal.record_forwarded,
         )
 

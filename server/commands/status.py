@@ -100,9 +100,9 @@ def _print(facts: dict[str, Any]) -> None:
         if score["score"] is not None:
             shown = f"{score['score']:.3f} ({low:.3f} to {high:.3f})"
         output.print(f"model after {version} rounds: {shown}, noise included", markup=False)
-    table = Table("site", "in cohort", "in sum", "dropped out", "timeouts", "refused", "bytes from site")
+    table = Table("site", "in cohort", "in sum", "dropped out", "timeouts", "slow", "refused", "bytes from site")
     for name, site in facts["sites"].items():
         refused = ", ".join(f"{why} {count}" for why, count in site["refused"].items())
-        numbers = [str(site[key]) for key in ("in_cohort", "in_sum", "dropped_out", "timeouts")]
+        numbers = [str(site[key]) for key in ("in_cohort", "in_sum", "dropped_out", "timeouts", "slow")]
         table.add_row(escape(name), *numbers, escape(refused), f"{site['bytes_from_site']:,}")
     output.print(table)

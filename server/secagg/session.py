@@ -104,8 +104,16 @@ class ServerSession:
 
     @property
     def least(self) -> int:
-        """The fewest sites that must answer the order."""
-        return max(self._facts.order.least_set, self._minimum_cohort)
+        """The fewest sites that must answer the present stage."""
+        order = self._facts.order
+        if self._stage is ServerStage.WAITING_FOR_UNMASK:
+            return order.threshold
+        return max(order.least_set, self._minimum_cohort if self._stage is ServerStage.WAITING_FOR_KEYS else 0)
+
+    @property
+    def has_enough(self) -> bool:
+        """Whether so many have answered that the stage can be closed."""
+        return len(self._answers) >= self.least
 
     @property
     def ledger_heads(self) -> dict[str, bytes]:
@@ -262,11 +270,7 @@ class ServerSession:
 
     def _demand_enough(self) -> None:
         order, present = self._facts.order, len(self._answers)
-        needed = order.least_set
-        if self._stage is ServerStage.WAITING_FOR_KEYS:
-            needed = max(needed, self._minimum_cohort)
-        if self._stage is ServerStage.WAITING_FOR_UNMASK:
-            needed = order.threshold
+        needed = self.least
         if not self._checks.passes(Check.C_TOO_FEW, lambda: present >= needed):
             stage, self._stage = self._stage, ServerStage.ABORTED
             # who was told something else is not at fault

@@ -62,7 +62,7 @@ class StudyFacts:
         started = {record.ordered.attempt: record.ordered.unix_s for record in self.attempts}
         heard: dict[str, float] = {}
         for answer in self.answers:
-            if answer.outcome != "timeout" and answer.attempt in started:
+            if answer.outcome not in {"timeout", "slow"} and answer.attempt in started:
                 heard[answer.site] = started[answer.attempt] + answer.seconds
         return heard
 

@@ -111,6 +111,7 @@ def _site(name: str, records: list[AttemptRecord], journal: Journal | None) -> d
         "in_sum": sum(name in record.opened.participants for record in opened if record.opened),
         "dropped_out": sum(name in record.opened.dropped for record in opened if record.opened),
         "timeouts": sum(row.outcome == "timeout" for row in answers),
+        "slow": sum(row.outcome == "slow" for row in answers),
         "refused": dict(Counter(reason(row.code) for row in refusals)),
         "bytes_from_site": sum(row.bytes_from_site for row in answers),
         "bytes_to_site": sum(row.bytes_to_site for row in answers),

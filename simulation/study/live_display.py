@@ -27,7 +27,7 @@ STAGES = {
     "certificate": "opening the sum",
     "result": "taking note",
 }
-OUTCOMES = {"taken": "[green]in[/]", "timeout": "[red]silent[/]"}
+OUTCOMES = {"taken": "[green]in[/]", "timeout": "[red]silent[/]", "slow": "[red]slow[/]"}
 LINE_EVERY_S = 10.0  # without a terminal: one line at most so often
 REFRESHES_PER_S = 4
 
