@@ -31,7 +31,7 @@ from common.plan.shape import ShapesOf
 from common.plan.shapes_here import shapes_here
 from common.secagg.keys import sign
 from common.secagg.messages import Packet, Refusal, SignedOrder, decode, encode
-from common.secagg.order import decode_order
+from common.secagg.order import decode_order, order_digest
 from common.secagg.refusals import TABLE, Check, RefusedError
 from common.secagg.stages import SITE_RECEIVES, SITE_SENDS, Kind
 from common.secagg.statements import refusal_statement
@@ -122,7 +122,7 @@ class Site:
             if kind is Kind.ORDER:
                 self._active = self._route(message)
             if self._active is None:
-                return self._release(self._refusal(Check.R0_PLAN), study="", most=0)
+                return self._release(self._refusal(Check.R0_PLAN, _order_in(message)), study="", most=0)
             running = self._sessions[self._active]
             packet = running.session.receive(message, payload, came_s=came_s)
             released = self._release(packet, study=self._active.hex(), most=running.payload_bytes)
@@ -183,10 +183,10 @@ class Site:
             _log.error("two truths (%s): this site was told another result of an earlier attempt", sent.check)
         return self.outbox.release(kind, packet, study=study, max_payload_bytes=most)
 
-    def _refusal(self, check: Check) -> Packet:
-        """Return a signed refusal of a message that belongs to no session."""
+    def _refusal(self, check: Check, reference: bytes) -> Packet:
+        """Return a signed refusal of a message that belongs to no session; ``reference``: the order it is about."""
         refusal = Refusal(
-            reference=bytes(32), site_id=self.site_id, code=TABLE[check].code, about="", signature=_UNSIGNED
+            reference=reference, site_id=self.site_id, code=TABLE[check].code, about="", signature=_UNSIGNED
         )
         signature = sign(self._identity, *refusal_statement(refusal))
         return Packet(
@@ -200,6 +200,15 @@ class Site:
                 )
             )
         )
+
+
+def _order_in(message: bytes) -> bytes:
+    """Return the digest of the order in a message, so that a refusal says of what; zeros where there is none."""
+    try:
+        _, signed = decode(message, SITE_RECEIVES)
+    except (RefusedError, WireError):
+        return bytes(32)
+    return order_digest(signed.order) if isinstance(signed, SignedOrder) else bytes(32)
 
 
 def _own_name(folder: SiteFolder, own_key: bytes) -> str:

@@ -63,8 +63,8 @@ class Presence:
         for row in answers:
             if row.outcome == TAKEN:
                 self._unheard.pop(row.site, None)
-            elif row.outcome.startswith(("timeout", "slow", "failed")):
-                why = "failed" if row.outcome.startswith("failed") else "silent"
+            elif row.outcome.startswith(("timeout", "slow", "failed", "rejected")):
+                why = "failed" if row.outcome.startswith(("failed", "rejected")) else "silent"
                 _, since = self._unheard.get(row.site, (why, now))
                 self._unheard[row.site] = why, since
             if row.asked == Kind.ORDER.value:

@@ -38,13 +38,14 @@ _log = logging.getLogger("fedward.executor")
 
 @dataclass
 class Executor:
-    """The loop's state. ``online``: which sites' nodes are, as seen last."""
+    """The loop's state. ``online``: which sites' nodes are, as seen last. ``away_since_unix_s``: of the SuperLink."""
 
     folder: FederationFolder
     client: SuperLinkClient
     studies: dict[str, KeptStudy] = field(default_factory=dict)
     online: dict[str, bool] = field(default_factory=dict)
     misses: int = 0  # steps in a row to which the SuperLink did not answer
+    away_since_unix_s: float | None = None
     _leave_at: dict[int, float] = field(default_factory=dict)  # runs without a process -> when they are stopped
     _roster_seen: object = None
     _roster_at: float = 0.0
@@ -62,8 +63,13 @@ class Executor:
             if self.misses == MISSES_TO_BE_AWAY:
                 _log.warning("the SuperLink is away (%s)", type(error).__name__)
                 self._roster_at = self._housekeeping_at = 0.0
+                self.away_since_unix_s = time.time()
+                write_facts(self)
         else:
             self.misses = 0
+            if self.away_since_unix_s is not None:
+                self.away_since_unix_s = None
+                write_facts(self)
 
     def end(self) -> None:
         """Ask the studies' processes to end, and wait a little."""
@@ -136,6 +142,7 @@ def write_facts(executor: Executor) -> None:
     facts = {
         "unix_s": time.time(),
         "online": executor.online,
+        "superlink_away_since_unix_s": executor.away_since_unix_s,
         "studies": {
             name: {"running": study.process is not None, "starts": study.starts}
             for name, study in executor.studies.items()

@@ -52,14 +52,30 @@ def sites_online(folder: FederationFolder) -> dict[str, bool]:
 def keeping(study_folder: Path) -> dict[str, Any]:
     """Return what becomes of a study: is it wanted, does it run, how did its last run end?"""
     ending, is_wanted = read_ending(study_folder), (study_folder / "wanted").exists()
-    running, waiting = is_running(study_folder), waiting_of(study_folder)
+    running = is_running(study_folder)
+    waiting = _machine_waits(study_folder) if is_wanted or running else None
+    waiting = waiting or (waiting_of(study_folder) if running else None)
     kept = {
         "wanted": is_wanted,
         "running": running,
         "ended": None if ending is None else {"state": ending.state and ending.state.value, "why": ending.sentence},
-        "waiting": waiting if running else None,
+        "waiting": waiting,
     }
-    return kept | ({"state": "waiting"} if kept["waiting"] else {})
+    return kept | ({"state": "waiting"} if waiting else {})
+
+
+def _machine_waits(study_folder: Path) -> dict[str, Any] | None:
+    """Return what keeps this machine from working on any study, in the form of ``waiting_of``; None: nothing."""
+    folder = FederationFolder(study_folder.resolve().parent.parent)
+    away_s = _executor_facts(folder).get("superlink_away_since_unix_s")
+    if lacking := lack_of(study_folder):
+        why, since = lacking, None
+    elif isinstance(away_s, int | float):
+        why, since = "the SuperLink does not answer; `up` starts it again, and logs/superlink.log says why", away_s
+    else:
+        return None
+    place = {"hospitals": None, "needed": None, "until_unix_s": None}
+    return {"since_unix_s": since, **place, "for": [{"site": "", "why": "this machine", "sentence": why}]}
 
 
 def process_of(folder: FederationFolder, name: str) -> int | None:

@@ -136,12 +136,12 @@ class Deployment:
     def wait_for_rounds(self, count, study=STUDY):
         wait_until(lambda: self.status(study)["rounds_applied"] >= count, f"{count} rounds are applied")
 
-    def sign_study(self, name, rounds, *, approved=True):
+    def sign_study(self, name, rounds, *, approved=True, changes=("", "")):
         counts = [f"{site}=100,100" for site in self.sites]
         wanted = Wanted(Recipe.PLAIN, None, epsilon=8.0, rounds=2 * rounds)  # noise for attempts that are lost
         study, _ = new_study(self.folder, name, counts, wanted)
         text = study.plan.read_text().replace(f"\nrounds = {2 * rounds}\n", f"\nrounds = {rounds}\n")
-        study.plan.write_text(text.replace(*WAITING))
+        study.plan.write_text(text.replace(*WAITING).replace(*changes))
         sign_study(self.folder, name)
         for site in self.sites.values() if approved else ():
             approve(site, study.plan, approver="Data Protection Officer")
@@ -170,15 +170,15 @@ def answers(call):
     return True
 
 
-def build(place):
-    """A federation whose three hospitals have joined."""
-    ports = free_ports(2 + len(SITES))
+def build(place, sites=SITES):
+    """A federation whose hospitals have joined."""
+    ports = free_ports(2 + len(sites))
     made = Deployment(place, FederationFolder(place / "coordinator"))
     text = coordinator_config_text(
         "rehearsal", f"localhost:{ports[0]}", gateway_port=None, superlink_port=ports[1], status_port=0
     )
     create_federation(made.folder, text)
-    for name, port in zip(SITES, ports[2:], strict=True):
+    for name, port in zip(sites, ports[2:], strict=True):
         site = made.sites[name] = SiteFolder(place / name)
         enrolment = set_up(site, name)
         text = site.config.read_text().replace("runtime_port = 9094", f"runtime_port = {port}")
