@@ -24,7 +24,7 @@ from server.secagg.session import ServerSession
 from server.study.events import RoundEnd, RunState
 from server.study.journal_rows import AbortRow, OpenedRow
 from server.study.progress import apply_groups
-from server.study.score_limit import scored_attempts
+from server.study.score_limit import asked_attempts, scored_attempts
 
 PacketsOf = Callable[[Attempt], dict[str, Packet]]
 
@@ -129,7 +129,7 @@ class GroupRound:
         self._conclude()
         run.failures.clear()
         start = self.live[-1].start
-        scored = scored_attempts(run.study.plan, run.journal.attempts())
+        scored = scored_attempts(run.study.plan, asked_attempts(run.journal))
         score = evaluation_of(
             run.study.plan,
             start.phase,

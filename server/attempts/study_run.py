@@ -50,7 +50,7 @@ from server.study.folder import Study
 from server.study.journal import Journal
 from server.study.journal_rows import AbortRow
 from server.study.progress import announced_results, apply_opened
-from server.study.score_limit import scored_attempts
+from server.study.score_limit import asked_attempts, scored_attempts
 
 
 def never() -> bool:
@@ -204,7 +204,7 @@ class StudyRun:
             start.round_number,
             meta=opened.total.meta,
             participants=len(opened.participants),
-            is_scored=start.attempt in scored_attempts(plan, self.journal.attempts()),
+            is_scored=start.attempt in scored_attempts(plan, asked_attempts(self.journal)),
         )
         self.events.on_round(RoundEnd(start, opened.participants, opened.dropped, score, attempt.seconds))
 

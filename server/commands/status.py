@@ -45,6 +45,8 @@ def _print_federation(facts: dict[str, Any]) -> None:
     output.print(f"{facts['federation']} at {facts['address']}: {running}; {signed}", markup=False)
     if facts["lacking"]:
         output.print(f"it cannot work: {facts['lacking']}", markup=False)
+    if facts["alarm_failure"]:
+        output.print(f"the last alarm was not told: {facts['alarm_failure']}", markup=False)
     for name, why in facts["failing"].items():
         output.print(f"{name} does not work: {why}; logs/{name}.log says more", markup=False)
     sites = Table("site", "in the roster", "online")

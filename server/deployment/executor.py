@@ -19,6 +19,7 @@ from typing import Final
 from common.errors import FedwardError, of_system
 from common.files import replace_atomically
 from common.flower.environment import require_flower
+from server.deployment.alarms import Alarms
 from server.deployment.loopback_tls import loopback_authority
 from server.deployment.registrations import follow_roster
 from server.deployment.study_keeping import KeptStudy
@@ -29,6 +30,7 @@ from server.federation.folder import FederationFolder
 
 ROSTER_PERIOD_S: Final = 5.0
 HOUSEKEEPING_PERIOD_S: Final = 3.0
+ALARMS_PERIOD_S: Final = 5.0
 LEAVE_S: Final = 3.0
 ENDING_TIMEOUT_S: Final = 8.0
 MISSES_TO_BE_AWAY: Final = 2  # one is an idle connection that the SuperLink closed
@@ -42,6 +44,7 @@ class Executor:
 
     folder: FederationFolder
     client: SuperLinkClient
+    alarms: Alarms
     studies: dict[str, KeptStudy] = field(default_factory=dict)
     online: dict[str, bool] = field(default_factory=dict)
     misses: int = 0  # steps in a row to which the SuperLink did not answer
@@ -49,10 +52,12 @@ class Executor:
     _leave_at: dict[int, float] = field(default_factory=dict)  # runs without a process -> when they are stopped
     _roster_seen: object = None
     _roster_at: float = 0.0
+    _alarms_at: float = 0.0
     _housekeeping_at: float = 0.0
 
     def step(self) -> None:
         """Look once at everything. Raises nothing while the SuperLink is away."""
+        self._look_for_alarms()
         try:
             self._note_ends()
             self._stop_strangers()
@@ -79,6 +84,14 @@ class Executor:
         while any(study.process is not None for study in self.studies.values()) and time.monotonic() < until:
             self._note_ends()
             time.sleep(0.1)
+
+    def _look_for_alarms(self) -> None:
+        if time.monotonic() >= self._alarms_at:
+            failed = self.alarms.failure
+            self.alarms.look(time.monotonic())
+            self._alarms_at = time.monotonic() + ALARMS_PERIOD_S
+            if self.alarms.failure != failed:
+                write_facts(self)
 
     def _note_ends(self) -> None:
         for study in self.studies.values():
@@ -142,6 +155,7 @@ def write_facts(executor: Executor) -> None:
     facts = {
         "unix_s": time.time(),
         "online": executor.online,
+        "alarm_failure": executor.alarms.failure,
         "superlink_away_since_unix_s": executor.away_since_unix_s,
         "studies": {
             name: {"running": study.process is not None, "starts": study.starts}
@@ -160,7 +174,7 @@ def main(folder: FederationFolder) -> None:
     signal.signal(signal.SIGTERM, lambda *_: asked.set())
     authority, secret = loopback_authority(folder).read_bytes(), folder.executor_secret.read_bytes()
     client = SuperLinkClient(config.superlink_address, authority=authority, secret=secret)
-    executor = Executor(folder, client)
+    executor = Executor(folder, client, Alarms(folder, config.alarms))
     folder.state.mkdir(mode=0o700, exist_ok=True)
     while not asked.wait(config.running.poll_interval_s):
         try:

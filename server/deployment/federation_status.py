@@ -33,6 +33,7 @@ def federation_status(folder: FederationFolder, config: CoordinatorConfig) -> di
         "processes": {name: None if name in broken else process_of(folder, name) for name in PROCESSES},
         "failing": broken,
         "lacking": lack_of(folder.path),
+        "alarm_failure": str(_executor_facts(folder).get("alarm_failure", "")),
         "roster": {"epoch": roster.epoch, "digest": roster.digest()} if roster else None,
         "sites": {
             name: {"in_roster": bool(roster and name in roster.sites), "online": online.get(name)}

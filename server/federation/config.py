@@ -12,6 +12,7 @@ from common.plan.part import PlanPart
 from common.settings_file import read_settings
 from common.trust.kit import ADDRESS
 from common.trust.roster import NAME
+from server.federation.alarm_settings import AlarmsSection
 from server.federation.errors import FederationInvalidError
 
 MAX_CONFIG_BYTES: Final = 64 * 1024
@@ -60,6 +61,7 @@ class CoordinatorConfig(PlanPart):
     gateway: GatewaySection
     loopback: LoopbackSection = LoopbackSection()
     running: RunningSection = RunningSection()
+    alarms: AlarmsSection = AlarmsSection()
 
     @property
     def superlink_address(self) -> str:
@@ -125,4 +127,10 @@ status_port = <STATUS_PORT>  # of the status page on 127.0.0.1; 0: no page
 
 [running]
 poll_interval_s = 0.2  # how often to look for answers
+
+[alarms]  # who is told when a study waits, goes on or ends; the event comes as JSON
+on_event = ""  # a program by its absolute path, with arguments; the event is on its standard input
+webhook = ""  # an address of this machine, or https to a host that webhook_hosts names
+webhook_hosts = []
+after_s = 60.0  # how long a study waits before anybody is told
 """

@@ -9,7 +9,7 @@ from server.model.state import evaluation_of
 from server.study.folder import Study
 from server.study.journal import Journal
 from server.study.journal_rows import AbortRow, AppliedRow, AttemptRow, MedianRow, OpenedRow
-from server.study.score_limit import scored_attempts
+from server.study.score_limit import asked_attempts, scored_attempts
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +61,7 @@ def scores_by_version(study: Study, journal: Journal) -> dict[int, Evaluation]:
     A sum in which sites may have sent noise instead of scores has none (``server.study.score_limit``).
     """
     scores, records = {}, attempt_records(study, journal)
-    scored = scored_attempts(study.plan, [record.ordered for record in records])
+    scored = scored_attempts(study.plan, asked_attempts(journal))
     for record in records:
         if record.opened and record.applied:
             ordered, last = record.ordered, record.ordered.attempt

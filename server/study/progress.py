@@ -48,7 +48,7 @@ from server.model.tensor_file import remove_unfinished, set_aside
 from server.study.folder import Study
 from server.study.journal import Journal
 from server.study.journal_rows import LOST, AbortRow, AppliedRow, AttemptRow, MedianRow, OpenedRow
-from server.study.score_limit import scored_attempts
+from server.study.score_limit import asked_attempts, scored_attempts
 
 LOST_SENTENCE = "the server stopped before the sum was opened"
 
@@ -109,7 +109,7 @@ def apply_opened(
     the sum cannot be applied (nobody expected at its sites, weights not finite): the attempt is then noted as
     aborted, and the model stays.
     """
-    is_scored = row.attempt in scored_attempts(study.plan, journal.attempts())
+    is_scored = row.attempt in scored_attempts(study.plan, asked_attempts(journal))
     try:
         applied = computed_sum(
             study.plan,
@@ -141,7 +141,7 @@ def apply_groups(
         why = f"{len(rows)} groups of this round were opened, a median needs {LEAST_GROUPS}"
         _note_given_up(journal, rows, Check.C_TOO_FEW, why)
         return None
-    is_scored = {row.attempt for row in rows} <= scored_attempts(study.plan, journal.attempts())
+    is_scored = {row.attempt for row in rows} <= scored_attempts(study.plan, asked_attempts(journal))
     try:
         sums = _group_sums(study, journal, rows)
         applied = computed_median(study.plan, study.network, state, sums, is_scored=is_scored)
@@ -208,7 +208,7 @@ def replay(study: Study, journal: Journal) -> ModelState:
     Raises: StudyFolderInvalidError if a sum is not the one that was opened, or a divisor is not that of the plan.
     """
     state, opened = start_state(study.network), {row.attempt: row for row in journal.opened()}
-    medians, scored = journal.medians(), scored_attempts(study.plan, journal.attempts())
+    medians, scored = journal.medians(), scored_attempts(study.plan, asked_attempts(journal))
     for step in journal.applied():
         groups = [each for each in medians if each.applied == step.attempt]
         phase = study.network.phases[state.phase].phase

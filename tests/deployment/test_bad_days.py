@@ -21,9 +21,10 @@ from .conftest import STUDY, build, processes_below, wait_until
 
 pytestmark = pytest.mark.slow
 FOUR = ("hospital-1", "hospital-2", "hospital-3", "hospital-4")
+ROUNDS = 16
 WEDGED_S = 20.0
 AWAY_S = 75.0  # longer than Flower lets a run go on without a word
-WAITING = ("training_timeout_s = 180.0\nstage_timeout_s = 120.0", "training_timeout_s = 8.0\nstage_timeout_s = 5.0")
+WAITING = ("training_timeout_s = 180.0\nstage_timeout_s = 120.0", "training_timeout_s = 20.0\nstage_timeout_s = 10.0")
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,7 @@ def made(tmp_path_factory):
     made = build(tmp_path_factory.mktemp("d"), FOUR)
     try:
         made.start_coordinator()
-        made.sign_study(STUDY, 40, changes=WAITING)
+        made.sign_study(STUDY, ROUNDS, changes=WAITING)
         made.hospitals = {name: made.start_site(name) for name in made.sites}
         made.command("run", STUDY)
         made.wait_for_rounds(2)
@@ -106,7 +107,7 @@ def test_while_the_superlink_does_not_answer_the_study_waits_and_then_goes_on(ma
 
 def test_in_the_end_the_study_kept_its_promise_and_its_sums_lead_to_the_model(made):
     made.command("run", STUDY, "--wait")
-    assert made.status()["rounds_applied"] >= 40
+    assert made.status()["rounds_applied"] >= ROUNDS
     study = open_study(made.folder.study(STUDY))
     journal = read_journal(study)
     assert same_state(replay(study, journal), current_state(study, journal))

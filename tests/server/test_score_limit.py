@@ -1,18 +1,22 @@
 """Beyond the planned scores sites send noise in their place, unseen: the server reads none of it as a score."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from client.secagg.journal import SiteJournal
+from client.secagg.session import SiteSession
 from common.plan.guarantee import evaluations, may_score
+from server.attempts.retries import RetryRules, RunSettings
 from server.model.checkpoint import same_state
 from server.study.events import LoggedEvents, RunState
 from server.study.folder import open_study
 from server.study.history import attempt_records, scores_by_version
 from server.study.journal_rows import AttemptRow
 from server.study.progress import current_state, open_journal, replay
-from server.study.score_limit import scored_attempts
+from server.study.score_limit import asked_attempts, scored_attempts
 from server.study.status import study_status
 from simulation.runtime.faults import Fault, Trouble
 
@@ -104,3 +108,37 @@ def test_noise_in_the_place_of_a_score_is_shown_nowhere_and_decides_nothing(make
 def test_a_plan_without_privacy_is_always_scored(make_federation):
     plan = open_study(make_federation(noise="none", short=SHORT).study).plan
     assert scored_attempts(plan, rows([3] * 9)) == set(range(1, 10))
+
+
+def test_who_was_not_asked_or_refused_before_it_worked_was_not_asked_for_a_score(make_federation):
+    """Three are needed, one refuses the closing round again and again: the score of the final model is still there."""
+    federation = make_federation(
+        3, patients=4000, short={"rounds": 4, "maximum_attempts": 10},
+        privacy={"delta": 2e-5}, evaluation={"every_rounds": 4},
+    )  # fmt: skip
+    real = federation.sessions["site-2"]
+    policy = replace(real._site.policy, plan_digest=bytes(32))
+    journal = SiteJournal(federation.path / "other.sqlite")
+    work = federation.work["site-2"]
+    other = SiteSession(policy=policy, identity=federation.keys["site-2"], journal=journal, work=work)
+
+    class Days(LoggedEvents):
+        refusals = 0
+
+        def on_round(self, end):
+            if end.start.round_number == 4:
+                federation.sessions["site-2"] = other
+
+        def on_aborted(self, abort, wait_s):
+            self.refusals += 1
+            if self.refusals == 8:
+                federation.sessions["site-2"] = real
+
+    retries = RetryRules(first_wait_s=0.0, is_patient=True)
+    settings = RunSettings(cohort_wait_s=5.0, gather_s=0.0, head_start_s=5.0, retries=retries)
+    assert federation.run(events=Days(), settings=settings).state is RunState.FINISHED
+    study = open_study(federation.study)
+    journal = open_journal(study)
+    assert len(journal.attempts()) == 13
+    assert [row.cohort for row in asked_attempts(journal)[5:12]] == [()] * 7, "the refusing one alone was asked"
+    assert list(scores_by_version(study, journal)) == [4]
