@@ -17,13 +17,18 @@ class AlarmsSection(PlanPart):
 
     ``on_event``: a program with its arguments (an absolute path; no shell), which gets each event as JSON on standard
     input. ``webhook``: where each event is posted as JSON: an address of this machine, or ``https`` to a host that
-    ``webhook_hosts`` names. ``after_s``: how long a study waits before anybody is told.
+    ``webhook_hosts`` (separated by commas) names. ``after_s``: how long a study waits before anybody is told.
     """
 
     on_event: Annotated[str, Field(max_length=4096)] = ""
     webhook: Annotated[str, Field(max_length=2048)] = ""
-    webhook_hosts: Annotated[tuple[Annotated[str, Field(max_length=253)], ...], Field(strict=False, max_length=64)] = ()
+    webhook_hosts: Annotated[str, Field(max_length=4096)] = ""
     after_s: Annotated[float, Field(ge=0, le=86_400)] = 60.0
+
+    @property
+    def hosts(self) -> set[str]:
+        """The hosts beyond this machine to which events may go."""
+        return {host.strip().lower() for host in self.webhook_hosts.split(",") if host.strip()}
 
     @property
     def command(self) -> list[str]:
@@ -58,7 +63,7 @@ class AlarmsSection(PlanPart):
             )
         if host in LOOPBACK and parts.scheme in {"http", "https"}:
             return
-        if parts.scheme != "https" or host not in self.webhook_hosts:
+        if parts.scheme != "https" or host not in self.hosts:
             raise ValueError(
                 f"webhook goes to {host!r}: allowed are addresses of this machine, and https to a host in webhook_hosts"
             )

@@ -131,6 +131,6 @@ poll_interval_s = 0.2  # how often to look for answers
 [alarms]  # who is told when a study waits, goes on or ends; the event comes as JSON
 on_event = ""  # a program by its absolute path, with arguments; the event is on its standard input
 webhook = ""  # an address of this machine, or https to a host that webhook_hosts names
-webhook_hosts = []
+webhook_hosts = ""  # separated by commas
 after_s = 60.0  # how long a study waits before anybody is told
 """
