@@ -4,7 +4,8 @@ One that refused an order is not asked again at once: it would refuse again, and
 It is asked when something changes (it was away and is back; a person says so), and otherwise on a public schedule:
 ``first_wait_s`` after its first refusal, then ``GROWTH`` times as long after each, up to ``longest_ask_s``. With the
 default that is 1 s, 4 s, 16 s, 1 min, 4 min, 17 min, and then every hour. It is asked before the others
-(``server.attempts.exchange``), so that only its answer is waited for.
+(``server.attempts.exchange``), so that only its answer is waited for. After ``RETURNS_AT_ONCE`` returns without a round
+that went through, the schedule alone counts.
 """
 
 import time
@@ -20,6 +21,7 @@ from server.study.journal_rows import AnswerRow
 from server.study.waiting import Missing
 
 GROWTH: Final = 4.0
+RETURNS_AT_ONCE: Final = 20  # until a round goes through: a node that comes and goes must not use up the orders
 
 
 @dataclass
@@ -43,18 +45,20 @@ class Presence:
     _unheard: dict[str, tuple[str, float]] = field(default_factory=dict)  # silent or failed, since
     _offline: dict[str, float] = field(default_factory=dict)
     _has_looked: bool = False
+    _returns_left: int = RETURNS_AT_ONCE
 
     def look(self, online: Iterable[str]) -> set[str]:
         """Take note of who is online; return who came back, whom it is worth asking at once."""
         there, now = set(online), time.time()
         back = {site for site in self._offline if site in there}
         self._offline = {site: self._offline.get(site, now) for site in self.sites if site not in there}
+        if not self._has_looked or not back or not self._returns_left:
+            self._has_looked = True
+            return set()
+        self._returns_left -= 1
         for site in back:
             self._ask_now(site)
             self._unheard.pop(site, None)
-        if not self._has_looked:
-            self._has_looked = True
-            return set()
         return back
 
     def note(self, answers: Sequence[AnswerRow]) -> None:
@@ -63,6 +67,8 @@ class Presence:
         for row in answers:
             if row.outcome == TAKEN:
                 self._unheard.pop(row.site, None)
+                if row.asked == Kind.CERTIFICATE.value:
+                    self._returns_left = RETURNS_AT_ONCE
             elif row.outcome.startswith(("timeout", "slow", "failed", "rejected")):
                 why = "failed" if row.outcome.startswith(("failed", "rejected")) else "silent"
                 _, since = self._unheard.get(row.site, (why, now))

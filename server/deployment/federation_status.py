@@ -54,7 +54,7 @@ def keeping(study_folder: Path) -> dict[str, Any]:
     """Return what becomes of a study: is it wanted, does it run, how did its last run end?"""
     ending, is_wanted = read_ending(study_folder), (study_folder / "wanted").exists()
     running = is_running(study_folder)
-    waiting = _machine_waits(study_folder) if is_wanted or running else None
+    waiting = machine_waits(study_folder) if is_wanted or running else None
     waiting = waiting or (waiting_of(study_folder) if running else None)
     kept = {
         "wanted": is_wanted,
@@ -65,7 +65,7 @@ def keeping(study_folder: Path) -> dict[str, Any]:
     return kept | ({"state": "waiting"} if waiting else {})
 
 
-def _machine_waits(study_folder: Path) -> dict[str, Any] | None:
+def machine_waits(study_folder: Path) -> dict[str, Any] | None:
     """Return what keeps this machine from working on any study, in the form of ``waiting_of``; None: nothing."""
     folder = FederationFolder(study_folder.resolve().parent.parent)
     away_s = _executor_facts(folder).get("superlink_away_since_unix_s")

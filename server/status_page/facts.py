@@ -10,7 +10,7 @@ from common.plan.guarantee import seen_by
 from common.plan.plan import StudyPlan
 from common.web.freshness import mark_of
 from server.deployment.endings import Ending, read_ending
-from server.deployment.federation_status import sites_online
+from server.deployment.federation_status import machine_waits, sites_online
 from server.federation.folder import FederationFolder
 from server.study.folder import Study, open_study
 from server.study.history import AttemptRecord, attempt_records
@@ -50,7 +50,9 @@ class StudyFacts:
     @property
     def waiting(self) -> dict[str, Any] | None:
         """For whom the run waits (``server.study.live_status.waiting_of``); None where it does not, or none goes on."""
-        return waiting_of(self.study.folder.path) if self.running else None
+        place = self.study.folder.path
+        machine = machine_waits(place) if self.wanted or self.running else None
+        return machine or (waiting_of(place) if self.running else None)
 
     @property
     def is_finished(self) -> bool:

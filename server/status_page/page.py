@@ -91,6 +91,8 @@ def doing(study: StudyFacts) -> str:
     live, status = study.live, study.status
     if study.is_finished:
         return "every round was applied; `fedward-server export` writes it"
+    if study.waiting and study.waiting["for"] and not study.waiting["for"][0]["site"]:
+        return str(study.waiting["for"][0]["sentence"])  # of this machine
     if not study.running:
         ended = study.ending.sentence if study.ending else live.sentence if live else ""
         return ended or ("it starts as soon as `up` runs" if study.wanted else "nothing runs")
