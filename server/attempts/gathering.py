@@ -60,7 +60,7 @@ class Gathering:
             self.events.on_missing(self.presence.missing())
         while (left_s := until_s - time.monotonic()) > 0 and not self.should_stop():
             self._sleep(min(left_s, self.settings.look_every_s))
-            if left_s > self.settings.look_every_s and self._something_changed():
+            if left_s > self.settings.look_every_s and self._something_changed(self.channel.online()):
                 return
 
     def note(self, attempts: Sequence[Attempt]) -> None:
@@ -74,13 +74,14 @@ class Gathering:
 
     def _ready(self) -> tuple[tuple[str, ...], int]:
         """Return who can be asked, and how many are worth waiting for: those who refuse are not."""
-        self._something_changed()
-        ready = tuple(site for site in self.channel.online() if self.presence.is_due(site))
+        online = self.channel.online()
+        self._something_changed(online)
+        ready = tuple(site for site in online if self.presence.is_due(site))
         away = sum(not self.presence.is_due(site.name) for site in self.plan.sites)
         return ready, max(min(self.plan.round_size, len(self.plan.sites) - away), least_cohort(self.plan))
 
-    def _something_changed(self) -> bool:
-        back = self.presence.look(self.channel.online())
+    def _something_changed(self, online: tuple[str, ...]) -> bool:
+        back = self.presence.look(online)
         if self.asked_to_go_on():
             self.presence.ask_everybody()
             self.attendance.resting.clear()

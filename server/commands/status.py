@@ -72,11 +72,12 @@ def _print_waiting(study: str, waiting: dict[str, Any] | None) -> None:
     """Say for whom a study waits, since when, why, and what to do."""
     if waiting is None:
         return
-    since = time.strftime("%Y-%m-%d %H:%M", time.localtime(waiting["since_unix_s"] or time.time()))
+    known = waiting["since_unix_s"]
+    since = "" if known is None else f" since {time.strftime('%Y-%m-%d %H:%M', time.localtime(known))}"
     how = "the next attempt follows by itself"
     if waiting["needed"] is not None:
         how = f"{waiting['hospitals']} of at least {waiting['needed']} hospitals can be asked"
-    output.print(f"waiting since {since}: {how}; it goes on by itself when the cause is gone", markup=False)
+    output.print(f"waiting{since}: {how}; it goes on by itself when the cause is gone", markup=False)
     for each in waiting["for"]:
         output.print(f"  {each['sentence']}", markup=False)
     output.print(f"  when it is mended: `fedward-server study go-on {study}` asks everybody at once", markup=False)

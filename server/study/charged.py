@@ -13,16 +13,18 @@ def charged_by_phase(plan: StudyPlan, journal: Journal) -> list[int]:
 
     Where the plan draws groups, those of the hospital that was ordered most.
     """
+    phases = range(len(plan.phases))
+    if not plan.aggregation.takes_median:
+        counts = journal.charged_in_phases()
+        return [counts[phase] for phase in phases]
     rows = journal.charged()
-    return [_count(plan, (row for row in rows if row.phase == phase)) for phase in range(len(plan.phases))]
+    return [_most(row for row in rows if row.phase == phase) for phase in phases]
 
 
 def orders(plan: StudyPlan, journal: Journal) -> int:
     """Return how many orders the study had, charged or not; with groups, those of the hospital with most."""
-    return _count(plan, journal.attempts())
+    return _most(journal.attempts()) if plan.aggregation.takes_median else journal.last_attempt()
 
 
-def _count(plan: StudyPlan, rows: Iterable[AttemptRow]) -> int:
-    if not plan.aggregation.takes_median:
-        return sum(1 for _ in rows)
+def _most(rows: Iterable[AttemptRow]) -> int:
     return max(Counter(site for row in rows for site in row.cohort).values(), default=0)

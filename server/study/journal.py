@@ -19,6 +19,7 @@ the server starts again. Triggers refuse every change and deletion of a row.
 import json
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -180,6 +181,11 @@ class Journal:
         query = "SELECT * FROM attempts WHERE attempt IN (SELECT attempt FROM forwarded) ORDER BY attempt"
         return self._read(attempt_row, query)
 
+    def charged_in_phases(self) -> Counter[int]:
+        """Return how many of ``charged`` each phase had."""
+        which = "WHERE attempt IN (SELECT attempt FROM forwarded)" if self._has("forwarded") else ""
+        return Counter(dict(self._rows(f"SELECT phase, count(*) FROM attempts {which} GROUP BY phase")))  # noqa: S608
+
     def attempts(self) -> list[AttemptRow]:
         """Return all attempts, in order."""
         return self._read(attempt_row, "SELECT * FROM attempts ORDER BY attempt")
@@ -222,9 +228,9 @@ class Journal:
         )
         return [row[0] for row in rows]
 
-    def answers(self) -> list[AnswerRow]:
-        """Return what every site was asked and what became of it."""
-        return self._read(AnswerRow, "SELECT * FROM answers ORDER BY attempt, rowid")
+    def answers(self, asked: str = "%") -> list[AnswerRow]:
+        """Return what every site was asked and what became of it; ``asked``: one kind of question only."""
+        return self._read(AnswerRow, "SELECT * FROM answers WHERE asked LIKE ? ORDER BY attempt, rowid", asked)
 
     def refusals(self) -> list[RefusalRow]:
         """Return the sites' signed refusals."""

@@ -31,8 +31,8 @@ def asked_attempts(journal: Journal) -> list[AttemptRow]:
     given_up = {row.attempt for row in journal.aborts() if row.code != LOST}
     given_up -= {row.attempt for row in journal.charged()}
     at_work: dict[int, set[str]] = {attempt: set() for attempt in given_up}
-    for row in journal.answers() if given_up else ():
-        if row.attempt in given_up and row.asked == Kind.ORDER.value and not _refused_before_work(row):
+    for row in journal.answers(asked=Kind.ORDER.value) if given_up else ():
+        if row.attempt in given_up and not _refused_before_work(row):
             at_work[row.attempt].add(row.site)
     return [
         replace(row, cohort=tuple(site for site in row.cohort if site in at_work.get(row.attempt, row.cohort)))
