@@ -10,14 +10,21 @@ from numpy.typing import NDArray
 
 from client.features.quiet_runtime import onnxruntime
 from common.encoders.card import EncoderCard
-from common.encoders.checking import open_encoder
+from common.encoders.checking import LARGEST_AT_ONCE_BYTES, open_encoder
 from common.encoders.errors import EncoderFault, EncoderInvalidError
 
 CUDA: Final = "CUDAExecutionProvider"
 CPU: Final = "CPUExecutionProvider"
 NOTHING_LOGGED: Final = 4  # onnxruntime's words quote names from the file
+TIMES_THE_FILE: Final = 3  # its bytes, what onnxruntime makes of them, and room between
+ROOM_BYTES: Final = 1 << 30
 
 _log = logging.getLogger("fedward.encoder")
+
+
+def memory_of(card: EncoderCard) -> int:
+    """Return the bytes that a process with an encoder of a checked file may take, whatever the file does."""
+    return TIMES_THE_FILE * card.bytes + LARGEST_AT_ONCE_BYTES + ROOM_BYTES
 
 
 class Encoder:

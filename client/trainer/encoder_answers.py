@@ -8,12 +8,14 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from client.features.encoder import Encoder
+from client.features.encoder import Encoder, memory_of
 from client.features.site_encoder import site_encoder
 from client.installation.folder import SiteFolder
 from client.processes.frames import ChannelClosedError, receive, send
@@ -21,7 +23,7 @@ from common.encoders.errors import EncoderFault, EncoderInvalidError
 from common.errors import ExitCode, FedwardError
 from common.faults import fault_without_text
 from common.plan.plan import StudyPlan
-from common.processes.hardening import shut_process
+from common.processes.hardening import limit_memory, shut_process
 
 MAX_IMAGES_BYTES: Final = 1 << 31
 
@@ -33,20 +35,32 @@ def serve(replies: int, folder: SiteFolder) -> None:
     found, named = site_encoder(folder, plan), plan.network.encoder
     if found is None or named is None:
         raise EncoderInvalidError("the plan names no encoder", EncoderFault.NOT_HERE)
+    limit_memory(memory_of(found[1]))
     encoder = Encoder(*found)
     send(replies, {"ready": True})
     while True:
         head, body = receive(sys.stdin.fileno(), max_body_bytes=MAX_IMAGES_BYTES)
         images = np.frombuffer(body, "<f4").reshape(head["shape"]).astype(np.float32)
-        rows, places = [], []
-        for place, image in enumerate(images):
-            try:
-                rows.append(encoder.features(image[np.newaxis], named.outputs))
-                places.append(place)
-            except EncoderInvalidError as error:
-                if error.fault is not EncoderFault.NOT_FINITE:
-                    raise
+        rows, places = answers(encoder, images, named.outputs)
         send(replies, {"places": places}, np.concatenate(rows).astype("<f4").tobytes() if rows else b"")
+
+
+def answers(
+    encoder: Encoder, images: NDArray[np.float32], outputs: Sequence[str]
+) -> tuple[list[NDArray[np.float32]], list[int]]:
+    """Return the features of those images that the encoder can do, and their places; one leaves out no other.
+
+    Raises: EncoderInvalidError where a made-up image fails as well, so that it is not of an image.
+    """
+    rows, places = [], []
+    for place, image in enumerate(images):
+        try:
+            rows.append(encoder.features(image[np.newaxis], outputs))
+            places.append(place)
+        except EncoderInvalidError as error:
+            if error.fault is not EncoderFault.NOT_FINITE and not encoder.works():
+                raise
+    return rows, places
 
 
 def main() -> None:

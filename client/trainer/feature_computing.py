@@ -4,6 +4,7 @@ import json
 import logging
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, Final
@@ -17,6 +18,7 @@ from client.processes.child_process import end
 from client.trainer import fence
 from client.trainer.process import told
 from common.encoders.checking import check_encoder
+from common.encoders.errors import EncoderFault, EncoderInvalidError
 from common.files import parsed_json
 from common.flower.environment import child_environment
 from common.plan.plan import StudyPlan
@@ -24,6 +26,7 @@ from common.plan.plan import StudyPlan
 MOST_CRASHES: Final = 20  # of children in the middle of a scan; then it is not the scans
 PATIENCE: Final = 2  # crashes at one scan before it is given up: it has no features then
 KILLED_S: Final = 5.0
+READY_S: Final = 900.0  # to load the encoder and try it on a made-up image; a checked file takes seconds
 PROGRAM: Final[tuple[str, ...]] = ("-m", "client.trainer.feature_work")
 
 _log = logging.getLogger("fedward.site")
@@ -49,6 +52,11 @@ def compute_features(folder: SiteFolder, plan: StudyPlan, told_of: Told = lambda
             told_of(before + done, lacking.missing)
         if child.has_ended:
             return lacking.missing
+        if child.was_slow:
+            raise EncoderInvalidError(
+                f"the encoder {found[1].name} was not loaded and tried on a made-up image in {READY_S:g} s",
+                EncoderFault.RUN,
+            )
         if not child.is_ready:
             raise TrainerFailedError(
                 f"the process that computes features ended ({child.status}) before the first scan; is there enough "
@@ -61,12 +69,15 @@ def compute_features(folder: SiteFolder, plan: StudyPlan, told_of: Told = lambda
 
 
 class _Child:
-    """One run of ``client.trainer.feature_work``. ``done``: scans; ``has_ended``: as it should."""
+    """One run of ``client.trainer.feature_work``.
+
+    ``done``: scans; ``has_ended``: as it should; ``was_slow``: not ready in ``READY_S``, so it was ended.
+    """
 
     def __init__(self, folder: SiteFolder, plan: StudyPlan, *, give_up_first: bool) -> None:
         where = str(folder.path.resolve())
         fenced = (sys.executable, "-I", "-S", fence.__file__, where)
-        self.done, self.is_ready, self.has_ended, self.status = 0, False, False, ""
+        self.done, self.is_ready, self.has_ended, self.was_slow, self.status = 0, False, False, False, ""
         self._asked = json.dumps({"plan": plan.canonical().decode(), "give_up_first": give_up_first}).encode() + b"\n"
         try:
             self._child = subprocess.Popen(
@@ -82,6 +93,9 @@ class _Child:
         """Yield how many scans are done, as the child says it. Raises: the child's own FedwardError."""
         assert self._child.stdin is not None  # noqa: S101 (for the type checker; started with pipes)
         assert self._child.stdout is not None  # noqa: S101
+        patience = threading.Timer(READY_S, self._end_slow)
+        patience.daemon = True
+        patience.start()
         try:
             with suppress(BrokenPipeError):  # its end says so
                 self._child.stdin.write(self._asked)
@@ -90,16 +104,24 @@ class _Child:
                 said = _read(line)
                 if "failed" in said:
                     raise told(said)
-                self.is_ready = self.is_ready or "ready" in said
+                if "ready" in said:
+                    self.is_ready = True
+                    patience.cancel()
                 self.has_ended = self.has_ended or "ended" in said
                 if type(said.get("done")) is int:
                     self.done = said["done"]
                     yield self.done
         finally:
+            patience.cancel()
             end(self._child, patience_s=KILLED_S if self.has_ended else 0.0, killed_s=KILLED_S)
             code = self._child.returncode
             self.status = "killed" if code is None else f"signal {-code}" if code < 0 else f"exit status {code}"
             self._child.stdout.close()
+
+    def _end_slow(self) -> None:
+        if not self.is_ready:
+            self.was_slow = True
+            self._child.kill()
 
 
 def _read(line: bytes) -> dict[str, Any]:

@@ -31,7 +31,6 @@ from client.features.store import FeatureStore, Rows
 from client.installation.folder import SiteFolder
 from client.learning.round_randomness import RoundRandomness
 from client.learning.views import WEAK, draw_views, view
-from common.encoders.checking import LARGEST_AT_ONCE_BYTES
 from common.encoders.errors import EncoderFault, EncoderInvalidError
 from common.errors import ExitCode, FedwardError
 from common.faults import fault_without_text
@@ -41,8 +40,6 @@ from common.processes.hardening import limit_memory, shut_process
 from common.trust.identity import read_secret_file
 
 NICENESS: Final = 10  # the hospital's other work goes first
-TIMES_THE_FILE: Final = 3  # its bytes, what onnxruntime makes of them, and room between
-ROOM_BYTES: Final = 1 << 30
 
 
 def views_of(image: Tensor, record: RecordInfo, views: int, randomness: RoundRandomness) -> list[Tensor]:
@@ -69,7 +66,7 @@ class FeatureWork:
     """Everything that the features of one study's scans need. Raises: what opening cache, card and encoder raises."""
 
     def __init__(self, folder: SiteFolder, plan: StudyPlan) -> None:
-        from client.features.encoder import Encoder  # noqa: PLC0415 (onnxruntime: in this fenced process alone)
+        from client.features.encoder import Encoder, memory_of  # noqa: PLC0415 (onnxruntime: in this fenced process alone)
 
         preparation, found = preparation_of(plan), site_encoder(folder, plan)
         if preparation is None or found is None:
@@ -80,7 +77,7 @@ class FeatureWork:
         self.store = FeatureStore(folder.features, secret, preparation)
         self.missing = self.store.missing(self._cache.frozen(plan.digest()).records)
         if self.missing:
-            limit_memory(TIMES_THE_FILE * found[1].bytes + LARGEST_AT_ONCE_BYTES + ROOM_BYTES)
+            limit_memory(memory_of(found[1]))
         self._encoder = Encoder(*found) if self.missing else None
 
     def rows(self, record: RecordInfo) -> Rows | None:

@@ -15,9 +15,10 @@ from common.encoders.operators import (
     LAST_IR,
     LAST_OPSET,
     STANDARD_DOMAINS,
+    YES_OR_NO,
 )
 
-MOST_NODES: Final = 100_000
+MOST_NODES: Final = 20_000  # the largest vision transformers have some thousand; a runtime's time grows with the square
 MOST_DIMENSIONS: Final = 16  # of a tensor
 BEYOND: Final = 1 << 62  # a number that a sentence can show, for whatever is larger
 MOST_ATTRIBUTES: Final = 64  # of one node
@@ -135,6 +136,11 @@ def _check_attribute(node: NodeProto, attribute: AttributeProto) -> None:
     if attribute.type not in _NUMBERS or attribute.ref_attr_name or len(fields) > 1:
         raise EncoderInvalidError(
             f"attribute {shown(attribute.name)} of {shown(node.op_type)} is of a kind that is not allowed",
+            EncoderFault.GRAPH,
+        )
+    if attribute.name in YES_OR_NO and attribute.i not in (0, 1):
+        raise EncoderInvalidError(
+            f"attribute {shown(attribute.name)} of {shown(node.op_type)} is {attribute.i}, it must be 0 or 1",
             EncoderFault.GRAPH,
         )
     _check_texts([attribute.name, attribute.s, *attribute.strings], LONGEST_NAME)

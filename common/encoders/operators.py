@@ -40,6 +40,16 @@ ALLOWED: Final = frozenset(
     }
 )  # fmt: skip
 
+# Attributes that are yes or no. ONNX takes any number but 0 for yes, onnxruntime only 1: of another the size found
+# here would not be the size that is made.
+YES_OR_NO: Final = frozenset(
+    {
+        "align_corners", "allowzero", "antialias", "ceil_mode", "count_include_pad", "exclude_outside", "exclusive",
+        "fmod", "keepdims", "largest", "noop_with_empty_axes", "reverse", "saturate", "select_last_index", "sorted",
+        "storage_order", "training_mode", "transA", "transB", "upper",
+    }
+)  # fmt: skip
+
 # Arithmetic of sizes, which exporters leave in a file: with constant inputs its small results are computed here.
 FOLDED: Final = frozenset(
     {

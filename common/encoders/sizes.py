@@ -23,10 +23,10 @@ from common.encoders.checking import LARGEST_AT_ONCE_BYTES
 from common.encoders.errors import EncoderFault, EncoderInvalidError
 from common.encoders.form import BEYOND, ELEMENTS, shown
 from common.encoders.operators import FOLDED
-from common.encoders.work import multiply_adds
+from common.encoders.work import multiply_adds, widened
 
 LARGEST_TENSOR_BYTES: Final = 1 << 30
-MOST_MULTIPLY_ADDS: Final = 20_000_000_000_000  # for one image; the largest vision transformers take 2e12
+MOST_MULTIPLY_ADDS: Final = 5_000_000_000_000  # for one image: minutes; the largest vision transformers take 2e12
 VALUE_BYTES: Final = 4  # of the input
 MOST_FACTORS: Final = 2  # of an Einsum
 SMALL: Final = 4096  # numbers of a constant that is computed here
@@ -91,7 +91,12 @@ class _Walk:
         return SINGLE_BYTES * math.prod(self.shape(name)) * (self.types[name].tensor_type.elem_type in HALVES)
 
     def scratch_bytes(self, node: NodeProto) -> int:
-        """Return what a runtime takes for ``node`` beside its tensors: the columns of a transposed convolution."""
+        """Return what a runtime takes for ``node`` beside its tensors.
+
+        The columns of a transposed convolution; the picture between two sides that Resize changes one after the other.
+        """
+        if node.op_type == "Resize":
+            return 2 * VALUE_BYTES * widened(node, [self.shape(node.input[0])], [self.shape(node.output[0])])
         if node.op_type != "ConvTranspose":
             return 0
         image, weight = self.shape(node.input[0]), self.shape(node.input[1])

@@ -7,6 +7,20 @@ from typing import Final
 from onnx import NodeProto
 
 Shape = tuple[int, ...]
+# A value takes a processor as long as so many multiplications, where its library computes it one by one (measured with
+# onnxruntime 1.31 on a core, rounded up).
+_SLOW: Final = 500
+_SLOW_VALUES: Final = frozenset(
+    {"Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Cos", "Cosh", "GridSample", "Mod", "Pow", "Sin", "Sinh", "Tan"}
+)
+_LESS_SLOW: Final = 50
+_LESS_SLOW_VALUES: Final = frozenset(
+    {
+        "ArgMax", "ArgMin", "Celu", "CumSum", "Elu", "Erf", "Exp", "Gather", "GatherElements", "GatherND", "Gelu",
+        "HardSigmoid", "Log", "LogSoftmax", "Mish", "ReduceLogSumExp", "Resize", "ScatterElements", "ScatterND", "Selu",
+        "Sigmoid", "Softmax", "Softplus", "Swish", "Tanh",
+    }
+)  # fmt: skip
 _OF_NEIGHBOURS: Final = frozenset({"AveragePool", "LRN", "LpPool", "MaxPool"})
 
 
@@ -23,7 +37,23 @@ def multiply_adds(node: NodeProto, inputs: Sequence[Shape], outputs: Sequence[Sh
         return made * max(inputs[0][-2:], default=1)  # Gemm may take its first matrix the other way round
     if kind == "Einsum":
         return _einsum(node, inputs)
-    return made * _neighbours(node) if kind in _OF_NEIGHBOURS else max(made, taken)
+    if kind in _OF_NEIGHBOURS:
+        return made * _neighbours(node)
+    return _of_a_value(kind, taken) * max(made, taken, widened(node, inputs, outputs))
+
+
+def _of_a_value(kind: str, taken: int) -> int:
+    """How many multiplications a value takes as long as."""
+    if kind == "TopK":
+        return _LESS_SLOW * max(1, taken.bit_length())
+    return _SLOW if kind in _SLOW_VALUES else _LESS_SLOW if kind in _LESS_SLOW_VALUES else 1
+
+
+def widened(node: NodeProto, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
+    """Return how many values Resize holds between two sides that it changes one after the other; else 0."""
+    if node.op_type != "Resize" or len(inputs[0]) != len(outputs[0]):
+        return 0
+    return math.prod(max(sides) for sides in zip(inputs[0], outputs[0], strict=True))
 
 
 def _neighbours(node: NodeProto) -> int:

@@ -1,23 +1,29 @@
 """Features are computed once, behind the fence; each scan alone, each patient's views of the patient's own draws."""
 
 import json
+import os
+import resource
+import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
 from client.__main__ import app
 from client.consent.open_studies import OpenStudies
 from client.dicom.cache import Cache
 from client.features.counting import count_features
-from client.features.encoder import Encoder
+from client.features.encoder import Encoder, memory_of
 from client.features.errors import FeaturesMissingError
 from client.features.preparation import preparation_of
 from client.features.store import FeatureStore
 from client.learning.cached_patients import CachedPatients
 from client.learning.speed import Speed
 from client.trainer import feature_computing
+from client.trainer.encoder_answers import answers
 from client.trainer.feature_computing import compute_features
 from client.trainer.feature_work import FeatureWork, preparation_randomness, views_of
 from client.trainer.local_work import local_work
@@ -27,6 +33,7 @@ from common.encoders.errors import EncoderInvalidError
 from common.plan.reading import read_plan
 from common.plan.shapes_here import shapes_here
 from common.trust.identity import read_secret_file
+from simulation.drawing.made_up_encoder import card_of, made_up_model
 
 
 @pytest.fixture
@@ -124,6 +131,48 @@ def test_a_process_that_never_begins_is_one_sentence_and_gives_no_scan_up(hospit
     with pytest.raises(feature_computing.TrainerFailedError, match="before the first scan"):
         compute_features(hospital, plan)
     assert count_features(hospital, plan).missing == count_features(hospital, plan).scans
+
+
+def test_an_encoder_that_never_is_ready_is_ended_with_a_sentence(hospital, plan, monkeypatch):
+    monkeypatch.setattr(feature_computing, "PROGRAM", ("-c", "import time; time.sleep(60)"))
+    monkeypatch.setattr(feature_computing, "READY_S", 0.5)
+    with pytest.raises(EncoderInvalidError, match="was not loaded and tried on a made-up image"):
+        compute_features(hospital, plan)
+
+
+def test_an_image_on_which_the_encoder_fails_leaves_out_no_other(tmp_path):
+    """A table is looked up at a place that only bright images reach outside of it."""
+    model = made_up_model((1, 16, 16))
+    model.graph.node[-1].output[0] = "means"
+    for name, value in {"one": np.float32(1), "many": np.float32(50), "table": np.zeros(50, np.float32)}.items():
+        model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+    model.graph.node.extend(
+        [
+            helper.make_node("ReduceMin", ["image"], ["darkest"], keepdims=0),
+            helper.make_node("Add", ["darkest", "one"], ["above"]),  # the card maps black to -1
+            helper.make_node("Mul", ["above", "many"], ["far"]),
+            helper.make_node("Cast", ["far"], ["place"], to=TensorProto.INT64),
+            helper.make_node("Gather", ["table", "place"], ["found"]),
+            helper.make_node("Add", ["means", "found"], ["levels"]),
+        ]
+    )
+    (tmp_path / "encoder.onnx").write_bytes(model.SerializeToString())
+    encoder = Encoder(tmp_path / "encoder.onnx", card_of(model.SerializeToString()))
+    images = np.stack([np.full((1, 16, 16), grey, np.float32) for grey in (0.1, 0.9, 0.2)])
+    rows, places = answers(encoder, images, ["levels"])
+    assert (places, len(rows)) == ([0, 2], 2)
+
+
+def test_the_process_that_answers_for_new_scans_may_take_no_more_than_the_encoder_is_allowed(
+    hospital, plan, large_encoder
+):
+    with remote_features(hospital, plan) as features:
+        features(torch.rand(1, 1, 32, 32))
+        (child,) = Path(f"/proc/{os.getpid()}/task/{threading.get_native_id()}/children").read_text().split()[-1:]
+        most = resource.prlimit(int(child), resource.RLIMIT_AS)[0]
+    assert memory_of(large_encoder.card) <= most < memory_of(large_encoder.card) + (4 << 30), (
+        "beside what it has itself"
+    )
 
 
 def test_without_the_encoder_nothing_is_approved_or_computed(hospital, plan):

@@ -99,6 +99,13 @@ def divided_by_the_image(model: ModelProto) -> None:
     model.graph.node.append(helper.make_node("Div", ["whole", "whole"], ["added"]))
 
 
+def slow_functions(model: ModelProto) -> None:
+    """Each value is one operation, which takes as long as hundreds of multiplications: half a minute an image."""
+    model.graph.initializer.append(numpy_helper.from_array(np.array([1, 1, 1000, 500]), "n"))
+    model.graph.node.append(helper.make_node("Tile", ["image", "n"], ["t0"]))
+    model.graph.node.extend(helper.make_node("Tan", [f"t{i}"], [f"t{i + 1}"]) for i in range(80))
+
+
 def many_small_constants(model: ModelProto) -> None:
     """Each is one number; computed one by one they take half a minute."""
     model.graph.initializer.append(numpy_helper.from_array(np.array([1]), "k0"))
@@ -261,6 +268,22 @@ TABLE: list[tuple[str, Change, EncoderFault]] = [
         EncoderFault.MEMORY,
     ),
     ("constants without end", many_small_constants, EncoderFault.WORK),
+    (
+        "yes by another number",
+        adding("ReduceSum", ["a"], constants={"a": np.array([1, 250_000_000])}, noop_with_empty_axes=16),
+        EncoderFault.GRAPH,
+    ),
+    ("yes below nothing", adding("ReduceMax", ["image"], keepdims=-1), EncoderFault.GRAPH),
+    (
+        "10 GB between two sides",
+        adding(
+            "Resize",
+            ["high", "", "", "n"],
+            constants={"high": np.zeros((1, 1, 40_000, 1), np.float32), "n": np.array([1, 1, 1, 40_000])},
+        ),
+        EncoderFault.MEMORY,
+    ),
+    ("slow functions", slow_functions, EncoderFault.WORK),
     ("doubling", growing, EncoderFault.MEMORY),
     ("endless work", endless_products, EncoderFault.WORK),
     ("size from the image", size_from_the_image, EncoderFault.SHAPE_UNKNOWN),
