@@ -9,11 +9,10 @@ from common.trust.identity import public_bytes
 from common.trust.roster import Roster
 from server.drafting.plan_text import plan_toml
 from server.drafting.planning import Planned, plan_for
-from server.drafting.recipes import Counts, Question, Recipe
-from server.study.plan_template import declared_counts, new_plan_text
+from server.drafting.recipes import Question, Recipe
+from server.study.plan_template import declared_counts, delta_for, new_plan_text
 
 PLAIN_ROUNDS = 100
-LARGEST_DELTA = 1e-5
 
 
 @dataclass(frozen=True)
@@ -50,13 +49,9 @@ def new_plan(name: str, roster: Roster, patients: list[str], *, order_key: Ed255
         "roster_digest": roster.digest(),
         "order_key": encode_base64(public_bytes(order_key)),
     }
-    planned = plan_for(wanted.recipe, replace(wanted.question, delta=_delta(counts)), counts, study)
+    delta = delta_for(sum(map(sum, counts.values())))
+    planned = plan_for(wanted.recipe, replace(wanted.question, delta=delta), counts, study)
     return NewPlan(_head(planned) + plan_toml(planned.plan, COMMENTS), planned)
-
-
-def _delta(counts: Counts) -> float:
-    """Return a delta well below one over the number of patients: below that, one of them might be given away."""
-    return float(f"{min(LARGEST_DELTA, sum(map(sum, counts.values())) ** -1.1):.3g}")
 
 
 def _head(planned: Planned) -> str:

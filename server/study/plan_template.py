@@ -10,6 +10,8 @@ from common.networks.shapes import network_parameters
 from common.plan.aggregation import Timing
 from common.plan.errors import PlanInvalidError
 from common.plan.fitting import USUAL_RANGE, derived_range
+from common.plan.guarantee import accounted_delta
+from common.plan.plan import StudyPlan
 from common.plan.reading import parse_plan
 from common.plan.reply_slot import default_reply_slot_s
 from common.privacy.accounting import noise_multiplier_for
@@ -21,6 +23,7 @@ from server.drafting.recipes import thresholds
 LARGEST_COUNT = 10_000_000
 MOST_DIGITS = 8
 SAMPLING_RATE = 0.2  # private-training.md section 4.1: at epsilon 8 it keeps nearly all of the full batch's signal
+LARGEST_DELTA = 1e-5
 PATIENCE = 4  # reply slots that the coordinator waits at least
 SPARE_ATTEMPTS = 1.1  # noise is computed for attempts, so that a few aborted rounds do not end the study early
 
@@ -104,9 +107,8 @@ def new_plan_text(
     n = len(counts)
     rules = thresholds(n)
     total = sum(labelled + unlabelled for labelled, unlabelled in counts.values())
-    delta = min(1e-5, total**-1.1)
+    delta = delta_for(total)
     attempts = int(rounds * SPARE_ATTEMPTS) + 1
-    multiplier = noise_multiplier_for(epsilon=epsilon, delta=delta, sampling_rate=SAMPLING_RATE, steps=attempts)
     network = network_parameters("small_cnn", dimensions=2, classes=2, width=16)
     facts: dict[str, Any] = {
         "name": name,
@@ -123,15 +125,28 @@ def new_plan_text(
         "attempts": attempts,
         "layout_hash": layout_of(network).digest,
         "sampling_rate": SAMPLING_RATE,
-        "noise_multiplier": multiplier,
         "sites": "\n".join(SITE.format(name=site, labelled=a, unlabelled=b) for site, (a, b) in counts.items()),
     }
     waiting = Timing().training_timeout_s
     times = {"reply_slot_s": 0.0, "training_timeout_s": waiting}
-    draft = parse_plan(tomllib.loads(TEMPLATE.format(**facts, **times, coordinate_range=USUAL_RANGE)), name)
+
+    def drafted(noise_multiplier: float) -> StudyPlan:
+        facts["noise_multiplier"] = noise_multiplier
+        return parse_plan(tomllib.loads(TEMPLATE.format(**facts, **times, coordinate_range=USUAL_RANGE)), name)
+
+    draft = drafted(noise_multiplier_for(epsilon=epsilon, delta=delta, sampling_rate=SAMPLING_RATE, steps=attempts))
+    # Drawn noise is bounded, which costs a part of delta: more of it, the less noise there is.
+    left = accounted_delta(draft) or delta
+    if left < delta:
+        draft = drafted(noise_multiplier_for(epsilon=epsilon, delta=left, sampling_rate=SAMPLING_RATE, steps=attempts))
     slot_s = default_reply_slot_s(draft)
     times = {"reply_slot_s": slot_s, "training_timeout_s": max(waiting, PATIENCE * slot_s)}
     return TEMPLATE.format(**facts, **times, coordinate_range=derived_range(draft))
+
+
+def delta_for(patients: int) -> float:
+    """Return a delta well below one over the number of patients: below that, one of them might be given away."""
+    return float(f"{min(LARGEST_DELTA, patients**-1.1):.3g}")
 
 
 def _is_count(text: str) -> bool:

@@ -259,3 +259,24 @@ def test_a_plan_that_hides_text_in_its_free_fields_is_shown_with_question_marks(
         assert done.returncode == ExitCode.OK, done.stderr
         assert hidden[0] not in done.stdout
         assert "Rao" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("patients", "words"),
+    [
+        (91_218, ()),
+        pytest.param(400, ("--epsilon", "50", "--rounds", "3"), marks=pytest.mark.slow),
+        (91_218, ("--epsilon", "2")),
+    ],
+)
+def test_a_plain_plan_passes_its_own_check_however_many_patients_there_are(patients, words, tmp_path, fedward_server):
+    names = ("north", "south", "west")
+    for name in ("coordinator", "orders", *names):
+        fedward_server("keys", "new", name, cwd=tmp_path)
+    keys = [part for name in names for part in ("--site", f"{name}={name}.pub")]
+    counts = [part for name in names for part in ("--patients", f"{name}={patients},0")]
+    fedward_server("roster", "sign", "r.json", "--federation", "lungs", "--key", "coordinator.key", *keys, cwd=tmp_path)
+    new = ("plan", "new", "plain.toml", "--roster", "r.json", "--order-key", "orders.pub", *counts)
+    assert fedward_server(*new, "--recipe", "plain", *words, cwd=tmp_path).returncode == 0
+    done = fedward_server("plan", "check", "plain.toml", "--draft", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
