@@ -18,6 +18,7 @@ bfloat16, weight gradient of a 3-D convolution at 2x2x2 (different garbage at so
 import copy
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 import torch
@@ -82,7 +83,7 @@ def choose(
         way = trial.best(engines, alone, autocast=autocast)
         if way is not None:
             return way
-    if trial.ended or reference in engines.values():
+    if trial.ended or one_size or reference in engines.values():
         return alone
     raise NetworkUnsuitableError(
         f"no way of computing gradients ({', '.join(engines)}) keeps patients apart in this network; "
@@ -172,11 +173,17 @@ class _Trial:
             patients, *smaller = sorted({way.patients, *way.smaller, ODD}, reverse=True)
             way = replace(way, patients=patients, smaller=tuple(smaller))
         if self._one_size:
-            example = public_example(self._stack, patients=way.patients)
-            return (
-                way if same_in_each_place(lambda stack: self._whole(replace(way, smaller=()), stack), example) else None
-            )
+            return self._same_in_each_place(way)
         return way if way.patients <= 2 or self._keeps_apart(way) is not None else None
+
+    def _same_in_each_place(self, way: Way) -> Way | None:
+        """Return the way in parts of the largest size whose places are alike; None where even two differ."""
+        for patients in (size for size in (way.patients, 8, 4, 2) if size <= way.patients):
+            sized = replace(way, patients=patients, smaller=())
+            example = public_example(self._stack, patients=patients)
+            if same_in_each_place(partial(self._whole, sized), example):
+                return sized
+        return None
 
     def _odd_too(self, pairs: Way) -> bool:
         """Say whether three together have the bits of two: then no number but one leaves a place empty."""

@@ -241,6 +241,9 @@ class PrivateGradient:
             failure = self._compiled_of(problem).failure
             reason = f"it failed ({failure})" if failure else f"{way.name} is faster or more exact"
             _log.warning("torch.compile is not used: %s; the gradients and their clip are the same without it", reason)
+        asked = self._settings.engine
+        if asked not in {EngineName.AUTO, EngineName.LOOP} and way.name == EngineName.LOOP:
+            _log.warning("engine %s does not keep patients apart to the bit in this network: one at a time", asked)
         return Verdict(engine=str(way.name), patients=way.patients, autocast=way.autocast, smaller=way.smaller)
 
     def _compiled_of(self, problem: Problem) -> CompiledGradients:

@@ -203,6 +203,21 @@ def test_parts_of_one_size_are_used_only_where_a_gradient_has_the_same_bits_in_e
     assert not same_in_each_place(partial(broken, built), example)
 
 
+def test_where_sixteen_places_differ_parts_of_one_size_are_smaller_and_where_two_differ_each_goes_alone():
+    """An engine that the site named is no reason to end a study: one at a time is right for every network."""
+
+    def odd_from(size):
+        return Counted(lambda gradients, stack: gradients.mul_(1 + 1e-7 * (torch.arange(len(gradients)) == 3)[:, None])
+                       if len(gradients) >= size else gradients)  # fmt: skip
+
+    stack = rows_together([patient(0)]).repeated(16)
+    for size, sizes, name in ((16, {2, 4, 8}, "counted"), (2, {1}, "loop")):
+        engine = odd_from(size) if size > 2 else Counted(FAULTS_OF_PLACES["the last place"])
+        spending = Spending(Budget(least_s=LEAST_S, share=0.0))
+        way = choose({"counted": engine}, problem(), stack, reference=loop_gradients, spending=spending, one_size=True)
+        assert (way.name, way.patients in sizes, way.smaller) == (name, True, ())
+
+
 @pytest.mark.parametrize("sampled", [*range(1, 18), 64])
 def test_nobody_who_is_not_there_is_computed(sampled):
     engine = Counted()
