@@ -25,7 +25,7 @@ from client.private_gradients.verdict_folder import VerdictFolder
 from client.trainer.device_memory import free_on, peak_of, require_device
 from client.trainer.memory_limit import keep_measured, measured_bytes
 from client.trainer.phases import phase_training
-from common.errors import ExitCode, FedwardError
+from common.errors import ExitCode, FedwardError, of_system
 from common.faults import fault_without_text
 from common.files import parsed_json
 from common.plan.machines import SHARE, need_of
@@ -98,19 +98,33 @@ def main() -> None:
     shut_process()
     os.umask(0o077)
     os.nice(NICENESS)
+    device = "cpu"
     try:
         asked = parsed_json(sys.stdin.buffer.readline())
         plan = StudyPlan.model_validate_json(asked["plan"], strict=False)
         speed = speed_of(SpeedSection.model_validate_json(asked["speed"], strict=False))
+        device = speed.device
         site = next(site for site in plan.sites if site.name == asked["site"])
         engines = Path(asked["engines"])
         measure_engines(plan, site, speed, VerdictFolder(engines), told=_tell, engines=engines)
     except FedwardError as error:
         _say({"failed": int(error.exit_code), "sentence": str(error)})
     except Exception as error:  # noqa: BLE001 (the last net: the agent learns its kind)
-        _say({"failed": int(ExitCode.INTERNAL), "sentence": fault_without_text(error)})
+        _say({"failed": int(ExitCode.INTERNAL), "sentence": sentence_of(error, device)})
     else:
         _say({"done": True})
+
+
+def sentence_of(error: Exception, device: str) -> str:
+    """Return what the machine lacks, if that is why; a GPU that went meanwhile; else the fault's kind and place."""
+    lacking = of_system(error)
+    if lacking is not None:
+        return str(lacking)
+    try:
+        require_device(device)
+    except FedwardError as gone:
+        return str(gone)
+    return fault_without_text(error)
 
 
 def _tell(left_s: float) -> None:

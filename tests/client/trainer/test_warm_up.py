@@ -1,5 +1,6 @@
 """Engines are tried before a study's first order, in a process of its own; an attempt never waits for it."""
 
+import errno
 import json
 import time
 
@@ -17,7 +18,7 @@ from client.private_gradients.budget import Budget
 from client.private_gradients.settings import EngineName, SpeedSettings
 from client.private_gradients.verdict import RememberedVerdicts
 from client.trainer.__main__ import Trainer
-from client.trainer.measuring import measure_engines
+from client.trainer.measuring import measure_engines, sentence_of
 from client.trainer.warm_up import WarmUp
 from common.control.site_control_pb2 import Step
 from common.plan.shapes_here import shapes_here
@@ -51,9 +52,9 @@ def test_a_plan_s_engines_are_on_disk_before_its_first_order_and_the_time_left_w
     folder, (study,) = checked
     told = warmed_up(folder, [study])
     assert told[0] == (study.plan.digest(), 20)
-    files = list(folder.engines.iterdir())
-    assert files
-    assert all(json.loads(file.read_text())["format"] == "fedward-engine/1" for file in files)
+    formats = [json.loads(file.read_text())["format"] for file in folder.engines.iterdir()]
+    assert "fedward-engine/1" in formats
+    assert set(formats) == {"fedward-engine/1", "fedward-memory/1"}, "and what one patient takes"
 
 
 def killed(child):
@@ -67,6 +68,36 @@ def test_a_process_that_is_killed_meanwhile_is_one_sentence_and_nothing_else(che
     assert said.startswith(f"no engine was chosen for plan {study.plan.digest()[:12]}: its process ended")
     assert said.endswith("one patient at a time")
     assert not folder.engines.exists()
+
+
+LACKING = {
+    "no room for a verdict": (
+        OSError(errno.ENOSPC, "No space left on device", "/site/engines/x.json"),
+        "the disk is full",
+    ),
+    "over the quota": (OSError(errno.EDQUOT, "Disk quota exceeded"), "the disk is full"),
+    "a folder to be read only": (OSError(errno.EROFS, "Read-only file system"), "the system does not let this user"),
+    "a folder of somebody else's": (
+        PermissionError(errno.EACCES, "Permission denied"),
+        "the system does not let this user",
+    ),
+    "a fault of ours": (KeyError("Meyer"), "KeyError at "),
+}
+
+
+@pytest.mark.parametrize("case", LACKING)
+def test_what_ends_the_choice_of_engines_is_said_in_a_sentence_without_the_exception_s_text(case):
+    error, begins = LACKING[case]
+    said = sentence_of(error, "cpu")
+    assert said.startswith(begins)
+    assert "Meyer" not in said
+    assert "/site" not in said
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
+def test_a_gpu_that_goes_while_engines_are_tried_is_named():
+    said = sentence_of(RuntimeError("CUDA error: unspecified launch failure"), "cuda:0")
+    assert said.startswith("cuda:0 cannot compute: the GPU or its driver is gone")
 
 
 @pytest.mark.slow
