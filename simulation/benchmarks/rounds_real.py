@@ -32,7 +32,7 @@ PATIENTS = 150
 PLANNED_ROUNDS = 40  # of which a few are run: a plan of few rounds would be near its ceiling, and account at each
 CPU = "cpu_s"
 PARTS: dict[str, tuple[Any, str]] = {
-    "training_s": (PhaseTraining, "train_round"),
+    "training_s": (PhaseTraining, "begin_round"),
     "evaluating_s": (StudyTraining, "_score"),
     "masking_s": (client.secagg.steps, "mask_vector"),
 }

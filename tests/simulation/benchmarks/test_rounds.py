@@ -9,7 +9,7 @@ import pytest
 
 from simulation.benchmarks.rounds import Row, why_no_nvflare
 from simulation.benchmarks.rounds_bare import fedavg_on_ray_ms, loop_ms
-from simulation.benchmarks.rounds_real import RealRound, _summary, real_scenario
+from simulation.benchmarks.rounds_real import PARTS, RealRound, _summary, real_scenario
 from simulation.benchmarks.rounds_timed import Lap, Laps, Stopwatch, measure, on_loopback, tree_cpu_s
 from simulation.study.scenario_reading import parse_scenario
 
@@ -53,6 +53,12 @@ def test_the_rows_have_the_agreed_names_and_say_why_nvflare_is_missing() -> None
     row = Row(4, 1.0, None, None, 1.0, None, None, None, None, None, 0.1)
     assert set(asdict(row)) >= AGREED
     assert "nvflare" in why_no_nvflare()
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_each_part_of_a_real_round_is_a_function_that_exists(part: str) -> None:
+    owner, name = PARTS[part]
+    assert callable(getattr(owner, name))
 
 
 def test_the_loop_of_plain_averaging_takes_some_time() -> None:
