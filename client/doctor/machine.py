@@ -16,7 +16,7 @@ from client.trainer.fence import can_refuse_calls, landlock_version
 from common.plan.machines import STATED, need_of
 from common.plan.plan import StudyPlan
 from common.plan.reading import read_plan
-from common.processes.failing import failing
+from common.processes.failing import failing, is_supervised
 from common.processes.ports import is_free
 
 PRODUCTS_PER_S: Final = STATED[0].products_per_s
@@ -77,7 +77,7 @@ def fence() -> Finding:
 def ports(folder: SiteFolder, config: SiteConfig) -> Iterator[Finding]:
     """Each port on loopback is free, or in use by this very site."""
     wanted = {"SuperNode": config.network.runtime_port, "status page": config.status_page.port}
-    running = is_running(folder)
+    running = is_running(folder) or is_supervised(folder.state)  # it holds its ports before its agent is ready
     for what, port in wanted.items():
         if port == 0:
             continue
@@ -106,6 +106,8 @@ def agent(folder: SiteFolder) -> Finding:
     """Whether the site runs now."""
     if is_running(folder):
         return fine("agent", "the site is up")
+    if is_supervised(folder.state):
+        return advice("agent", "the site is starting: its agent is not ready yet", "wait a minute, then look again")
     return advice("agent", "the site is not up", "`fedward-site up` when everything else is in order")
 
 

@@ -31,7 +31,6 @@ WHAT_A_PATIENT_ADDS = {
     Method.PRIOR: "label maps",
 }  # elsewhere: a gradient
 LEAVES_A_SITE = {
-    "noised evaluation counts": "inside the same masked vector",
     "protocol messages": "public keys, sealed key shares, signatures, fixed codes",
     "never": "scans, labels, patient counts, losses, an unmasked update, log lines, file names",
 }
@@ -75,11 +74,15 @@ def summarise(plan: StudyPlan, bought: Guarantee | None, fits: list[PhaseFit]) -
             "groups": plan.aggregation.takes_median,
         },
         "phases": [_phase(plan, index, fit) for index, fit in enumerate(fits)],
-        "evaluations": evaluations(plan),
+        "evaluations": evaluations(plan) if plan.evaluation.held_out else 0,
         "machines": stated_machines(plan),
         "result": _result(plan),
         "sites": [site.model_dump() for site in plan.sites],
-        "leaves_a_site": {"masked update": _masked_update(plan), **LEAVES_A_SITE},
+        "leaves_a_site": {
+            "masked update": _masked_update(plan),
+            **({"noised evaluation counts": "inside the same masked vector"} if plan.evaluation.held_out else {}),
+            **LEAVES_A_SITE,
+        },
         "lights": as_values(lights(plan, fits)),
         "warnings": warnings(plan),
     }

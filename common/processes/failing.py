@@ -31,9 +31,19 @@ def write_failing(state: Path, reasons: Mapping[str, str]) -> None:
 
 def failing(state: Path) -> dict[str, str]:
     """Return why each process that keeps ending does so; nothing where no supervisor runs. Never raises."""
+    if not is_supervised(state):
+        return {}
     try:
-        os.kill(int(read_bounded(state / "supervisor.pid", 64)), 0)
         found = parsed_json(read_bounded(state / FILE_NAME, MAX_BYTES))
     except (FedwardError, ValueError, OverflowError, OSError):
         return {}
     return {str(name): str(words) for name, words in found.items()} if isinstance(found, dict) else {}
+
+
+def is_supervised(state: Path) -> bool:
+    """Tell whether a supervisor runs, also one whose processes are still starting. Never raises."""
+    try:
+        os.kill(int(read_bounded(state / "supervisor.pid", 64)), 0)
+    except (FedwardError, ValueError, OverflowError, OSError):
+        return False
+    return True

@@ -208,3 +208,5 @@ def _show(finished: Finished, answer: dict[str, Any], folder: RunFolder) -> None
     if finished.end.state is RunState.STOPPED:
         output.print(f"stopped; go on with: fedward-sim run {folder.scenario} --out {folder.path} --resume")
     output.print(f"report: {finished.report}", markup=False)
+    words = f"{folder.path}/study --folder {folder.path} --output DIR"
+    output.print(f"the model as files (ONNX, card): fedward-server export {words}", markup=False)
