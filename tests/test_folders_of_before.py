@@ -14,6 +14,8 @@ import pytest
 from client.consent.approval import approved_plans
 from client.consent.open_studies import OpenStudies
 from client.dicom.cache import Cache
+from client.dicom.caches import cache_for, cache_of
+from client.dicom.settings import settings_for
 from client.installation.audit_log import audit_links
 from client.installation.config import read_site_config
 from client.installation.folder import SiteFolder
@@ -61,6 +63,15 @@ def test_a_cache_of_before_is_read_and_its_study_stays_frozen(before):
     image = cache.read(cache.records[0].record_id)
     assert image.shape == (32, 32)
     assert 0 <= image.min() < image.max() <= 1
+
+
+def test_a_study_of_before_finds_its_cache_and_another_preparation_lies_beside_it(before):
+    site = SiteFolder(before / "site")
+    [plan] = (study.plan for study in approved_plans(site).values())
+    assert cache_of(site, plan) == site.cache
+    other = settings_for(plan.task, plan.image).model_copy(update={"size_px": (48, 48)})
+    assert cache_for(site, other).parent == site.caches
+    assert not site.caches.exists(), "nothing is made before there is something to keep"
 
 
 def test_an_approval_of_before_still_stands_with_its_audit_log_and_outbox(before):

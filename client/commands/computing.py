@@ -1,7 +1,12 @@
 """Computing features while a person watches: after a plan was approved, and after scans were read."""
 
+from contextlib import suppress
+from pathlib import Path
+
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from client.dicom.caches import cache_of, caches
+from client.dicom.errors import CacheInvalidError
 from client.features.counting import amount_of_time, count_features
 from client.installation.audit_log import standing_approvals
 from client.installation.folder import SiteFolder
@@ -17,7 +22,7 @@ def compute_shown(folder: SiteFolder, plan: StudyPlan, *, quiet: bool) -> int | 
     Returns for how many scans it was done. Ctrl-C loses nothing: the next call goes on.
     Raises: as ``compute_features`` and ``count_features``.
     """
-    lacking = count_features(folder, plan) if folder.cache.exists() else None
+    lacking = count_features(folder, plan) if caches(folder) else None
     if lacking is None or lacking.missing == 0:
         return None if lacking is None else 0
     if not quiet:
@@ -33,16 +38,20 @@ def compute_shown(folder: SiteFolder, plan: StudyPlan, *, quiet: bool) -> int | 
         return compute_features(folder, plan, lambda done, of: bar.update(task, completed=done, total=of))
 
 
-def compute_for_approved(folder: SiteFolder, *, quiet: bool) -> dict[str, int]:
-    """Compute what every approved plan with an encoder lacks; return the number of scans by plan digest.
+def compute_for_approved(folder: SiteFolder, cache: Path, *, quiet: bool) -> dict[str, int]:
+    """Compute what the approved plans of one cache lack of their encoders' features; return scans by plan digest.
 
     Raises: ChainBrokenError; as ``compute_shown``.
     """
     if not folder.audit.exists():
         return {}
-    found: dict[str, int] = {}
+    mine: dict[str, StudyPlan] = {}
     for digest in sorted(standing_approvals(folder)):
-        if folder.plan(digest).exists():
-            computed = compute_shown(folder, read_plan(folder.plan(digest)), quiet=quiet)
-            found |= {} if computed is None else {digest: computed}
-    return found
+        if not folder.plan(digest).exists():
+            continue
+        plan = read_plan(folder.plan(digest))
+        with suppress(CacheInvalidError):
+            if cache_of(folder, plan) == cache:
+                mine[digest] = plan
+    computed = {digest: compute_shown(folder, plan, quiet=quiet) for digest, plan in mine.items()}
+    return {digest: count for digest, count in computed.items() if count is not None}

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,16 +29,19 @@ from client.commands.site_options import (
     CacheOption,
     SecretFileOption,
     SiteFolderOption,
-    secret_and_cache,
+    cache_to_read_into,
+    preparations,
     settings_from,
+    study_name,
 )
 from client.consent.continuity.losses import require_opt_outs
 from client.consent.continuity.opting_out import keep_opt_outs
+from client.consent.decided_persons import rules_for, share_rules
 from client.dicom.cache_folder import HEADER, open_folder, open_or_create
 from client.dicom.errors import LabelsInvalidError, NothingUsableError
 from client.dicom.ingest import ingest as run_ingest
-from client.dicom.label_words import is_of_segments
-from client.dicom.person_decisions import decided, load_rules
+from client.dicom.label_words import is_of_segments, of_study
+from client.dicom.person_decisions import decided
 from client.dicom.person_rules import PersonRules
 from client.dicom.pseudonyms import Pseudonyms
 from client.dicom.report import IngestReport, Progress
@@ -47,7 +51,8 @@ from client.installation.audit_log import audit
 from client.installation.config import read_site_config
 from client.installation.folder import SiteFolder
 from common.plan.errors import PlanInvalidError
-from common.terminal import JsonOption, errors, output, print_json
+from common.plan.task import TaskKind
+from common.terminal import JsonOption, errors, output, print_json, printable
 
 
 def ingest(
@@ -72,12 +77,14 @@ def ingest(
 ) -> None:
     """Read scans into the encrypted cache: only what is new, bad files counted by code, identifiers left behind.
 
+    Studies that prepare images in another way (size, window, modality, classes) have a cache each in the site folder,
+    which is found, or made, by the plan; once there are several, every ingest names one with --plan.
+
     Example: `fedward-site ingest /srv/dicom --plan study.toml --labels labels.csv --site-folder site/`
     """
-    secret, cache_path = secret_and_cache(site_folder, secret_file, cache)
-    settings = _settings(plan, cache_path, secret)
+    secret, cache_path, settings = _place(plan, site_folder, secret_file, cache)
     rules = decided(
-        former=_former_rules(cache_path, secret),
+        former=rules_for(SiteFolder(site_folder) if site_folder else None, cache_path, secret),
         person_from=person_from,
         placeholders=placeholder or [],
         decided_by=decided_by,
@@ -86,7 +93,8 @@ def ingest(
         names=Pseudonyms.of_site(secret),
     )
     written = SiteFolder(site_folder) if site_folder and not dry_run else None
-    _keep_opt_outs(written, cache_path, secret, settings)
+    is_decision = bool(person_from or placeholder or whole_ultrasound or same_persons)
+    _make_ready(written, cache_path, secret, settings, rules if is_decision else None)
     with watching(hidden=not errors.is_terminal or as_json) as show:
         report = run_ingest(
             source,
@@ -100,40 +108,66 @@ def ingest(
             label_encoding=label_encoding,
             erase_missing=erase_missing,
             rules=rules,
-            label_meanings=_meanings(site_folder, labels, meanings),
+            label_meanings=_meanings(site_folder, labels, meanings, settings),
         )
-    _note_decision(site_folder if decided_by and not dry_run else None, rules)
-    _finish(report, written, as_json=as_json)
+    computed = _finish(written, cache_path, rules if decided_by else None, quiet=as_json)
+    _show(report, computed | _kept(plan, site_folder, cache_path, settings), as_json=as_json)
 
 
-def _keep_opt_outs(folder: SiteFolder | None, cache: Path, secret: bytes, settings: IngestSettings) -> None:
-    """Bring the site's list of who opted out and the cache's up to each other; nobody is read without the list."""
-    if folder is not None:
-        require_opt_outs(folder)
-        keep_opt_outs(folder, open_or_create(cache, secret, settings))
+def _place(
+    plan: Path | None, site_folder: Path | None, secret_file: Path | None, cache: Path | None
+) -> tuple[bytes, Path, IngestSettings]:
+    """Return the site secret, the cache to read into, and what it is for: as the plan says, or as it was made."""
+    wanted = settings_from(plan) if plan is not None else None
+    secret, path = cache_to_read_into(site_folder, secret_file, cache, wanted)
+    return secret, path, wanted or _settings_of(path, secret)
 
 
-def _finish(report: IngestReport, folder: SiteFolder | None, *, as_json: bool) -> None:
-    """Bring features up to what is here now, print the report, and refuse one of which nothing can be used."""
-    computed = _features(folder, quiet=as_json)
-    print_json(report.to_json() | computed) if as_json else _print(report)
-    _refuse_useless(report)
+def _make_ready(
+    folder: SiteFolder | None, cache: Path, secret: bytes, settings: IngestSettings, decision: PersonRules | None
+) -> None:
+    """Bring the site's list of who opted out and that of each cache up to each other; nobody is read without the list.
+
+    ``decision``: about persons, which every other cache is told too.
+    """
+    if folder is None:
+        return
+    require_opt_outs(folder)
+    open_or_create(cache, secret, settings)
+    untold = share_rules(folder, decision, secret, but=cache) if decision else {}
+    spread = keep_opt_outs(folder, open_folder(cache, secret))
+    spread.require(cache)
+    for path, error in (untold | spread.failed).items():
+        name = preparations(folder.path, [path])[0].name
+        errors.print(f"note: {name} was left as it is: {error}", markup=False)
 
 
-def _features(folder: SiteFolder | None, *, quiet: bool) -> dict[str, Any]:
-    """Let features of scans that are gone go, and compute those that approved plans lack; return what to report."""
+def _finish(folder: SiteFolder | None, cache: Path, decision: PersonRules | None, *, quiet: bool) -> dict[str, Any]:
+    """Note who decided about persons, let go of whom the scans show to have opted out, and bring features up to date.
+
+    Features of scans that are gone go too; those that approved plans lack are computed.
+    """
     if folder is None:
         return {}
+    if decision is not None:
+        entry = {"what": "persons decided", "person_from": decision.person_from.value, "person": decision.decided_by}
+        audit(folder, entry | {"time": int(time.time())})
+    keep_opt_outs(folder)
     forget_features(folder)
-    computed = compute_for_approved(folder, quiet=quiet)
+    computed = compute_for_approved(folder, cache, quiet=quiet)
     return {"features_computed": computed} if computed else {}
 
 
-def _note_decision(site_folder: Path | None, rules: PersonRules) -> None:
-    if site_folder is None:
-        return
-    entry = {"what": "persons decided", "person_from": rules.person_from.value, "person": rules.decided_by}
-    audit(SiteFolder(site_folder), entry | {"time": int(time.time())})
+def _kept(plan: Path | None, site_folder: Path | None, cache: Path, settings: IngestSettings) -> dict[str, Any]:
+    """Return where the records are kept, for which images and studies, and what room that takes."""
+    [known] = preparations(site_folder, [cache])
+    return {"study": study_name(plan), **replace(known, settings=settings).facts()}
+
+
+def _show(report: IngestReport, kept: dict[str, Any], *, as_json: bool) -> None:
+    """Print the report, and refuse one of which nothing can be used."""
+    print_json(report.to_json() | kept) if as_json else _print(report, kept)
+    _refuse_useless(report)
 
 
 def _refuse_useless(report: IngestReport) -> None:
@@ -160,29 +194,28 @@ SHOWN = (
 )
 
 
-def _former_rules(cache: Path, secret: bytes) -> PersonRules:
-    if not (cache / HEADER).is_file():
-        return PersonRules()
-    folder = open_folder(cache, secret)
-    return load_rules(folder.path, folder.vault)
+def _meanings(
+    site_folder: Path | None, labels: Path | None, given: list[str] | None, settings: IngestSettings
+) -> tuple[str, ...]:
+    """Return what the hospital's headers and words mean: as given now, else as site.toml says of the table it names.
 
-
-def _meanings(site_folder: Path | None, labels: Path | None, given: list[str] | None) -> tuple[str, ...]:
-    """Return what the hospital's headers and words mean: as given now, else as site.toml says."""
+    A second study has a table of its own, which ``--map`` explains.
+    """
     if given:
         if labels is None and not all(map(is_of_segments, given)):
             raise LabelsInvalidError("--map explains a label table; give it with --labels")
         return tuple(given)
     if site_folder is None or not SiteFolder(site_folder).config.is_file():
         return ()
-    known = read_site_config(SiteFolder(site_folder).config).labels.map
-    return known if labels is not None else tuple(filter(is_of_segments, known))
+    config = read_site_config(SiteFolder(site_folder).config)
+    own = config.data.labels
+    is_own = labels is not None and (not own or labels.resolve() == Path(own).resolve())
+    known = config.labels.map if is_own else tuple(filter(is_of_segments, config.labels.map))
+    return of_study(known, settings.classes, has_segments=settings.kind is TaskKind.SEGMENTATION)
 
 
-def _settings(plan: Path | None, cache: Path, secret: bytes) -> IngestSettings:
-    """Take the settings from the plan, or else from the cache that exists already."""
-    if plan is not None:
-        return settings_from(plan)
+def _settings_of(cache: Path, secret: bytes) -> IngestSettings:
+    """Take the settings from the cache that exists already, where no plan was given."""
     if (cache / HEADER).is_file():
         return open_folder(cache, secret).settings
     raise PlanInvalidError("a new cache needs to know task and image size: give --plan study.toml")
@@ -205,7 +238,7 @@ def watching(*, hidden: bool) -> Iterator[Callable[[Progress], None] | None]:
         yield show
 
 
-def _print(report: IngestReport) -> None:
+def _print(report: IngestReport, kept: dict[str, Any]) -> None:
     table = Table("what", "count", title="ingest, dry run" if report.dry_run else "ingest", title_justify="left")
     facts: dict[str, Any] = report.to_json()
     for name in SHOWN:
@@ -219,3 +252,6 @@ def _print(report: IngestReport) -> None:
     for name, count in facts["label_rows"].items():
         table.add_row(f"label rows: {name}", str(count))
     output.print(table)
+    study = f"study {kept['study']}: " if kept["study"] else ""
+    place = "would lie" if report.dry_run else f"{kept['cache_bytes'] / 1e6:.1f} MB lie"
+    output.print(printable(f"{study}{place} in {kept['cache']}, which is for {kept['images']}"))

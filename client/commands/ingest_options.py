@@ -7,7 +7,7 @@ import typer
 
 from client.dicom.person_rules import PersonFrom
 
-PlanOption = Annotated[Path | None, typer.Option(help="Study plan (TOML); needed when the cache is new.")]
+PlanOption = Annotated[Path | None, typer.Option(help="Study plan (TOML): finds or makes the cache for its images.")]
 LabelsOption = Annotated[Path | None, typer.Option(help="Label table (CSV): key_type,key,label, or --map.")]
 EncodingOption = Annotated[str, typer.Option(help="Text encoding of the label table: utf-8 or gb18030.")]
 MapOption = Annotated[

@@ -1,15 +1,17 @@
 """fedward-site withdraw: a patient opts out."""
 
-from dataclasses import asdict
+from contextlib import suppress
 from enum import StrEnum
 from typing import Annotated
 
 import typer
 
-from client.commands.site_options import CacheOption, SecretFileOption, SiteFolderOption, secret_and_cache
-from client.consent.continuity.opting_out import keep_opt_outs
+from client.commands.site_options import CacheOption, SecretFileOption, SiteFolderOption, secret_and_caches
+from client.consent.continuity.opting_out import IsMeant, Spread, keep_opt_outs
 from client.dicom.cache import refresh_catalogues
-from client.dicom.cache_folder import CacheFolder, open_folder
+from client.dicom.cache_folder import open_folder
+from client.dicom.caches import opened_caches, preparation
+from client.dicom.errors import CacheInvalidError
 from client.dicom.opt_outs import OptOuts
 from client.dicom.pseudonyms import Pseudonyms
 from client.dicom.withdrawals import Withdrawal, opt_out
@@ -41,7 +43,7 @@ def withdraw(
     ),
     as_json: JsonOption = False,
 ) -> None:
-    """Erase a patient from the cache and take no scan of theirs again.
+    """Erase a patient from every cache of the site and take no scan of theirs again, for whatever study.
 
     Reaches every record of the person: under all identifiers that the scans or the hospital's table join, and under
     all issuers unless one is named. Asks for the identifier without showing it, so that it lies in no shell history.
@@ -52,17 +54,41 @@ def withdraw(
     """
     if issuer and by is not By.PATIENT_ID:
         raise typer.BadParameter("an issuer belongs to a PatientID; leave it out with --by study or folder")
-    secret, cache_path = secret_and_cache(site_folder, secret_file, cache)
-    folder = open_folder(cache_path, secret)
+    secret, _ = secret_and_caches(site_folder, secret_file, cache)
+    given = open_folder(cache, secret) if cache else None
     identifier = typer.prompt(ASKED[by], hide_input=True, err=True)
-    reached = _withdrawn(folder, Pseudonyms.of_site(secret), by, identifier, issuer)
-    if site_folder:
-        keep_opt_outs(SiteFolder(site_folder), folder)
-        forget_features(SiteFolder(site_folder))
-        forget_score(SiteFolder(site_folder))
-    refresh_catalogues(folder)  # last: it only makes the next opening quick
+    request, is_meant = _request(Pseudonyms.of_site(secret), by, identifier, issuer)
+    if site_folder is None:
+        assert given is not None  # noqa: S101 (secret_and_caches has looked)
+        reached = opt_out(given, request, is_meant)
+        refresh_catalogues(given)
+        _report(reached, by, as_json=as_json)
+        return
+    folder = SiteFolder(site_folder)
+    spread = keep_opt_outs(folder, *([given] if given else []), request=request, is_meant=is_meant)
+    forget_features(folder, of_unknown_scans=True)
+    forget_score(folder)
+    for each in opened_caches(folder, secret):  # last: it only makes the next opening quick
+        with suppress(CacheInvalidError):
+            refresh_catalogues(each)
+    _report(spread.erased, by, as_json=as_json)
+    _refuse_half(folder, spread)
+
+
+def _request(names: Pseudonyms, by: By, identifier: str, issuer: str) -> tuple[OptOuts, IsMeant]:
+    """Return who is meant: by what goes on the list, and by what a record says of itself."""
+    if by is By.STUDY:
+        study_key = names.label_key("StudyInstanceUID", identifier)
+        return OptOuts(frozenset({names.person_of_study(identifier)})), lambda record: record.study_key == study_key
+    if by is By.FOLDER:
+        return OptOuts(frozenset({names.person_of_folder(identifier.encode())})), lambda _record: False
+    reference = (names.label_key("PatientID", identifier), names.issuer(issuer))
+    return OptOuts(identifiers=frozenset({reference})), lambda _record: False
+
+
+def _report(reached: Withdrawal, by: By, *, as_json: bool) -> None:
     if as_json:
-        print_json(asdict(reached))
+        print_json(reached.counts())
         return
     if not reached.persons:
         output.print(
@@ -77,14 +103,11 @@ def withdraw(
     output.print(text, markup=False)
 
 
-def _withdrawn(folder: CacheFolder, names: Pseudonyms, by: By, identifier: str, issuer: str) -> Withdrawal:
-    if by is By.STUDY:
-        study_key = names.label_key("StudyInstanceUID", identifier)
-        asked = OptOuts(frozenset({names.person_of_study(identifier)}))
-        return opt_out(folder, asked, lambda record: record.study_key == study_key)
-    if by is By.FOLDER:
-        asked = OptOuts(frozenset({names.person_of_folder(identifier.encode())}))
-    else:
-        reference = (names.label_key("PatientID", identifier), names.issuer(issuer))
-        asked = OptOuts(identifiers=frozenset({reference}))
-    return opt_out(folder, asked)
+def _refuse_half(folder: SiteFolder, spread: Spread) -> None:
+    """Say which caches the opt-out did not reach: it is noted, and holds there from the next `ingest` on."""
+    if spread.failed:
+        missed = "; ".join(f"{preparation(folder, path).name}: {error}" for path, error in spread.failed.items())
+        raise CacheInvalidError(
+            f"the opt-out is noted, but it could not be carried out everywhere ({missed}). Mend or remove that cache, "
+            "then `fedward-site withdraw` again"
+        )

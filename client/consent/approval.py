@@ -17,6 +17,7 @@ from client.consent.encoder_size import check_encoder_size
 from client.consent.machine import require_memory, training_device
 from client.consent.policy import check_policy, read_policy
 from client.consent.strata import freeze_study
+from client.dicom.caches import caches
 from client.dicom.pseudonyms import secret_check
 from client.errors import TrainerFailedError
 from client.features.site_encoder import site_encoder
@@ -122,10 +123,10 @@ def check_for_approval(folder: SiteFolder, plan_file: Path) -> ProposedPlan:
 def approve(folder: SiteFolder, plan_file: Path, *, approver: str) -> ProposedPlan:
     """Record that ``approver`` (a person's name) approves the plan; the plan is checked first and copied.
 
-    The study's patients, strata and splits are frozen as they are in the cache now, or, where the study began here
-    before the cache was made again, as they were then. Doing it again only adds a line to the audit log.
-    Raises: as ``check_for_approval``; PlanInvalidError for an empty or overlong name; CacheInvalidError, also for a
-    cache that was made for another task or image format; StrataChangedError; what ``read_public_images`` raises when
+    The study's patients, strata and splits are frozen as they are in the plan's cache now, or, where the study began
+    here before the cache was made again, as they were then. Doing it again only adds a line to the audit log.
+    Raises: as ``check_for_approval``; PlanInvalidError for an empty or overlong name; CacheInvalidError, also where no
+    cache was made for the plan's task and image format; StrataChangedError; what ``read_public_images`` raises when
     the plan names images that are not here, and ``site_encoder`` when it names an encoder.
     """
     require_name(approver)
@@ -133,7 +134,7 @@ def approve(folder: SiteFolder, plan_file: Path, *, approver: str) -> ProposedPl
     digest = checked.plan.digest()
     read_public_images(folder, checked.plan)
     site_encoder(folder, checked.plan)
-    if folder.cache.exists():
+    if caches(folder):
         freeze_study(folder, checked.plan)
     target = folder.plan(digest)
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

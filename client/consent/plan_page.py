@@ -1,6 +1,7 @@
 """A plan as the hospital's staff read it before they approve: what is asked, what leaves, what it costs, who else."""
 
 import math
+from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
@@ -13,9 +14,10 @@ from client.consent.machine import memory_for_training, training_device
 from client.consent.policy import SitePolicyFile, read_policy
 from client.consent.true_counts import count_notes
 from client.dicom.cache import Cache
+from client.dicom.caches import HOW, cache_of
 from client.dicom.census import SMALL_CELL, take_census
 from client.dicom.errors import CacheInvalidError
-from client.dicom.settings import settings_for
+from client.dicom.settings import PIPELINE_VERSION
 from client.features.site_encoder import site_encoder
 from client.installation.folder import SiteFolder
 from common.encoders.showing import card_rows, encoder_facts
@@ -47,7 +49,8 @@ def plan_facts(folder: SiteFolder, checked: ProposedPlan, *, source: str) -> dic
     """
     plan = checked.plan
     encoder = site_encoder(folder, plan)
-    _require_fitting_cache(folder, checked)
+    path, secret = cache_of(folder, plan), read_secret_file(folder.secret)
+    cache = _fresh_cache(path, secret, plan)
     policy = read_policy(folder.policy)
     seen = forecast(folder, plan, ceiling=policy.epsilon_ceiling)
     others = {name: text for name, text in checked.roster.fingerprints().items() if name != checked.site_id}
@@ -61,8 +64,8 @@ def plan_facts(folder: SiteFolder, checked: ProposedPlan, *, source: str) -> dic
         "machine_here": _machine_here(folder, plan),
         "others": {site.name: others[site.name] for site in plan.sites if site.name in others},
         "confirmed": _confirmed(folder, checked, policy),
-        "counts": count_notes(Cache.open(folder.cache, read_secret_file(folder.secret)), plan, checked.site_id),
-        "patients_here": take_census(folder.cache, read_secret_file(folder.secret))["patients_by_stratum"],
+        "counts": count_notes(cache, plan, checked.site_id),
+        "patients_here": take_census(path, secret)["patients_by_stratum"],
         "ledger": None if seen is None else _ledger(seen),
     }
 
@@ -115,14 +118,16 @@ def _ledger(seen: Forecast) -> dict[str, Any]:
     return {"ceiling": seen.ceiling, "before": seen.before, "after": seen.after, "fits": seen.fits}
 
 
-def _require_fitting_cache(folder: SiteFolder, checked: ProposedPlan) -> None:
-    """A plan approved without scans would freeze no patients, and every order would be refused."""
-    cache = Cache.open(folder.cache, read_secret_file(folder.secret))
-    if cache.settings != settings_for(checked.plan.task, checked.plan.image):
+def _fresh_cache(path: Path, secret: bytes, plan: StudyPlan) -> Cache:
+    """Open the plan's cache; a new study does not begin with what an older program read."""
+    cache = Cache.open(path, secret)
+    older = cache.settings.pipeline_version
+    if older != PIPELINE_VERSION and cache.manifest(plan.digest()) is None:
         raise CacheInvalidError(
-            "the scans were read for another task or image size than this plan's; read them again into a new cache: "
-            "move the folder `cache` away, then `fedward-site ingest SCANS --plan PLAN --labels LABELS`"
+            f"the scans of this plan were read by pipeline {older}, this program is {PIPELINE_VERSION} and may give "
+            f"other values for the same file: {HOW} reads them into a cache of their own; what is here stays as it is"
         )
+    return cache
 
 
 def _sections(facts: dict[str, Any]) -> dict[str, list[tuple[str, str]]]:

@@ -6,12 +6,13 @@ each charge     the digest of the cache's list is compared with that entry (``cl
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from client.dicom.cache import Cache
 from client.dicom.cache_folder import HEADER, open_folder
+from client.dicom.caches import cache_of
 from client.dicom.errors import CacheInvalidError
-from client.dicom.settings import require_made_for
 from client.dicom.studies import KeptManifests, StudyManifest, load_manifest
 from client.installation.audit_log import last_mark
 from client.installation.folder import SiteFolder
@@ -27,11 +28,10 @@ def freeze_study(folder: SiteFolder, plan: StudyPlan) -> None:
     """Fix the study's patients in the cache: as they were when it began here, or else as they are now.
 
     Raises: StrataChangedError, with nothing fixed, when the study began with others and its copy is lost too;
-    CacheInvalidError, also for a cache that was made for another task or image format; LedgerInvalidError.
+    CacheInvalidError, also where no cache was made for the plan's task and image format; LedgerInvalidError.
     """
     secret, digest = read_secret_file(folder.secret), plan.digest()
-    cache = Cache.open(folder.cache, secret)
-    require_made_for(cache.settings, plan)
+    cache = Cache.open(cache_of(folder, plan), secret)
     kept = KeptManifests(folder.studies, secret).load(digest)
     candidates = [each for each in (cache.manifest(digest), kept, cache.present()) if each is not None]
     opening = _opening(folder, digest)
@@ -58,10 +58,11 @@ class StudyStrata:
         LedgerInvalidError.
         """
         folder, digest = self._folder, self._plan.digest()
-        files = (folder.secret, folder.cache / HEADER, folder.cache / "studies" / f"{digest}.sealed", folder.audit)
+        cache = cache_of(folder, self._plan)
+        files = (folder.secret, cache / HEADER, cache / "studies" / f"{digest}.sealed", folder.audit)
         mark = mark_of(*files, folder.studies / f"{digest}.sealed")
         if self._known is None or self._known[0] != mark:
-            self._known = mark, self._read(digest)
+            self._known = mark, self._read(digest, cache)
         return self._known[1]
 
     def require_same(self) -> None:
@@ -70,9 +71,9 @@ class StudyStrata:
         if opening is not None:
             self.terms().require_same_strata(opening)
 
-    def _read(self, digest: str) -> StudyTerms:
+    def _read(self, digest: str, cache: Path) -> StudyTerms:
         folder, secret = self._folder, read_secret_file(self._folder.secret)
-        manifest = load_manifest(open_folder(folder.cache, secret), digest)
+        manifest = load_manifest(open_folder(cache, secret), digest)
         if manifest is None:
             raise CacheInvalidError("this cache has no list of the study's patients; approve its plan again")
         terms, kept = _terms(folder, self._plan, manifest, secret), KeptManifests(folder.studies, secret)

@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from client.dicom.errors import CacheInvalidError
 from client.dicom.settings import PIPELINE_VERSION, IngestSettings
 from client.dicom.vault import CACHE_ID_BYTES, Vault
-from common.errors import FileUnreadableError
+from common.errors import FileTooLargeError, FileUnreadableError
 from common.files import parsed_json, read_bounded, write_new
 
 FORMAT = "fedward-cache/1"
@@ -55,23 +55,38 @@ def open_folder(path: Path, secret: bytes) -> CacheFolder:
 
     Raises: CacheInvalidError (no cache, other format, other site secret, edited settings), FileUnreadableError.
     """
+    settings, cache_id, check = _header(path)
+    vault = Vault(secret, cache_id, settings.digest())
+    if not vault.knows(check):
+        raise CacheInvalidError(
+            f"{path}: made with another site secret, or its settings were edited; remove this folder and ingest again"
+        )
+    return CacheFolder(path, settings, vault)
+
+
+def made_for(path: Path) -> IngestSettings | None:
+    """Return what a cache says it was made for, before any secret proves it; None where its header cannot be read."""
+    try:
+        return _header(path)[0]
+    except (CacheInvalidError, FileUnreadableError, FileTooLargeError, OSError):
+        return None
+
+
+def _header(path: Path) -> tuple[IngestSettings, bytes, bytes]:
+    """Return settings, cache_id and key check of a cache. Raises: as ``open_folder``."""
     if not (path / HEADER).is_file():
         raise CacheInvalidError(f"{path}: no cache here; make one with `fedward-site ingest`")
     try:
         header = parsed_json(read_bounded(path / HEADER, MAX_HEADER_BYTES))
         settings = IngestSettings.model_validate_json(json.dumps(header["settings"]))
-        known, cache_id, key_check = header["format"], bytes.fromhex(header["cache_id"]), header["key_check"]
-        check = bytes.fromhex(key_check)
+        known, cache_id, check = header["format"], bytes.fromhex(header["cache_id"]), bytes.fromhex(header["key_check"])
     except (ValueError, KeyError, TypeError, ValidationError):
         raise CacheInvalidError(
-            f"{path}: {HEADER} is damaged or of another version; ingest into a new folder"
+            f"{path}: {HEADER} is damaged or of another version; remove this folder and ingest again"
         ) from None
     if known != FORMAT:
-        raise CacheInvalidError(f"{path}: not in the form {FORMAT}; ingest into a new folder")
-    vault = Vault(secret, cache_id, settings.digest())
-    if not vault.knows(check):
-        raise CacheInvalidError(f"{path}: made with another site secret, or its settings were edited; ingest again")
-    return CacheFolder(path, settings, vault)
+        raise CacheInvalidError(f"{path}: not in the form {FORMAT}; remove this folder and ingest again")
+    return settings, cache_id, check
 
 
 def open_or_create(path: Path, secret: bytes, settings: IngestSettings) -> CacheFolder:
@@ -95,11 +110,12 @@ def refuse_other_settings(folder: CacheFolder, settings: IngestSettings) -> None
     if older != PIPELINE_VERSION:
         raise CacheInvalidError(
             f"{folder.path}: made by pipeline {older}, this program is {PIPELINE_VERSION} and may give other values "
-            "for the same file; a study approved with this cache goes on, new scans need a new cache folder"
+            "for the same file; a study approved with this cache goes on; with `--plan` new scans are read into a "
+            "cache beside it"
         )
     if folder.settings != settings:
         raise CacheInvalidError(
-            f"{folder.path}: made for other settings (task, size or window); choose another cache folder"
+            f"{folder.path}: made for other settings (task, size or window); leave --cache out, or name another"
         )
 
 

@@ -152,6 +152,19 @@ def is_of_segments(entry: str) -> bool:
     return bool(colon) and plain(column) == SEGMENT
 
 
+def of_study(entries: Iterable[str], classes: Sequence[str], *, has_segments: bool) -> tuple[str, ...]:
+    """Return a site's standing entries without those on names of segments that are another study's.
+
+    Each study takes what it has a class for; of a study without segments (``has_segments``) none is.
+    """
+    known = (*classes, "none")
+    return tuple(
+        entry
+        for entry in entries
+        if not is_of_segments(entry) or (has_segments and plain(entry.rpartition("=")[2]) in known)
+    )
+
+
 def key_type_of(text: str) -> str | None:
     """Return the key type that a header names, however it is spaced: "Patient ID", "accession_number"."""
     joined = re.sub(r"[\s_-]", "", text).lower()

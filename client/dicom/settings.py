@@ -104,14 +104,19 @@ def require_made_for(made: IngestSettings, plan: StudyPlan) -> None:
 
     Raises: CacheInvalidError naming what differs.
     """
-    wanted = settings_for(plan.task, plan.image)
+    found = differences(made, settings_for(plan.task, plan.image))
+    if found:
+        raise CacheInvalidError(
+            f"the cache was made for another study ({'; '.join(found)}); make one for this plan with `fedward-site "
+            "ingest`"
+        )
+
+
+def differences(made: IngestSettings, wanted: IngestSettings) -> list[str]:
+    """Return in what a cache differs from what is wanted, a phrase for each setting; an older pipeline is none."""
     compared = IngestSettings.model_fields.keys() - {"pipeline_version"}  # an older cache still opens
     names = sorted(name for name in compared if getattr(made, name) != getattr(wanted, name))
-    if names:
-        differences = "; ".join(f"{name} is {getattr(made, name)!s}, not {getattr(wanted, name)!s}" for name in names)
-        raise CacheInvalidError(
-            f"the cache was made for another study ({differences}); make one for this plan with `fedward-site ingest`"
-        )
+    return [f"{name} is {getattr(made, name)!s}, not {getattr(wanted, name)!s}" for name in names]
 
 
 def settings_for(task: Task, image: Image) -> IngestSettings:

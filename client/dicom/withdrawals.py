@@ -34,11 +34,33 @@ FILE_NAME = "withdrawn.sealed"
 
 @dataclass(frozen=True, slots=True)
 class Withdrawal:
-    """What an opt-out reached: records, persons (more than one where issuers conflict), and identities of them."""
+    """What an opt-out reached: records, and the identities of each person (several where issuers conflict)."""
 
-    erased_records: int
-    persons: int
-    identities: int
+    erased_records: int = 0
+    people: tuple[frozenset[str], ...] = ()
+    known: frozenset[str] = frozenset()
+
+    @property
+    def persons(self) -> int:
+        """How many people were reached."""
+        return len(self.people)
+
+    @property
+    def identities(self) -> int:
+        """Under how many identities they were known."""
+        return len(self.known)
+
+    def __or__(self, other: "Withdrawal") -> "Withdrawal":
+        """Bring together what was reached in two caches: who shares an identity is one person."""
+        people = list(self.people)
+        for one in other.people:
+            same = [each for each in people if each & one]
+            people = [each for each in people if not each & one] + [one.union(*same)]
+        return Withdrawal(self.erased_records + other.erased_records, tuple(people), self.known | other.known)
+
+    def counts(self) -> dict[str, int]:
+        """Return how many of each, and who nobody is told."""
+        return {"erased_records": self.erased_records, "persons": self.persons, "identities": self.identities}
 
 
 def load_withdrawn(folder: Path, vault: Vault) -> OptOuts:
@@ -75,9 +97,11 @@ def opt_out(
         noted = load_withdrawn(folder.path, folder.vault) | request | OptOuts(meant)
         persons = find_persons(records, load_rules(folder.path, folder.vault), noted)
         gone = settle_opt_outs(folder, noted, records, persons)
-        people = {persons.person_of[r.patient_key] for r in gone if r.patient_key not in persons.left_out}
-        identities = {record.patient_key for record in gone}
-        return Withdrawal(_erase_noted(folder), len(people), len(identities))
+        people: dict[str, set[str]] = {}
+        for key in {record.patient_key for record in gone} - persons.left_out:
+            people.setdefault(persons.person_of[key], set()).add(key)
+        identities = frozenset(record.patient_key for record in gone)
+        return Withdrawal(_erase_noted(folder), tuple(map(frozenset, people.values())), identities)
 
 
 def settle_opt_outs(

@@ -3,22 +3,29 @@
 import os
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from client.dicom.cache import Cache
-from client.dicom.cache_folder import HEADER
+from client.dicom.cache_folder import made_for
+from client.dicom.caches import Preparation, cache_of, caches, preparation
 from client.dicom.census import SMALL_CELL, suppressed, take_census
 from client.dicom.errors import CacheInvalidError
+from client.dicom.label_words import of_study
 from client.dicom.labels import read_labels
 from client.dicom.pseudonyms import Pseudonyms
-from client.doctor.findings import Finding, advice, fine, stop
+from client.doctor.findings import Finding, advice, examined, fine, stop
 from client.features.counting import count_features
 from client.installation.audit_log import standing_approvals
 from client.installation.config import DataSection
 from client.installation.folder import SiteFolder
 from client.installation.training_faults import training_faults
 from common.errors import FedwardError
+from common.plan.plan import StudyPlan
 from common.plan.reading import read_plan
+from common.plan.task import TaskKind
 from common.trust.identity import read_secret_file
 
 FAULTS_DAYS = 30
@@ -51,32 +58,52 @@ def scans(folder: SiteFolder, section: DataSection) -> Finding:
 
 
 def cache(folder: SiteFolder) -> Iterator[Finding]:
-    """Scans were read, and every approved plan has its patients."""
+    """Scans were read, every cache opens, and every approved plan has its patients in one of them."""
     approved = [digest for digest in sorted(standing_approvals(folder)) if folder.plan(digest).exists()]
-    if not (folder.cache / HEADER).exists():
+    paths = caches(folder)
+    if not paths:
         found = stop if approved else advice
         yield found("cache", "no scans have been read", "`fedward-site ingest SCANS --plan PLAN --labels LABELS`")
         return
     secret = read_secret_file(folder.secret)
-    opened = Cache.open(folder.cache, secret)
-    yield fine("cache", f"{_shown(take_census(folder.cache, secret)['patients'])} patients")
-    yield from _persons(opened)
+    for path in paths:
+        yield from examined("cache", partial(_cache, preparation(folder, path), secret, alone=len(paths) == 1))
     for digest in approved:
-        try:
-            opened.frozen(digest)
-        except CacheInvalidError:
-            text = f"plan {digest[:12]} was approved before scans were read, so it has no patients"
-            yield stop("cache", text, "approve the plan again")
-            continue
-        yield from _features(folder, digest)
+        yield from examined("cache", partial(_of_plan, folder, secret, digest))
 
 
-def _features(folder: SiteFolder, digest: str) -> Iterator[Finding]:
+def _cache(known: Preparation, secret: bytes, *, alone: bool) -> Iterator[Finding]:
+    """One cache opens; of several it is said for what it is, and what room it takes."""
+    opened = Cache.open(known.path, secret)
+    patients = f"{_shown(take_census(known.path, secret)['patients'])} patients"
+    room = f"{known.room_bytes / 1e6:.1f} MB"
+    yield fine("cache", patients if alone else f"{known.name}: {patients}, {room} ({known.words})")
+    yield from _persons(opened)
+
+
+def _of_plan(folder: SiteFolder, secret: bytes, digest: str) -> Iterator[Finding]:
+    """An approved plan has a cache, its patients in it, and features of them."""
+    plan = read_plan(folder.plan(digest))
+    try:
+        path = cache_of(folder, plan)
+    except CacheInvalidError as error:
+        yield stop("cache", f"plan {digest[:12]}: {error}", "read its scans, then approve the plan again")
+        return
+    try:
+        Cache.open(path, secret).frozen(digest)
+    except CacheInvalidError:
+        text = f"plan {digest[:12]} was approved before scans were read, so it has no patients"
+        yield stop("cache", text, "approve the plan again")
+        return
+    yield from _features(folder, plan)
+
+
+def _features(folder: SiteFolder, plan: StudyPlan) -> Iterator[Finding]:
     """A study with an encoder has features of all its scans."""
-    count = count_features(folder, read_plan(folder.plan(digest)))
+    count = count_features(folder, plan)
     if count is None:
         return
-    words = f"plan {digest[:12]}: {count.words}"
+    words = f"plan {plan.digest()[:12]}: {count.words}"
     yield stop("features", words, "approve the plan again") if count.missing else fine("features", words)
 
 
@@ -107,28 +134,47 @@ def labels(folder: SiteFolder, section: DataSection, meanings: Sequence[str] = (
     """The label table is well-formed, and labels have met patients."""
     if section.labels and not Path(section.labels).is_file():
         yield advice("labels", f"{section.labels} is not there", "check `labels` in site.toml, and the mount")
-    if not (folder.cache / HEADER).exists():
+    paths = caches(folder)
+    if not paths:
         return
     secret = read_secret_file(folder.secret)
     if section.labels and Path(section.labels).is_file():
-        try:
-            _read_labels(folder, section, meanings, secret)
-        except FedwardError as error:
-            yield advice("labels", str(error), "mend the table, then `fedward-site ingest` with --labels")
+        trouble = _table_trouble(paths, section, meanings, secret)
+        if trouble:
+            yield advice("labels", trouble, "mend the table, then `fedward-site ingest` with --labels")
             return
-    census = take_census(folder.cache, secret)
+    for path in paths:
+        name = "" if len(paths) == 1 else f"{preparation(folder, path).name}: "
+        with suppress(*(() if len(paths) == 1 else (FedwardError,))):  # the finding "cache" says what is wrong
+            yield _labelled(name, take_census(path, secret))
+
+
+def _labelled(name: str, census: dict[str, Any]) -> Finding:
+    """How many patients of one cache have a label. ``name``: of the cache, where there are several."""
     strata = census["patients_by_stratum"]
-    classes = ", ".join(f"{name} {_shown(count)}" for name, count in census["patients_by_class"].items())
+    classes = ", ".join(f"{known} {_shown(count)}" for known, count in census["patients_by_class"].items())
     if strata["labelled"] == 0:
-        yield advice("labels", "no patient has a label", "give `ingest` the table with --labels, if there is one")
-        return
+        how = "give `ingest` the table with --labels, if there is one"
+        return advice("labels", f"{name}no patient has a label", how)
     counts = f"{_shown(strata['labelled'])} patients labelled, {_shown(strata['unlabelled'])} not"
-    yield fine("labels", f"{counts} ({classes})")
+    return fine("labels", f"{name}{counts} ({classes})")
 
 
-def _read_labels(folder: SiteFolder, section: DataSection, meanings: Sequence[str], secret: bytes) -> None:
-    settings = Cache.open(folder.cache, secret).settings
-    read_labels(Path(section.labels), settings, Pseudonyms.of_site(secret), meanings=meanings)
+def _table_trouble(paths: Sequence[Path], section: DataSection, meanings: Sequence[str], secret: bytes) -> str:
+    """Return what is wrong with the label table of site.toml; "" where it fits one of the caches.
+
+    Each study has a table of its own, and site.toml names one.
+    """
+    found = ""
+    for settings in filter(None, map(made_for, paths)):
+        try:
+            words = of_study(meanings, settings.classes, has_segments=settings.kind is TaskKind.SEGMENTATION)
+            read_labels(Path(section.labels), settings, Pseudonyms.of_site(secret), meanings=words)
+        except FedwardError as error:
+            found = found or str(error)
+        else:
+            return ""
+    return found
 
 
 def _shown(count: int | None) -> str:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from client.dicom.cache import Cache
+from client.dicom.caches import cache_of
 from client.features.errors import FeaturesMissingError
 from client.features.preparation import preparation_of
 from client.features.store import FeatureStore
@@ -37,7 +38,7 @@ def count_features(folder: SiteFolder, plan: StudyPlan) -> FeatureCount | None:
     if preparation is None:
         return None
     secret = read_secret_file(folder.secret)
-    records = Cache.open(folder.cache, secret).frozen(plan.digest()).records
+    records = Cache.open(cache_of(folder, plan), secret).frozen(plan.digest()).records
     store = FeatureStore(folder.features, secret, preparation)
     return FeatureCount(len(store.missing(records)), len(records), store.scan_s())
 

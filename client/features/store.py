@@ -133,18 +133,22 @@ class FeatureStore:
         return self.folder / name[:_FOLDER_DIGITS] / f"{name}{SUFFIX}"
 
 
-def keep_only(root: Path, secret: bytes, records: Iterable[RecordInfo]) -> int:
+def keep_only(root: Path, secret: bytes, records: Iterable[RecordInfo], *, only_known_folders: bool = False) -> int:
     """Remove features of scans that are here no more (erased, opted out, replaced), of every preparation.
 
-    ``records``: all that the cache has. Returns how many files were removed. Raises: DiskFullError, RightMissingError.
+    ``records``: all that the caches have. ``only_known_folders``: a preparation of which none of them has features is
+    left as it is: it may be of a cache that cannot be opened. Returns how many files were removed.
+    Raises: DiskFullError, RightMissingError.
     """
     key, known, removed = derive(secret, NAMES), list(records), 0
     for folder in sorted(path for path in root.glob("*") if path.is_dir()):
         wanted = {_name(key, folder.name, record) for record in known}
-        for file in folder.glob("*/*"):
-            if file.name.removesuffix(SUFFIX) not in wanted:
-                _unlink(file)
-                removed += 1
+        files = {file: file.name.removesuffix(SUFFIX) in wanted for file in folder.glob("*/*")}
+        if only_known_folders and not any(files.values()):
+            continue
+        for file in (file for file, is_wanted in files.items() if not is_wanted):
+            _unlink(file)
+            removed += 1
     return removed
 
 

@@ -1,7 +1,7 @@
 """Pseudo-masks of studies that nobody has labelled: a first drawing for a radiologist, written as DICOM SEG.
 
-Images come from the site's cache, geometry and references from the scans, which must be as they were when they were
-ingested. What a person corrects goes back through ``ingest`` like any expert's segmentation.
+Images come from the cache of the model's plan, geometry and references from the scans, which must be as they were when
+they were ingested. What a person corrects goes back through ``ingest`` like any expert's segmentation.
 """
 
 from collections.abc import Callable
@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 
 from client.dicom.cache import Cache
+from client.dicom.caches import cache_of
 from client.dicom.masks import MaskWriter
 from client.dicom.record import RecordInfo, Stratum
 from client.dicom.reject import RejectCode
-from client.dicom.settings import require_made_for
 from client.dicom.walk import walk
 from client.final_model.origins import Origins, trace
 from client.final_model.predicting import answered
@@ -47,14 +47,14 @@ def annotate(
 ) -> Annotations:
     """Write a mask for every record of an unlabelled patient. ``scans``: the folder that was ingested; only read.
 
-    Raises: FileUnreadableError, CacheInvalidError (also a cache of another study), KeyExposedError, WorkerStartError.
+    Raises: FileUnreadableError, CacheInvalidError (also where no cache was made for the model's plan), KeyExposedError,
+    WorkerStartError.
     """
     if not scans.is_dir():
         raise FileUnreadableError(f"{scans}: not a folder; give the folder of scans that was ingested")
     secret = read_secret_file(folder.secret)
-    cache = Cache.open(folder.cache, secret)
-    require_made_for(cache.settings, model.plan)
-    origins = trace(list(walk(scans)), folder.cache, secret)
+    place = cache_of(folder, model.plan)
+    cache, origins = Cache.open(place, secret), trace(list(walk(scans)), place, secret)
     wanted = [record for record in cache.records if record.stratum is Stratum.UNLABELLED]
     present = sorted((r for r in wanted if _is_unchanged(r, origins)), key=lambda r: origins.files[r.record_id])
     result = Annotations(changed=len(wanted) - len(present))

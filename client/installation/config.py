@@ -117,7 +117,7 @@ scans = ""   # folder of DICOM files, mounted read-only: only read, never writte
 labels = ""  # CSV with the columns key_type, key, label; e.g. "/srv/labels.csv" (docs/scans.md)
 
 [labels]
-map = []     # of a table with other columns and words: ["Pat-Nr=PatientID", "diagnosis:Pneumonie=consolidation"]
+map = []     # of that table, where words are others: ["Pat-Nr=PatientID", "diagnosis:Pneumonie=consolidation"]
 
 [network]
 runtime_port = 9094    # on 127.0.0.1, between SuperNode and agent; another one if it is taken

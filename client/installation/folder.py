@@ -34,8 +34,13 @@ class SiteFolder:
 
     @property
     def cache(self) -> Path:
-        """The encrypted training records."""
+        """The first cache of encrypted training records; which is a plan's: ``client.dicom.caches``."""
         return self.path / "cache"
+
+    @property
+    def caches(self) -> Path:
+        """Caches of studies that prepare images in other ways than the first."""
+        return self.path / "caches"
 
     @property
     def config(self) -> Path:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from client.dicom.cache import Cache
+from client.dicom.caches import cache_of
 from client.dicom.catalogue import Patient
 from client.dicom.errors import CacheInvalidError
 from client.dicom.intensity import FULL_SCALE
@@ -50,12 +51,12 @@ class CachedPatients:
 
     @classmethod
     def of_site(cls, folder: SiteFolder, plan: StudyPlan) -> Self:
-        """Open the cache of a site, and the features where the plan's network takes those.
+        """Open the plan's cache of a site, and the features where the plan's network takes those.
 
         Raises: CacheInvalidError, also for a study that was never approved here; KeyExposedError.
         """
         secret, preparation = read_secret_file(folder.secret), preparation_of(plan)
-        cache = Cache.open(folder.cache, secret).frozen(plan.digest())
+        cache = Cache.open(cache_of(folder, plan), secret).frozen(plan.digest())
         return cls(cache, plan, FeatureStore(folder.features, secret, preparation) if preparation else None)
 
     def keys(self, stratum: Stratum) -> Sequence[str]:

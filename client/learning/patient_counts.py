@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from client.dicom.cache_folder import open_folder
+from client.dicom.caches import cache_of
 from client.dicom.errors import CacheInvalidError
 from client.dicom.record import Split, Stratum
 from client.dicom.studies import load_manifest
@@ -38,7 +39,8 @@ class PatientCounts:
 
 def frozen_counts(folder: SiteFolder, plan: StudyPlan) -> PatientCounts:
     """Return the counts of an approved study at this site. Raises: CacheInvalidError, KeyExposedError."""
-    manifest = load_manifest(open_folder(folder.cache, read_secret_file(folder.secret)), plan.digest())
+    cache = open_folder(cache_of(folder, plan), read_secret_file(folder.secret))
+    manifest = load_manifest(cache, plan.digest())
     if manifest is None:
         raise CacheInvalidError("this study was never frozen here; approve its plan first")
     return PatientCounts.of(manifest.patients.values(), holds_out=plan.evaluation.held_out)

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from client.dicom.cache import Cache
+from client.dicom.caches import cache_of
 from client.dicom.errors import CacheInvalidError
 from client.dicom.pseudonyms import derive
 from client.dicom.record import RecordInfo
@@ -72,7 +73,7 @@ class FeatureWork:
         if preparation is None or found is None:
             raise FeaturesMissingError("the plan names no encoder, so there are no features to compute")
         secret = read_secret_file(folder.secret)
-        self._cache, self._preparation, self._plan = Cache.open(folder.cache, secret), preparation, plan
+        self._cache, self._preparation, self._plan = Cache.open(cache_of(folder, plan), secret), preparation, plan
         self._randomness = preparation_randomness(secret, preparation)
         self.store = FeatureStore(folder.features, secret, preparation)
         self.missing = self.store.missing(self._cache.frozen(plan.digest()).records)

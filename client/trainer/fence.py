@@ -3,8 +3,8 @@
 Linux's Landlock and seccomp (Documentation/userspace-api/landlock.rst, seccomp_filter.rst): a process gives up rights
 for itself and all that it starts, without privileges and for good. Here:
 
-    of the site folder     cache, its secret, public images, encoders and choices of engines may be read, teachers and
-                           features written; nothing else opened
+    of the site folder     caches, their secret, public images, encoders and choices of engines may be read, teachers
+                           and features written; nothing else opened
     outside of it          as before: file modes decide
     sockets                none of any kind, so no network and no local service
     owner, mode of files   stay as they are (but for what is open already)
@@ -46,7 +46,7 @@ _REFUSED = {
 }
 _SECOND_NUMBERS = 0x40000000  # x86-64 has each call under a second number from here on
 
-READ = ("cache", "site.secret", "public")
+READ = ("cache", "caches", "site.secret", "public")
 READ_LATER = ("engines", "encoders")  # what appears in it later can be read too, so it must be there
 WRITE = ("teachers", "features")
 
@@ -74,6 +74,8 @@ def fence(folder: Path) -> bool:
         _allow(ruleset, ancestor, _READ_DIR)  # Python lists folders to find modules
     for path in neighbours(folder):
         _allow(ruleset, path, rights)
+    with contextlib.suppress(FileExistsError):
+        (folder / "caches").mkdir(mode=0o700)  # so that a cache made later can be read too
     for name in READ:
         _allow(ruleset, (folder / name).resolve(), _READ_FILE | _READ_DIR)  # a cache may be a link to a larger disk
     for name in READ_LATER:

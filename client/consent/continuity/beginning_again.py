@@ -20,6 +20,7 @@ from client.consent.continuity.files import Lost, files_of
 from client.consent.continuity.losses import Traces, losses, read_traces, sessions
 from client.consent.continuity.opting_out import entries
 from client.consent.continuity.promises import promises_of
+from client.dicom.caches import lists_of_studies
 from client.dicom.kept_opt_outs import KeptOptOuts
 from client.dicom.pseudonyms import secret_check
 from client.installation.audit_log import audit, last_mark
@@ -170,7 +171,7 @@ class _Decision:
 def _named_by_files(folder: SiteFolder) -> set[str]:
     """Return the digests of studies that plans and lists of patients are named after."""
     names = [each.name for place in (folder.plans, folder.withdrawn_plans) for each in place.glob("*") if each.is_dir()]
-    names += [file.stem for place in (folder.studies, folder.cache / "studies") for file in place.glob("*.sealed")]
+    names += [file.stem for place in (folder.studies, *lists_of_studies(folder)) for file in place.glob("*.sealed")]
     return {name for name in names if len(name) == 64 and set(name) <= set("0123456789abcdef")}
 
 

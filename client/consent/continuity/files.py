@@ -9,6 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
+from client.dicom.caches import lists_of_studies
 from client.installation.folder import SiteFolder
 
 
@@ -50,8 +51,8 @@ def signs_of_use(folder: SiteFolder) -> list[str]:
     """Return the names of what only a site has that was used: where there is one, no ledger is a new site's."""
     files = [*files_of(folder, Lost.LEDGER)[1:], *files_of(folder, Lost.JOURNAL), folder.outbox, folder.audit]
     files += [folder.kit, folder.opted_out]
-    folders = [folder.plans, folder.withdrawn_plans, folder.studies, folder.cache / "studies", folder.models]
-    folders += [folder.path / "teachers", folder.path / "replaced"]
+    folders = [folder.plans, folder.withdrawn_plans, folder.studies, folder.models]
+    folders += [*lists_of_studies(folder), folder.path / "teachers", folder.path / "replaced"]
     found = [file.name for file in files if file.exists()]
     return found + [place.name for place in folders if place.is_dir() and any(place.iterdir())]
 

@@ -18,7 +18,7 @@ from client.consent.continuity.traces import (
     ledger_traces,
     outbox_traces,
 )
-from client.dicom.cache_folder import open_folder
+from client.dicom.caches import opened_caches
 from client.dicom.errors import CacheInvalidError
 from client.dicom.kept_opt_outs import KeptOptOuts
 from client.dicom.pseudonyms import secret_check
@@ -178,12 +178,14 @@ def _opt_outs(folder: SiteFolder, found: Traces) -> Iterator[Loss]:
     if found.audit is None:
         return
     yield from _short_list(folder, found.audit)
-    with suppress(CacheInvalidError, FileUnreadableError):  # no cache, or one that opens for nobody
+    with suppress(CacheInvalidError, FileUnreadableError):
         secret = read_secret_file(folder.secret)
-        cache = open_folder(folder.cache, secret)
-        if not covers(load_withdrawn(cache.path, cache.vault), KeptOptOuts(folder.opted_out, secret).load()):
-            text = "the cache is an older copy, which still holds patients who opted out since"
-            yield Loss(Lost.WITHDRAWALS, f"{text}: `fedward-site ingest` brings it up to date")
+        kept = KeptOptOuts(folder.opted_out, secret).load()
+        for cache in opened_caches(folder, secret):
+            with suppress(CacheInvalidError):  # one that is damaged stops its own study alone
+                if not covers(load_withdrawn(cache.path, cache.vault), kept):
+                    text = f"{cache.path.relative_to(folder.path)} is an older copy, which still holds patients who "
+                    yield Loss(Lost.WITHDRAWALS, f"{text}opted out since: `fedward-site ingest` brings it up to date")
 
 
 def _short_list(folder: SiteFolder, audit: AuditTraces) -> Iterator[Loss]:

@@ -356,6 +356,7 @@ def call():
 
 for what, work in {
     "read the cache": lambda: os.listdir(folder / "cache"),
+    "read the cache of another study": lambda: os.listdir(folder / "caches" / "of-another"),
     "read the cache's secret": (folder / "site.secret").read_bytes,
     "keep a teacher": lambda: (folder / "teachers" / "new").write_bytes(b"x"),
     "write outside": lambda: outside.write_bytes(b"x"),
@@ -365,6 +366,7 @@ for what, work in {
     "list the site folder": lambda: os.listdir(folder),
     "pause the site": lambda: (folder / "paused").write_bytes(b""),
     "change the cache": lambda: (folder / "cache" / "new").write_bytes(b"x"),
+    "change the cache of another study": lambda: (folder / "caches" / "of-another" / "new").write_bytes(b"x"),
     "listen": listen,
     "connect": call,
     "connect by another protocol": lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262).close(),
@@ -379,7 +381,10 @@ for what, work in {
 }.items():
     print(f"{what}: {outcome(work)}")
 """
-MAY = {"read the cache", "read the cache's secret", "keep a teacher", "write outside", "list the site folder"}
+MAY = {
+    "read the cache", "read the cache of another study", "read the cache's secret", "keep a teacher", "write outside",
+    "list the site folder",
+}  # fmt: skip
 
 
 def test_the_trainer_cannot_open_the_sites_keys_and_records_nor_reach_network_or_agent(copied, tmp_path):
@@ -388,6 +393,7 @@ def test_the_trainer_cannot_open_the_sites_keys_and_records_nor_reach_network_or
         pytest.skip(f"the whole fence needs Landlock 6 (Linux 6.12); this kernel offers {version}")
     folder, outside = copied / "north", tmp_path / "outside"
     outside.mkdir()
+    (folder / "caches" / "of-another").mkdir(parents=True)
     (outside / "link").symlink_to(folder)
     with socket.create_server(("127.0.0.1", 0)) as door:
         port = str(door.getsockname()[1])
