@@ -223,13 +223,22 @@ class PrivateGradient:
         for count in (rows,) if self._settings.compile else [count for count in ROWS_IN_COMPANY if count <= rows]:
             shaped = example.first_rows(count)
             question = question_of(problem, shaped, at_once, self._settings, one_size=self._one_size)
-            verdict = self._verdicts.find(question)
+            verdict = self._possible(self._verdicts.find(question), at_once)
             if verdict is None and spending is not None:
                 verdict = self._tried(engines, problem, shaped.repeated(at_once), spending)
                 self._verdicts.keep(question, verdict)
             if verdict is None or verdict.patients == 1:
                 return verdict
         return verdict
+
+    def _possible(self, verdict: Verdict | None, at_once: int) -> Verdict | None:
+        """Return a verdict that a trial of this question may have come to; None for another, which is not believed."""
+        if verdict is None:
+            return None
+        alone = verdict.engine == EngineName.LOOP and verdict.patients == 1
+        known = alone or verdict.engine in {*self._engines(at_once), *([COMPILED] if self._settings.compile else [])}
+        fits = known and verdict.patients <= at_once and not (verdict.smaller and self._one_size)
+        return verdict if fits and verdict.autocast <= self._settings.autocast else None
 
     def _tried(self, engines: dict[str, Engine], problem: Problem, stack: PatientStack, spending: Spending) -> Verdict:
         """Make the trial of one shape."""

@@ -17,6 +17,7 @@ from common.encoders.errors import EncoderFault, EncoderInvalidError
 from common.settings_file import read_settings
 from common.trust.canonical import canonical_bytes, digest
 
+LEAST_SCALE: Final = 1e-6  # of a value in [0, 1]; far below, single precision knows no difference
 FORMAT: Final = "fedward-encoder/1"
 MAX_CARD_BYTES: Final = 32 * 1024
 MAX_ENCODER_BYTES: Final = (1 << 31) - 1  # protobuf's own limit
@@ -60,8 +61,8 @@ class GreyMapping(CardPart):
 
     @model_validator(mode="after")
     def _keeps_the_image(self) -> Self:
-        if 0.0 in self.scale:
-            raise ValueError("scale has a 0, which would make every image the same")
+        if any(abs(scale) < LEAST_SCALE for scale in self.scale):
+            raise ValueError(f"scale has a number below {LEAST_SCALE:g}, which would make every image the same")
         return self
 
 

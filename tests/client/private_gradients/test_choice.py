@@ -332,6 +332,25 @@ def test_a_damaged_file_is_made_again_with_a_note(damage, tmp_path, monkeypatch,
     assert json.loads(files[0].read_text())["format"] == "fedward-engine/1"
 
 
+IMPOSSIBLE = {
+    "more side by side than the site allows": {"patients": 4096},
+    "bfloat16 where the site said no": {"autocast": True},
+    "compiled where the site said no": {"engine": "compiled"},
+}
+
+
+@pytest.mark.parametrize("case", IMPOSSIBLE)
+def test_a_verdict_that_no_trial_can_have_come_to_is_not_believed(case, tmp_path, monkeypatch):
+    asked_of(tmp_path)
+    for file in tmp_path.iterdir():
+        document = json.loads(file.read_text())
+        document["verdict"] = {"engine": "vmap", "patients": 2, "autocast": False, "smaller": []} | IMPOSSIBLE[case]
+        file.write_text(json.dumps(document))
+    made = trials(monkeypatch)
+    asked_of(tmp_path)
+    assert made
+
+
 @pytest.mark.parametrize("sizes", [(4, (4,)), (2, (4,)), (8, (2, 4)), (0, ()), (1 << 13, ())])
 def test_sizes_of_parts_that_make_no_sense_are_refused(sizes):
     with pytest.raises(ValueError, match=r"patients|sizes"):
