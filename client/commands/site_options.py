@@ -19,7 +19,8 @@ from common.trust.identity import read_secret_file
 MAX_PLAN_BYTES = 1 << 20
 
 SiteFolderOption = Annotated[
-    Path | None, typer.Option("--site-folder", help="The site folder, with site.secret and all caches.")
+    Path | None,
+    typer.Option("--site-folder", envvar="FEDWARD_SITE", help="The site folder, with site.secret and all caches."),
 ]
 SecretFileOption = Annotated[Path | None, typer.Option("--secret-file", help="The site secret (32 bytes, mode 0600).")]
 CacheOption = Annotated[Path | None, typer.Option("--cache", help="A cache folder elsewhere; the site finds its own.")]
