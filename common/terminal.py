@@ -5,6 +5,7 @@
 
 import json
 import sys
+import time
 import traceback
 import unicodedata
 from collections.abc import Callable, Iterable
@@ -33,6 +34,22 @@ class _Terminal(Console):
 
 output = _Terminal(highlight=False, soft_wrap=True, emoji=False)
 errors = _Terminal(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+
+
+class NowAndThen:
+    """Lines on standard error about long work where nobody sees a bar (a file, a service's log): one in ``every_s``."""
+
+    def __init__(
+        self, *, quiet: bool = False, every_s: float = 30.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._quiet, self._every_s, self._clock, self._last_s = quiet, every_s, clock, clock()
+
+    def tell(self, text: str) -> None:
+        """Print the line, unless it is too early, or a terminal shows a bar."""
+        if self._quiet or errors.is_terminal or self._clock() - self._last_s < self._every_s:
+            return
+        self._last_s = self._clock()
+        errors.print(text, markup=False)
 
 
 def fedward_version() -> str:

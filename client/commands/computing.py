@@ -13,7 +13,7 @@ from client.installation.folder import SiteFolder
 from client.trainer.feature_computing import compute_features
 from common.plan.plan import StudyPlan
 from common.plan.reading import read_plan
-from common.terminal import errors
+from common.terminal import NowAndThen, errors
 
 
 def compute_shown(folder: SiteFolder, plan: StudyPlan, *, quiet: bool) -> int | None:
@@ -35,7 +35,13 @@ def compute_shown(folder: SiteFolder, plan: StudyPlan, *, quiet: bool) -> int | 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=errors, transient=True, disable=quiet or not errors.is_terminal) as bar:
         task = bar.add_task("computing features", total=lacking.missing)
-        return compute_features(folder, plan, lambda done, of: bar.update(task, completed=done, total=of))
+        lines = NowAndThen(quiet=quiet)
+
+        def told(done: int, of: int) -> None:
+            bar.update(task, completed=done, total=of)
+            lines.tell(f"features of {done} of {of} scans")
+
+        return compute_features(folder, plan, told)
 
 
 def compute_for_approved(folder: SiteFolder, cache: Path, *, quiet: bool) -> dict[str, int]:

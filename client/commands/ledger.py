@@ -133,7 +133,8 @@ def _print(shown: LedgerReport, checks: list[dict[str, Any]] | None) -> None:
     at = "" if shown.delta is None else f" at delta {shown.delta:g}"
     output.print(f"worst patient over all studies: epsilon {shown.epsilon:.3f} of {shown.ceiling:g}{at} (zero-out)")
     if shown.attempts_left is not None:
-        output.print(f"attempts like the last one that still fit: {shown.attempts_left}")
+        words = "attempts like the last one that would still fit under the ceiling, of whatever study"
+        output.print(f"{words}: {shown.attempts_left}")
     counted = ", ".join(f"{count} {kind}" for kind, count in shown.outcomes.items())
     output.print(f"attempts: {counted} (reserved ones count as spent)")
     if checks is not None:

@@ -1,5 +1,6 @@
 """fedward-site withdraw: a patient opts out."""
 
+import sys
 from contextlib import suppress
 from enum import StrEnum
 from typing import Annotated
@@ -56,7 +57,7 @@ def withdraw(
         raise typer.BadParameter("an issuer belongs to a PatientID; leave it out with --by study or folder")
     secret, _ = secret_and_caches(site_folder, secret_file, cache)
     given = open_folder(cache, secret) if cache else None
-    identifier = typer.prompt(ASKED[by], hide_input=True, err=True)
+    identifier = _asked(by)
     request, is_meant = _request(Pseudonyms.of_site(secret), by, identifier, issuer)
     if site_folder is None:
         assert given is not None  # noqa: S101 (secret_and_caches has looked)
@@ -73,6 +74,16 @@ def withdraw(
             refresh_catalogues(each)
     _report(spread.erased, by, as_json=as_json)
     _refuse_half(folder, spread)
+
+
+def _asked(by: By) -> str:
+    """Ask for the identifier without showing it; where nobody types (a script's pipe), read one line."""
+    if sys.stdin.isatty():
+        return str(typer.prompt(ASKED[by], hide_input=True, err=True))
+    line = sys.stdin.readline().strip()
+    if not line:
+        raise typer.Abort
+    return line
 
 
 def _request(names: Pseudonyms, by: By, identifier: str, issuer: str) -> tuple[OptOuts, IsMeant]:

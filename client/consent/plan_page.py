@@ -33,7 +33,7 @@ from common.trust.identity import fingerprint, read_secret_file
 
 OBSERVERS: Final = {
     "outsider": "somebody who sees the model and all published sums",
-    "guarantee": "the same, together with the assumed colluders: what the plan promises",
+    "guarantee": "the same, together with the assumed colluders: what the plan promises, and your ceiling counts",
     "hospital": "another hospital in the study, which knows its own noise",
     "hospital_with_colluders": "such a hospital together with the assumed colluders",
     "all_others": "a coordinator to whom every other hospital belonged: your hospital's share of the noise alone hides "

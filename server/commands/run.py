@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from common.terminal import JsonOption, errors, output, print_json
+from common.terminal import JsonOption, NowAndThen, errors, output, print_json
 from server.commands.federation_options import HERE, FolderOption, StudyArgument, federation_at
 from server.deployment.federation_status import keeping, process_of
 from server.deployment.study_wanting import has_ended, unwant, want
@@ -77,15 +77,17 @@ def _facts(study: Study) -> dict[str, Any]:
 
 
 def _watch(study: Study, is_over: Callable[[], bool]) -> None:
-    """Show progress on standard error until ``is_over()``; without a terminal nothing is shown."""
+    """Show progress on standard error until ``is_over()``; without a terminal a line now and then."""
     columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total} rounds")
     shown = Progress(*columns, TimeElapsedColumn(), console=errors, disable=not errors.is_terminal, transient=True)
+    lines = NowAndThen()
     with shown as progress:
         bar = progress.add_task("starting", total=None)
         while not is_over():
             facts = _facts(study)
             words = _words(study.folder.path)
             progress.update(bar, completed=facts["rounds_applied"], total=facts["rounds_planned"], description=words)
+            lines.tell(f"{facts['rounds_applied']} of {facts['rounds_planned']} rounds; {words}")
             time.sleep(LOOK_EVERY_S)
 
 

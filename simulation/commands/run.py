@@ -13,7 +13,7 @@ from rich.table import Table
 
 from common.plan.plan import StudyPlan
 from common.plan.reading import read_plan
-from common.terminal import JsonOption, errors, output, print_json
+from common.terminal import JsonOption, NowAndThen, errors, output, print_json
 from server.commands.plan_encoder import shelf_near
 from server.errors import StudyStoppedError
 from server.study.events import RunState
@@ -178,7 +178,13 @@ def _build(
             if not errors.is_terminal:
                 _tell(words, quiet=quiet)
 
-        watcher = Watcher(step=step, reached=lambda pieces: bar.update(current, completed=pieces))
+        lines = NowAndThen(quiet=quiet)
+
+        def reached(pieces: int) -> None:
+            bar.update(current, completed=pieces)
+            lines.tell(f"{bar.tasks[-1].description}: {pieces} of {int(bar.tasks[-1].total or pieces)}")
+
+        watcher = Watcher(step=step, reached=reached)
         build_run(folder, scenario, file, archive=archive, encoder=encoder, watcher=watcher)
 
 

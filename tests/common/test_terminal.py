@@ -14,7 +14,7 @@ from common.errors import FedwardError, NotTomlError
 from common.plan.errors import PlanInvalidError
 from common.plan.reading import read_plan
 from common.settings_file import read_settings
-from common.terminal import printable, visible
+from common.terminal import NowAndThen, printable, visible
 from common.web.markup import element
 
 HIDDEN = [
@@ -99,3 +99,19 @@ def test_a_number_of_any_size_in_a_file_is_a_sentence(value, tmp_path):
                                                        advice="see there")):  # fmt: skip
         with pytest.raises(FedwardError):
             read(file)
+
+
+def test_long_work_says_a_line_now_and_then_where_no_terminal_shows_a_bar(capsys, monkeypatch):
+    now = {"s": 0.0}
+    console = Console(stderr=True, force_terminal=False)
+    monkeypatch.setattr("common.terminal.errors", console)
+    lines = NowAndThen(every_s=30.0, clock=lambda: now["s"])
+    for second in range(100):
+        now["s"] = float(second)
+        lines.tell(f"at {second}")
+    quiet = NowAndThen(quiet=True, every_s=0.0)
+    quiet.tell("never")
+    assert capsys.readouterr().err.split("\n")[:-1] == ["at 30", "at 60", "at 90"]
+    monkeypatch.setattr("common.terminal.errors", Console(stderr=True, force_terminal=True))
+    NowAndThen(every_s=0.0).tell("never")
+    assert "never" not in capsys.readouterr().err
