@@ -1,5 +1,6 @@
 """fedward-server study: make and sign the studies of a federation."""
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -34,6 +35,7 @@ from server.commands.question_options import (
     wanted,
 )
 from server.drafting.recipes import Recipe
+from server.study.disk import disk_for
 from server.study.folder import StudyFolder, open_study
 from server.study.making import new_study, sign_study
 
@@ -76,9 +78,11 @@ def new(
         errors.print("computing noise, rounds and range; up to half a minute", markup=False)
     made, new = new_study(federation, study, patients, sought)
     plan = read_plan(made.plan)
+    disk = disk_for(plan, made.path)
     if as_json:
         print_json(
             {
+                **asdict(disk),
                 "study": study,
                 "plan": str(made.plan),
                 "order_key": plan.study.order_key,
@@ -88,6 +92,7 @@ def new(
         )
         return
     tell_recipe(new)
+    output.print(disk.sentence, markup=False)
     output.print(f"wrote {made.plan}: read it, change it, check it with", markup=False)
     output.print(
         f"`fedward-server plan check {made.plan} --draft`, then `fedward-server study sign {study}`", markup=False
