@@ -30,10 +30,19 @@ _BLANK: Final = frozenset(
 )  # letters and signs that are drawn as nothing
 
 
+_SELECTORS: Final = frozenset(
+    map(chr, (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0), *range(0x180B, 0x1810), 0x1D159))
+)
+MOST_MARKS: Final = 3  # on one letter; more are drawn over what stands beside it
+
+
 def _seen(text: str) -> str:
     """Refuse characters that nobody sees or that show a text in another order: people decide by these words."""
-    unseen = any(unicodedata.category(each) in _UNSEEN or each in _BLANK for each in text)
-    if unseen or text != text.strip():
+    kinds = [unicodedata.category(each) for each in text]
+    unseen = any(kind in _UNSEEN or (kind == "Zs" and each != " ") for kind, each in zip(kinds, text, strict=True))
+    unseen = unseen or bool((_BLANK | _SELECTORS) & set(text))
+    stacked = "M" * (MOST_MARKS + 1) in "".join(kind[0] for kind in kinds)
+    if unseen or stacked or text != text.strip():
         raise ValueError("must be one line without invisible characters, and without blanks at its ends")
     return text
 

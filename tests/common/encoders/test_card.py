@@ -18,6 +18,17 @@ def test_another_licence_is_another_card(encoder):
     assert encoder.card.model_copy(update={"licence": "MIT"}).digest() != encoder.card.digest()
 
 
+# variation selectors, blanks that are none of the keyboard, marks over marks
+UNSEEN = ["\\ufe0f", "\\U000e01ef", "\\u180b", "\\U0001d159", "\\u00a0", "\\u3000", "e" + "\\u0301" * 4]
+
+
+@pytest.mark.parametrize("name", ["Zürich", "Zu\u0308rich", "Hà Nội", "दिल्ली"])
+def test_letters_with_their_own_marks_are_read(name, encoder, tmp_path):
+    text = card_text(encoder.card).replace('licence = "Apache-2.0"', f'licence = "{name}"')
+    (tmp_path / "card.toml").write_text(text, encoding="utf-8")
+    assert read_card(tmp_path / "card.toml").licence == name
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [
@@ -26,12 +37,14 @@ def test_another_licence_is_another_card(encoder):
         ('name = "made-up"', 'name = "made\\nup"'),
         ('licence = "Apache-2.0"', ""),
         ('licence = "Apache-2.0"', f'licence = "{"x" * 201}"'),
+        *(('licence = "Apache-2.0"', f'licence = "Apache{mark}-2.0"') for mark in UNSEEN),
         ("channels = 1", "channels = 2"),
         ("channels = 1", "channels = 3"),
         ("channels = 1", 'channels = "1"'),
         ("size_px = [16, 16]", "size_px = [16, 16, 16]"),
         ("size_px = [16, 16]", "size_px = [4, 16]"),
         ("scale = [2.0]", "scale = [0.0]"),
+        ("scale = [2.0]", "scale = [1e-46]"),
         ("scale = [2.0]", "scale = [nan]"),
         ("scale = [2.0]", "scale = [2.0, 2.0]"),
         ('kind = "vector"', 'kind = "map"'),
