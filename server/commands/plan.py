@@ -38,6 +38,7 @@ from server.commands.question_options import (
     ChannelsOption,
     ClassesOption,
     EncoderOption,
+    EpsilonOption,
     MaskShareOption,
     ModalityOption,
     RecipeOption,
@@ -140,7 +141,7 @@ def new(
     channels: ChannelsOption = 1,
     mask_share: MaskShareOption = None,
     encoder: EncoderOption = "",
-    epsilon: Annotated[float, typer.Option(help="Privacy a patient is promised.")] = 8.0,
+    epsilon: EpsilonOption = 8.0,
     rounds: RoundsOption = None,
     as_json: JsonOption = False,
 ) -> None:

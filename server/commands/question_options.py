@@ -19,6 +19,8 @@ RecipeOption = Annotated[
 ]
 TaskOption = Annotated[TaskKind, typer.Option(help="What the model answers.")]
 ClassesOption = Annotated[str, typer.Option(help="Classes, with commas; the normal one (or background) first.")]
+LEAST_EPSILON, MOST_EPSILON = 0.001, 50.0  # what can be accounted, and what a plan may promise
+EpsilonOption = Annotated[float, typer.Option(help="Privacy a patient is promised.")]
 ModalityOption = Annotated[str, typer.Option(help="DICOM modalities, with commas.")]
 SizeOption = Annotated[
     str,
@@ -67,6 +69,8 @@ class Asked:
 
 def wanted(asked: Asked, shelf: EncoderShelf) -> Wanted:
     """Return what the plan is to be, from what was typed. Raises: PlanInvalidError, EncoderInvalidError."""
+    if not LEAST_EPSILON <= asked.epsilon <= MOST_EPSILON:  # so is nan
+        raise PlanInvalidError(f"--epsilon is {asked.epsilon:g}, it must be {LEAST_EPSILON:g} to {MOST_EPSILON:g}")
     if asked.recipe is Recipe.PLAIN:
         _refuse_unread(asked)
         return Wanted(asked.recipe, None, asked.epsilon, asked.rounds)

@@ -438,7 +438,7 @@ REFUSED_OPTIONS = {
     "a modality that does not exist": (("--modality", "CR,XY"), "--modality has 'XY'; choose from"),
     "an encoder that is not here": (("--encoder", "0123456789"), "0 encoders in"),
     "a recipe of another task": (("--recipe", "prior-head"), "choose ridge or head, or auto"),
-    "no epsilon that noise could buy": (("--epsilon", 0), "privacy.epsilon"),
+    "no epsilon that noise could buy": (("--epsilon", 0), "--epsilon is 0, it must be 0.001 to 50"),
 }
 
 
