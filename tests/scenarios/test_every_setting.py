@@ -43,6 +43,7 @@ from common.plan.shape import phase_layouts
 from common.plan.shapes_here import shapes_here
 from common.plan.start import start_vector
 from common.secagg.accumulator import SummedVector
+from server.attempts.exchange import Late
 from server.attempts.orders import session_length_s
 from server.model.phase_facts import study_network
 from server.model.state import apply_sum, result_so_far, start_state
@@ -176,6 +177,7 @@ OTHERS: dict[str, list[Any]] = {
     "evaluation.every_rounds": [1], "evaluation.epsilon": [0.5], "evaluation.held_out": [False, True],
     "evaluation.score_bins": [8],
     "timing.training_timeout_s": [60.0], "timing.stage_timeout_s": [60.0], "timing.reply_slot_s": [7.0],
+    "timing.slow_multiple": [0.0],
 }  # fmt: skip
 
 
@@ -229,6 +231,7 @@ def behaviour(plan, roster) -> Iterator[tuple[str, Any]]:
     prepared = preparation_of(plan)
     yield "features of a scan", prepared and prepared.digest()
     yield "deadlines", (session_length_s(plan), plan.timing.training_timeout_s, plan.timing.stage_timeout_s)
+    yield "whom a round goes on without", Late(plan.timing.slow_multiple, 0.0, lambda: True).after_s([10.0])
     scores = [version for version in range(total_rounds(plan) + 1) if is_evaluated(plan, version)]
     yield "scores", (scores, count_layout(plan) if scores else None, evaluation_noise_multiplier(plan) if scores else 0)
     yield "threshold of shares", plan.secure_aggregation.threshold

@@ -12,7 +12,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from common.flower.messages import from_content
 from common.secagg.messages import Packet
 from common.secagg.stages import Kind
-from server.attempts.attempt import Attempt
+from server.attempts.attempt import Attempt, Patience
 from server.attempts.channel import Channel
 from server.attempts.exchange import TAKEN, Pace, exchange
 from server.attempts.stage import Stage, StageSettings
@@ -74,7 +74,7 @@ def test_a_question_is_let_go_once_it_is_sent_and_a_reply_before_the_next_is_fet
 class Listener(Channel):
     """A channel that notes, when it is asked, whether the model behind the packets is still there."""
 
-    def ask(self, stage):
+    def ask(self, stage, **_how):
         self.model_alive = self.model() is not None
         content = next(iter(stage.questions.values())).content
         self.payload = bytes(from_content(content, max_payload_bytes=1000).payload)
@@ -87,7 +87,8 @@ def test_the_model_is_let_go_before_its_order_is_sent():
         return dict.fromkeys(NODES, Packet(b"order", model.data))
 
     channel = Listener(None, frozenset(NODES), nodes=NODES)
-    attempt = Attempt(channel, None, LoggedEvents(), start=START, whole=tuple(NODES))
+    attempt = Attempt(channel, None, LoggedEvents(), start=START, whole=tuple(NODES), patience=Patience(),
+                      forwards=lambda _: None)  # fmt: skip
     attempt.ask(Kind.ORDER, packets(), 1.0)
     assert channel.payload == bytes(range(100))
     assert not channel.model_alive

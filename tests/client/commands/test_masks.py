@@ -26,6 +26,7 @@ from client.learning.patients import PatientScans
 from client.status_page.own_score import own_score_html
 from common.errors import FileUnreadableError, OutputExistsError
 from common.files import write_new
+from common.plan.privacy import Evaluation
 from common.plan.task import Image, Network, Task
 from simulation.drawing.scanners import Scanner
 from simulation.hospitals.hospital import Holdings, write_hospital
@@ -46,7 +47,7 @@ class Threshold(nn.Module):
 class Plan:
     """The parts of a plan that masks need."""
 
-    network, study = NETWORK, STUDY
+    network, study, evaluation = NETWORK, STUDY, Evaluation()
 
     def __init__(self, task: Task, image: Image) -> None:
         self.task, self.image = task, image
