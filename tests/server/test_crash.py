@@ -57,8 +57,8 @@ STUCK_S = 90  # far above what such a study takes
 def run_and_die(federation, kill_at):
     """Run the study in a fork that dies at a write point; return its exit status, negative for a signal.
 
-    A fork while a thread of an earlier test holds SQLite's lock waits for it for ever, before it has done anything
-    (seen once, in ``start_sites``): it is ended by the alarm, and another takes its place.
+    A fork while a thread of an earlier test holds SQLite's lock waits for it for ever (seen in ``start_sites``, and once
+    behind it): it is ended by the alarm, and another takes its place.
     """
     status = _forked(federation, kill_at)
     return _forked(federation, kill_at) if status == -signal.SIGALRM else status
@@ -69,7 +69,6 @@ def _forked(federation, kill_at):
     if child == 0:
         signal.alarm(STUCK_S)
         federation.start_sites()
-        signal.alarm(0)
         with pytest.MonkeyPatch.context() as patch:
             WritePoints(kill_at).install(patch)
             federation.run()
