@@ -57,7 +57,7 @@ STUCK_S = 90  # far above what such a study takes
 def run_and_die(federation, kill_at):
     """Run the study in a fork that dies at a write point; return its exit status, negative for a signal.
 
-    A fork while a thread of an earlier test holds SQLite's lock waits for it for ever (seen in ``start_sites``, and once
+    A fork while a thread of an earlier test holds SQLite's lock waits for it for ever (seen in ``start_sites`` and
     behind it): it is ended by the alarm, and another takes its place.
     """
     status = _forked(federation, kill_at)

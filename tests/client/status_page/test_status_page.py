@@ -2,7 +2,6 @@
 
 import http.client
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -33,8 +32,8 @@ from common.web.door import page_address
 from common.web.page_token import page_token, read_page_token
 from common.web.prometheus import exposition
 from simulation.hospitals.dicom_writer import Form, Names, Template, uid_for
+from tests.browser import CHROMIUM, as_browsed
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 OFFICER = "Dr Mina <Rao>"
 
 
@@ -134,9 +133,7 @@ def test_the_pause_button_pauses_and_nobody_elses_form_does(site, page, tmp_path
         assert page.ask("GET", path, Cookie=None) == (401, "")
     if CHROMIUM is None:
         pytest.skip("all but the browser's part passed: no Chromium on this machine")
-    options = ["--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}", "--dump-dom"]
-    command = [CHROMIUM, *options, "--virtual-time-budget=5000", page_address(page.port, page.token)]
-    built = subprocess.run(command, capture_output=True, text=True, timeout=180, check=True).stdout
+    built = as_browsed(page_address(page.port, page.token), tmp_path / "browser", "--virtual-time-budget=5000")
     assert "<h1>north</h1>" in built
     assert "What left this building" in built
 

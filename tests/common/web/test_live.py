@@ -1,8 +1,6 @@
 """The page keeps itself new, in a real browser, under its own content security policy."""
 
 import re
-import shutil
-import subprocess
 import threading
 
 import pytest
@@ -16,8 +14,8 @@ from common.web.markup import element
 from common.web.page_token import PageToken
 from common.web.serving import _listener
 from common.web.shell import asset_routes, page
+from tests.browser import CHROMIUM, as_browsed
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 TOKEN = PageToken("t" * 43)
 
 
@@ -36,9 +34,7 @@ def test_a_browser_takes_the_cookie_and_renews_what_changed(tmp_path):
     server = uvicorn.Server(uvicorn.Config(door, log_level="error", lifespan="off", ws="none"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
-    options = ["--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}", "--dump-dom"]
-    command = [CHROMIUM, *options, "--virtual-time-budget=9000", page_address(port, TOKEN)]
-    built = subprocess.run(command, capture_output=True, text=True, timeout=180, check=True).stdout
+    built = as_browsed(page_address(port, TOKEN), tmp_path / "browser", "--virtual-time-budget=9000")
     server.should_exit = True
     thread.join(10)
     visit = int(re.search(r"<main><p>visit (\d+)</p></main>", built).group(1))

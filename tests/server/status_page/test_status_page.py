@@ -24,8 +24,8 @@ from server.study.events import LoggedEvents, RunState
 from server.study.folder import StudyLock
 from server.study.live_status import LiveFile, LiveStatus, is_running, read_live_status
 from simulation.runtime.faults import Fault, Trouble
+from tests.browser import CHROMIUM, as_browsed
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PATIENT = {"timing": {"training_timeout_s": 300.0, "stage_timeout_s": 300.0}}
 DROPOUTS = (
     Fault(Trouble.DROP, sites=("site-2",), actions=("forward",), attempts=(1,)),
@@ -50,9 +50,7 @@ class PageProcess:
 
     def in_browser(self, profile) -> str:
         """The page as a browser has built it."""
-        options = ["--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}", "--dump-dom"]
-        command = [CHROMIUM, *options, "--virtual-time-budget=5000", page_address(self.port, self.token)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=180, check=True).stdout
+        return as_browsed(page_address(self.port, self.token), profile, "--virtual-time-budget=5000")
 
 
 class Held(LoggedEvents):
