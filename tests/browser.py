@@ -10,7 +10,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 def as_browsed(address: str, profile: Path, *options: str) -> str:
     """Return the document as the browser built it. ``profile``: a folder for it alone; ``options``: of Chromium.
 
-    A browser that dies of itself (SIGTRAP, seen on a crowded machine) is started again once.
+    A browser that dies of itself is started again once.
     """
     assert CHROMIUM is not None
     fixed = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--dump-dom", *options]

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import resource
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -88,6 +89,14 @@ def roster(coordinator_key: Ed25519PrivateKey, site_keys: dict[str, Ed25519Priva
     """Four hospitals with keys of their own."""
     sites = {name: key.public_key() for name, key in site_keys.items()}
     return Roster(federation="lungs", epoch=1, coordinator=coordinator_key.public_key(), sites=sites)
+
+
+@pytest.fixture(autouse=True)
+def _memory_of_this_process() -> Iterator[None]:
+    """Take back a limit that a test set on this process, as a fenced child does: a browser needs terabytes."""
+    yield
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
 
 
 @pytest.fixture(scope="session")
