@@ -3,7 +3,7 @@
     R = |noise| / |signal| of a whole phase = sigma sqrt(d) / (patients a round sqrt(rounds))
 
 Rounds average noise away, and a budget divided among them makes as much more of it: R is that of one release with the
-whole budget. Of private heads and ridge, over 19 cells of docs/results.md on three sets of features, the AUC lost
+whole budget. Of private heads and ridge, over 18 cells of docs/results.md on three sets of features, the AUC lost
 against the same without noise was .00 to .05 at R up to .5, .03 to .08 up to 1, .05 to .15 up to 1.2, and .21 at 2.2.
 A whole network from drawn weights agrees far less on where to go: at R = .64 it lost .23.
 """
@@ -108,17 +108,15 @@ def _machines(plan: StudyPlan) -> list[Light]:
     fitting = [each for each in found if each["fits"]]
     if not fitting:
         least = f"{found[-1]['least_mb']} MB for one patient at a time"
-        return [
-            Light("memory", Colour.RED, least, f"more than a {found[-1]['machine']} has; smaller images or patches")
-        ]
+        return [Light("memory", Colour.RED, least, f"too large for: {found[-1]['machine']}; smaller images or patches")]
     machine = fitting[0]
     memory = Light(
         "memory",
         Colour.GREEN if machine is found[0] else Colour.YELLOW,
         f"{machine['least_mb']} MB for one patient at a time",
-        f"fits a {machine['machine']}" + ("" if machine is found[0] else f", not a {found[0]['machine']}"),
+        f"fits: {machine['machine']}" + ("" if machine is found[0] else f"; too large for: {found[0]['machine']}"),
     )
     whole_s = machine["round_s"] * sum(phase.rounds for phase in plan.phases)
-    days = f"about {whole_s / DAY_S:.1f} days" if whole_s > DAY_S else f"about {max(1, round(whole_s / 60))} minutes"
+    days = f"about {whole_s / DAY_S:.1f} days" if whole_s > DAY_S else f"about {max(1, round(whole_s / 60))} min"
     slow = Colour.YELLOW if whole_s > DAY_S else Colour.GREEN
-    return [memory, Light("time", slow, f"{days} of computing", f"on a {machine['machine']}, all rounds of all phases")]
+    return [memory, Light("time", slow, f"{days} of computing", f"{machine['machine']}, all rounds of all phases")]

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from common.encoders.card import read_card
 from common.plan.plan import StudyPlan
 from common.plan.reading import read_plan
 from common.terminal import JsonOption, NowAndThen, errors, output, print_json
@@ -139,12 +140,24 @@ def summary(finished: Finished, *, seconds: float) -> dict[str, Any]:
 
 
 def _of_plan(plan: StudyPlan, file: Path, encoder: Path | None, card: Path | None) -> tuple[Path, Path] | None:
-    """Return encoder and card of a plan: as given, else from the federation folder that the plan lies in."""
+    """Return encoder and card of a plan: as given, else from the federation folder that the plan lies in.
+
+    Raises: ScenarioInvalidError for one without the other, or for another encoder than the plan's.
+    """
     named = plan.network.encoder
-    if named is None or (encoder and card):
-        return (encoder, card) if named and encoder and card else None
-    shelf = shelf_near(file)
-    return (shelf.file(named.file), shelf.card_file(named.file)) if shelf.file(named.file).exists() else None
+    if (encoder is None) != (card is None):
+        raise ScenarioInvalidError("with --from, --encoder and --card belong together: give both, or neither")
+    if named is None:
+        if encoder is not None:
+            raise ScenarioInvalidError("the plan names no encoder: leave --encoder and --card out")
+        return None
+    if encoder is None or card is None:
+        shelf = shelf_near(file)
+        encoder, card = shelf.file(named.file), shelf.card_file(named.file)
+        return (encoder, card) if encoder.exists() else None
+    if read_card(card).digest() != named.card:
+        raise ScenarioInvalidError(f"{card}: not the card that the plan names ({named.card[:12]}…)")
+    return encoder, card
 
 
 def _encoder(scenario: Scenario, file: Path, encoder: Path | None, card: Path | None) -> tuple[Path, Path] | None:
