@@ -264,4 +264,10 @@ PLAN_RULES: Final[dict[str, dict[str, PlanRule]]] = {
             "nobody is held out, or segmentation counts Dice without bins",
         ),
     },
+    "timing": {
+        "slow_multiple": (
+            lambda plan: plan.secure_aggregation.least_cohort < plan.secure_aggregation.cohort_size,
+            "no hospital may be missing from a round, so the slowest is always waited for",
+        ),
+    },
 }
