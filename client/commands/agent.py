@@ -7,14 +7,13 @@ from typing import Annotated
 import typer
 
 from client.agent.agent import Agent
+from client.commands.site_folder import SiteFolderHere
 from common.processes.hardening import refuse_root
 
 
 def agent(
     *,
-    site_folder: Annotated[
-        Path, typer.Option("--site-folder", envvar="FEDWARD_SITE", help="The site folder.")
-    ] = Path(),
+    site_folder: SiteFolderHere = Path(),
     allow_root: Annotated[
         bool, typer.Option("--allow-root", envvar="FEDWARD_ALLOW_ROOT", help="Run as root (in a container).")
     ] = False,

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from client.commands.model import ModelOption, SiteFolderOption, model_device, studies_done
+from client.commands.model import ModelOption, model_device, studies_done
+from client.commands.site_folder import SiteFolderHere
 from client.dicom.cache import Cache
 from client.dicom.errors import NothingUsableError
 from client.dicom.masks import MaskForm, MaskWriter, new_folder
@@ -26,7 +27,7 @@ def annotate(
     scans: Annotated[Path, typer.Argument(help="The folder of scans that was ingested; it is only read.")],
     *,
     target: Annotated[Path, typer.Option("--output", help="New folder for the masks (DICOM SEG); not in the scans.")],
-    site_folder: SiteFolderOption = Path(),
+    site_folder: SiteFolderHere = Path(),
     model: ModelOption = "",
     as_json: JsonOption = False,
 ) -> None:

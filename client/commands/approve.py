@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from client.commands.computing import compute_shown
+from client.commands.site_folder import SiteFolderHere
 from client.consent.approval import approve, check_for_approval, require_name, withdraw_approval
 from client.consent.confirmation import require_confirmed
 from client.consent.continuity.ended import require_not_ended
@@ -26,9 +27,7 @@ SHORTEST_DIGEST = 8
 def approve_plan(
     plan: Annotated[Path | None, typer.Argument(help="The plan (TOML), with its signature beside it.")] = None,
     *,
-    site_folder: Annotated[
-        Path, typer.Option("--site-folder", envvar="FEDWARD_SITE", help="Folder of this site's installation.")
-    ] = Path(),
+    site_folder: SiteFolderHere = Path(),
     approver: Annotated[str | None, typer.Option(help="Name of the person who decides; asked for otherwise.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Decide without being asked.")] = False,
     withdraw: Annotated[

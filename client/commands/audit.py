@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from client.commands.site_folder import SiteFolderHere
 from client.installation.audit_log import audit_links
 from client.installation.folder import SiteFolder
 from common.terminal import JsonOption, output, print_json, printable
@@ -17,9 +18,7 @@ SHORT_DIGEST = 12
 
 def show_audit(
     *,
-    site_folder: Annotated[
-        Path, typer.Option("--site-folder", envvar="FEDWARD_SITE", help="Folder of this site's installation.")
-    ] = Path(),
+    site_folder: SiteFolderHere = Path(),
     verify: Annotated[bool, typer.Option("--verify", help="Only check the record from its first line.")] = False,
     as_json: JsonOption = False,
 ) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from client.commands.site_folder import SiteFolderHere
 from client.consent.continuity.beginning_again import begin_again
 from client.consent.continuity.files import PRICES, Lost
 from client.consent.errors import NotConfirmedError
@@ -27,9 +28,7 @@ def begin_file_again(
             "--shown-elsewhere", help="Nothing here shows it, but the coordinator's heads do (ledger and journal only)."
         ),
     ] = False,
-    site_folder: Annotated[
-        Path, typer.Option("--site-folder", envvar="FEDWARD_SITE", help="The site folder.")
-    ] = Path(),
+    site_folder: SiteFolderHere = Path(),
     yes: Annotated[bool, typer.Option("--yes", help="Decide without being asked.")] = False,
     as_json: JsonOption = False,
 ) -> None:

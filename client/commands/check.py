@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from client.commands.errors import CheckFailedError
+from client.commands.site_folder import SiteFolderHere
 from client.doctor.examination import examine, stopping
 from client.doctor.findings import Finding, Level
 from client.installation.folder import SiteFolder
@@ -18,9 +19,7 @@ MARKS = {Level.OK: "[green]ok  [/]", Level.ADVICE: "[yellow]look[/]", Level.STOP
 
 def check(
     *,
-    site_folder: Annotated[
-        Path, typer.Option("--site-folder", envvar="FEDWARD_SITE", help="Folder of this site's installation.")
-    ] = Path(),
+    site_folder: SiteFolderHere = Path(),
     offline: Annotated[bool, typer.Option("--offline", help="Leave the coordinator out.")] = False,
     as_json: JsonOption = False,
 ) -> None:

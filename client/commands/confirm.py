@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from client.commands.site_folder import SiteFolderHere
 from client.consent.confirmation import confirm, take_back
 from client.consent.continuity.files import Lost
 from client.consent.continuity.losses import require_whole
@@ -21,9 +22,7 @@ def confirm_hospital(
     fingerprint: Annotated[
         str | None, typer.Option(help="That hospital's fingerprint, as it read it out itself; asked for otherwise.")
     ] = None,
-    site_folder: Annotated[
-        Path, typer.Option("--site-folder", envvar="FEDWARD_SITE", help="Folder of this site's installation.")
-    ] = Path(),
+    site_folder: SiteFolderHere = Path(),
     withdraw: Annotated[bool, typer.Option("--withdraw", help="Take the confirmation back.")] = False,
     as_json: JsonOption = False,
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.progress import DownloadColumn, Progress
 
+from client.commands.site_folder import SiteFolderHere
 from client.consent.policy import read_policy
 from client.doctor.probe import proxy_for
 from client.features.encoder_fetching import Gateway, fetch_card, fetch_file
@@ -21,9 +22,6 @@ from common.encoders.showing import encoder_facts, print_encoder, print_list
 from common.terminal import JsonOption, errors, output, print_json
 from common.trust.kit import DIGEST, read_kit
 
-SiteFolderOption = Annotated[
-    Path, typer.Option("--site-folder", envvar="FEDWARD_SITE", help="Folder of this site's installation.")
-]
 DigestArgument = Annotated[str, typer.Argument(help="First digits of the card's digest, or of the file's.")]
 
 encoder_app = typer.Typer(name="encoder", help="Add, fetch, show and verify public encoders.", no_args_is_help=True)
@@ -34,7 +32,7 @@ def add(
     file: Annotated[Path, typer.Argument(help="The ONNX file.")],
     *,
     card: Annotated[Path, typer.Option("--card", help="Its card (TOML).")],
-    site_folder: SiteFolderOption = Path(),
+    site_folder: SiteFolderHere = Path(),
     replace: Annotated[bool, typer.Option("--replace", help="The file is here with another card.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -60,7 +58,7 @@ def add(
 
 
 @encoder_app.command("show")
-def show(digest: DigestArgument, *, site_folder: SiteFolderOption = Path(), as_json: JsonOption = False) -> None:
+def show(digest: DigestArgument, *, site_folder: SiteFolderHere = Path(), as_json: JsonOption = False) -> None:
     """Show the card of an encoder.
 
     Example: `fedward-site encoder show c237a3e9 --site-folder /srv/fedward`
@@ -70,7 +68,7 @@ def show(digest: DigestArgument, *, site_folder: SiteFolderOption = Path(), as_j
 
 
 @encoder_app.command("list")
-def list_all(*, site_folder: SiteFolderOption = Path(), as_json: JsonOption = False) -> None:
+def list_all(*, site_folder: SiteFolderHere = Path(), as_json: JsonOption = False) -> None:
     """List the encoders that are here.
 
     Example: `fedward-site encoder list --site-folder /srv/fedward`
@@ -85,7 +83,7 @@ def list_all(*, site_folder: SiteFolderOption = Path(), as_json: JsonOption = Fa
 
 
 @encoder_app.command("verify")
-def verify(digest: DigestArgument, *, site_folder: SiteFolderOption = Path(), as_json: JsonOption = False) -> None:
+def verify(digest: DigestArgument, *, site_folder: SiteFolderHere = Path(), as_json: JsonOption = False) -> None:
     """Read an encoder's file again, and check it against its card, as when it came.
 
     Example: `fedward-site encoder verify c237a3e9 --site-folder /srv/fedward`
@@ -107,7 +105,7 @@ def verify(digest: DigestArgument, *, site_folder: SiteFolderOption = Path(), as
 def fetch(
     digest: Annotated[str, typer.Argument(help="The card's whole digest, as the plan names it.")],
     *,
-    site_folder: SiteFolderOption = Path(),
+    site_folder: SiteFolderHere = Path(),
     replace: Annotated[bool, typer.Option("--replace", help="The file is here with another card.")] = False,
     as_json: JsonOption = False,
 ) -> None:

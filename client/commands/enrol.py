@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from client.commands.site_folder import SiteFolderHere
 from client.installation.folder import SiteFolder
 from client.installation.setup import enrolment
 from common.files import write_new
@@ -15,9 +16,7 @@ from common.trust.identity import read_signing_key
 
 def enrol(
     *,
-    site_folder: Annotated[
-        Path, typer.Option("--site-folder", envvar="FEDWARD_SITE", help="Folder of this site's installation.")
-    ] = Path(),
+    site_folder: SiteFolderHere = Path(),
     target: Annotated[
         Path | None, typer.Option("--output", help="File to write; default: NAME-enrolment.json in this folder.")
     ] = None,

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from client.commands.site_folder import SiteFolderHere
 from client.consent.errors import NotConfirmedError
 from client.installation.folder import SiteFolder
 from client.installation.joining import Joined, join
@@ -15,9 +16,7 @@ from common.terminal import JsonOption, errors, output, print_json
 def join_federation(
     kit_file: Annotated[Path, typer.Argument(metavar="KIT", help="The kit (JSON) from the coordinator.")],
     *,
-    site_folder: Annotated[
-        Path, typer.Option("--site-folder", envvar="FEDWARD_SITE", help="Folder of this site's installation.")
-    ] = Path(),
+    site_folder: SiteFolderHere = Path(),
     fingerprint: Annotated[
         str | None, typer.Option(help="The coordinator's fingerprint as heard over the phone; asked for otherwise.")
     ] = None,

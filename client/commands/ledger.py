@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from client.commands.site_folder import SiteFolderHere
 from client.consent.continuity.files import signs_of_use
 from client.consent.policy import read_policy
 from client.installation.folder import SiteFolder
@@ -22,9 +23,7 @@ from common.terminal import JsonOption, errors, output, print_json
 
 def ledger(
     *,
-    site_folder: Annotated[
-        Path, typer.Option("--site-folder", envvar="FEDWARD_SITE", help="The site folder (ledger and policy).")
-    ] = Path(),
+    site_folder: SiteFolderHere = Path(),
     check: Annotated[bool, typer.Option("--verify", help="Recompute epsilon with a second accountant.")] = False,
     chart: Annotated[Path | None, typer.Option("--chart", help="Write a small picture (PNG).")] = None,
     anchor: Annotated[

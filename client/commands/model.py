@@ -16,6 +16,7 @@ from torch import Tensor
 
 from client.commands.ingest import watching
 from client.commands.score_table import print_score
+from client.commands.site_folder import SiteFolderHere
 from client.dicom.errors import NothingUsableError
 from client.dicom.masks import MaskForm, MaskWriter, new_folder
 from client.dicom.settings import IngestSettings
@@ -35,9 +36,6 @@ from common.files import write_new
 from common.plan.task import TaskKind
 from common.terminal import JsonOption, errors, output, print_json
 
-SiteFolderOption = Annotated[
-    Path, typer.Option("--site-folder", envvar="FEDWARD_SITE", help="Folder of this site's installation.")
-]
 ModelOption = Annotated[str, typer.Option("--model", help="First digits of a model's digest; default: the newest.")]
 
 model_app = typer.Typer(name="model", help="Receive, score and use a study's final model.", no_args_is_help=True)
@@ -47,7 +45,7 @@ model_app = typer.Typer(name="model", help="Receive, score and use a study's fin
 def receive_model(
     release: Annotated[Path, typer.Argument(help="The release: a folder or a .zip from the coordinator.")],
     *,
-    site_folder: SiteFolderOption = Path(),
+    site_folder: SiteFolderHere = Path(),
     as_json: JsonOption = False,
 ) -> None:
     """Take in a final model, after checking signature, plan, digests and weights.
@@ -74,7 +72,7 @@ def receive_model(
 @model_app.command("score")
 def score_model(
     *,
-    site_folder: SiteFolderOption = Path(),
+    site_folder: SiteFolderHere = Path(),
     model: ModelOption = "",
     for_page: Annotated[
         bool,
@@ -128,7 +126,7 @@ def predict_scans(
     scans: Annotated[Path, typer.Argument(help="Folder with new scans; it is only read.")],
     *,
     target: Annotated[Path, typer.Option("--output", help="CSV file to write (0600); not beside the scans.")],
-    site_folder: SiteFolderOption = Path(),
+    site_folder: SiteFolderHere = Path(),
     model: ModelOption = "",
     form: Annotated[
         MaskForm | None, typer.Option("--as", help="Segmentation: what masks are written as (seg when left out).")

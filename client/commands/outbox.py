@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from client.commands.site_folder import SiteFolderHere
 from client.installation.errors import NotEnrolledError
 from client.installation.folder import SiteFolder
 from client.installation.outbox import NAME
@@ -19,9 +20,7 @@ SHORT_DIGEST = 12
 
 def show_outbox(
     *,
-    site_folder: Annotated[
-        Path, typer.Option("--site-folder", envvar="FEDWARD_SITE", help="Folder of this site's installation.")
-    ] = Path(),
+    site_folder: SiteFolderHere = Path(),
     verify: Annotated[bool, typer.Option("--verify", help="Only check the record from its first line.")] = False,
     lines: Annotated[int, typer.Option(min=0, help="Also show the last so many messages.")] = 0,
     as_json: JsonOption = False,

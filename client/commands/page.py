@@ -1,10 +1,8 @@
 """fedward-site page: where the status page is, token included."""
 
 from pathlib import Path
-from typing import Annotated
 
-import typer
-
+from client.commands.site_folder import SiteFolderHere
 from client.installation.config import read_site_config
 from client.installation.errors import SiteConfigInvalidError
 from client.installation.folder import SiteFolder
@@ -15,9 +13,7 @@ from common.web.page_token import FILE_NAME, page_token
 
 def page(
     *,
-    site_folder: Annotated[
-        Path, typer.Option("--site-folder", envvar="FEDWARD_SITE", help="The site folder.")
-    ] = Path(),
+    site_folder: SiteFolderHere = Path(),
     as_json: JsonOption = False,
 ) -> None:
     """Print the address of this site's status page, to be opened in a browser on this machine.

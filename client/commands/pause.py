@@ -9,18 +9,18 @@ import typer
 
 from client.agent.control_client import ControlClient
 from client.agent.errors import AgentUnavailableError
+from client.commands.site_folder import SiteFolderHere
 from client.consent.pausing import pause as pause_folder
 from client.consent.pausing import resume as resume_folder
 from client.installation.folder import SiteFolder
 from common.terminal import JsonOption, output, print_json
 
-FolderOption = Annotated[Path, typer.Option("--site-folder", envvar="FEDWARD_SITE", help="The site folder.")]
 PersonOption = Annotated[
     str, typer.Option("--by", help="Who decides this, for the audit log; default: your user name.")
 ]
 
 
-def pause(*, site_folder: FolderOption = Path(), by: PersonOption = "", as_json: JsonOption = False) -> None:
+def pause(*, site_folder: SiteFolderHere = Path(), by: PersonOption = "", as_json: JsonOption = False) -> None:
     """Take part in nothing from the next message on; a round under way goes on without this site.
 
     Works whether the site runs or not, and lasts until `fedward-site resume`.
@@ -31,7 +31,7 @@ def pause(*, site_folder: FolderOption = Path(), by: PersonOption = "", as_json:
     _say({"paused": True}, "paused: this site takes part in nothing until `fedward-site resume`", as_json=as_json)
 
 
-def resume(*, site_folder: FolderOption = Path(), by: PersonOption = "", as_json: JsonOption = False) -> None:
+def resume(*, site_folder: SiteFolderHere = Path(), by: PersonOption = "", as_json: JsonOption = False) -> None:
     """Take part again after a pause.
 
     Example: `fedward-site resume --by "Dr North" --site-folder site/`

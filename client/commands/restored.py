@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from client.commands.site_folder import SiteFolderHere
 from client.consent.continuity.restoring import tell_journal
 from client.installation.audit_log import audit, standing_approvals
 from client.installation.errors import NotEnrolledError
@@ -21,9 +22,7 @@ def restored(
         int, typer.Option(min=1, max=1 << 31, help="The study's last attempt, as the coordinator tells it.")
     ],
     by: Annotated[str, typer.Option("--by", help="Who restored the site, for the audit log; default: you.")] = "",
-    site_folder: Annotated[
-        Path, typer.Option("--site-folder", envvar="FEDWARD_SITE", help="The site folder.")
-    ] = Path(),
+    site_folder: SiteFolderHere = Path(),
     as_json: JsonOption = False,
 ) -> None:
     """Never again take part in an attempt up to the given one: a restored journal has forgotten the newest.

@@ -8,6 +8,7 @@ import typer
 
 from client.agent.control_client import ControlClient
 from client.agent.site_status import RUNNING, SiteStatus, site_status, step_name
+from client.commands.site_folder import SiteFolderHere
 from client.installation.folder import SiteFolder
 from common.terminal import JsonOption, output, print_json
 
@@ -16,9 +17,7 @@ MEASURING: Final = "measuring"
 
 def status(
     *,
-    site_folder: Annotated[
-        Path, typer.Option("--site-folder", envvar="FEDWARD_SITE", help="The site folder.")
-    ] = Path(),
+    site_folder: SiteFolderHere = Path(),
     watch: Annotated[bool, typer.Option("--watch", help="Show each step as it happens, until Ctrl-C.")] = False,
     as_json: JsonOption = False,
 ) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from client.agent.control_socket import require_socket_path
+from client.commands.site_folder import SiteFolderHere
 from client.doctor.machine import is_running
 from client.installation.config import SiteConfig, read_site_config
 from client.installation.errors import NotEnrolledError
@@ -24,9 +25,7 @@ from common.trust.kit import Kit, read_kit
 
 def up(
     *,
-    site_folder: Annotated[
-        Path, typer.Option("--site-folder", envvar="FEDWARD_SITE", help="The site folder.")
-    ] = Path(),
+    site_folder: SiteFolderHere = Path(),
     allow_root: Annotated[
         bool, typer.Option("--allow-root", envvar="FEDWARD_ALLOW_ROOT", help="Run as root (in a container).")
     ] = False,

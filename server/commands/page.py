@@ -1,13 +1,9 @@
 """fedward-server page: where the status page is, token included."""
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
 from common.terminal import JsonOption, output, print_json
 from common.web.door import page_address
 from common.web.page_token import FILE_NAME, page_token
+from server.commands.federation_options import HERE, FolderOption
 from server.federation.config import read_coordinator_config
 from server.federation.errors import FederationInvalidError
 from server.federation.folder import FederationFolder
@@ -15,9 +11,7 @@ from server.federation.folder import FederationFolder
 
 def page(
     *,
-    folder: Annotated[
-        Path, typer.Option("--folder", envvar="FEDWARD_FEDERATION", help="The federation folder.")
-    ] = Path(),
+    folder: FolderOption = HERE,
     as_json: JsonOption = False,
 ) -> None:
     """Print the address of the status page, to be opened in a browser on this machine.
