@@ -191,14 +191,19 @@ def test_a_new_plan_passes_the_policy_that_a_hospital_starts_with(sites, tmp_pat
     check_policy(SitePolicyFile(format="fedward-policy/1"), plan, guarantee(plan))  # raises if a rule does not hold
 
 
-@pytest.mark.parametrize(("window", "is_told"), [((), True), (("--window", "40,400"), False)])
-def test_a_plan_for_ct_without_a_window_says_that_hounsfield_units_are_lost(window, is_told, tmp_path, fedward_server):
+def with_roster(fedward_server, place, counts: str) -> list[str]:
+    """Make keys and a signed roster ``r.json`` of three hospitals; return the words of what each declares."""
     names = ("north", "south", "west")
     for name in ("coordinator", "orders", *names):
-        fedward_server("keys", "new", name, cwd=tmp_path)
+        fedward_server("keys", "new", name, cwd=place)
     keys = [part for name in names for part in ("--site", f"{name}={name}.pub")]
-    counts = [part for name in names for part in ("--patients", f"{name}=100,400")]
-    fedward_server("roster", "sign", "r.json", "--federation", "lungs", "--key", "coordinator.key", *keys, cwd=tmp_path)
+    fedward_server("roster", "sign", "r.json", "--federation", "lungs", "--key", "coordinator.key", *keys, cwd=place)
+    return [part for name in names for part in ("--patients", f"{name}={counts}")]
+
+
+@pytest.mark.parametrize(("window", "is_told"), [((), True), (("--window", "40,400"), False)])
+def test_a_plan_for_ct_without_a_window_says_that_hounsfield_units_are_lost(window, is_told, tmp_path, fedward_server):
+    counts = with_roster(fedward_server, tmp_path, "100,400")
     new = ("plan", "new", "chest-ct.toml", "--roster", "r.json", "--order-key", "orders.pub", *counts)
     done = fedward_server(*new, "--modality", "CT", *window, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -270,12 +275,7 @@ def test_a_plan_that_hides_text_in_its_free_fields_is_shown_with_question_marks(
     ],
 )
 def test_a_plain_plan_passes_its_own_check_however_many_patients_there_are(patients, words, tmp_path, fedward_server):
-    names = ("north", "south", "west")
-    for name in ("coordinator", "orders", *names):
-        fedward_server("keys", "new", name, cwd=tmp_path)
-    keys = [part for name in names for part in ("--site", f"{name}={name}.pub")]
-    counts = [part for name in names for part in ("--patients", f"{name}={patients},0")]
-    fedward_server("roster", "sign", "r.json", "--federation", "lungs", "--key", "coordinator.key", *keys, cwd=tmp_path)
+    counts = with_roster(fedward_server, tmp_path, f"{patients},0")
     new = ("plan", "new", "plain.toml", "--roster", "r.json", "--order-key", "orders.pub", *counts)
     assert fedward_server(*new, "--recipe", "plain", *words, cwd=tmp_path).returncode == 0
     done = fedward_server("plan", "check", "plain.toml", "--draft", cwd=tmp_path)
